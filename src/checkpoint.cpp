@@ -1,0 +1,165 @@
+#include "checkpoint.h"
+
+#include <caffe2/serialize/inline_container.h>
+#include <torch/csrc/jit/serialization/pickle.h>
+#include <torch/csrc/jit/serialization/pickler.h>
+
+#include <charconv>
+#include <map>
+#include <ostream>
+
+#include "durable_file.h"
+#include "exit_code.h"
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr int64_t kFormat = 1;
+
+c10::impl::GenericDict dictionary() { return c10::impl::GenericDict(c10::StringType::get(), c10::AnyType::get()); }
+
+c10::IValue to_dictionary(const NamedTensors& tensors) {
+  auto result = dictionary();
+  // A view would be stored with all of the flat buffer behind it.
+  for (const auto& [name, tensor] : tensors) result.insert(name, tensor.detach().cpu().clone());
+  return result;
+}
+
+NamedTensors from_dictionary(const c10::IValue& value) {
+  NamedTensors result;
+  for (const auto& entry : value.toGenericDict()) result.emplace_back(entry.key().toStringRef(), entry.value().toTensor());
+  return result;
+}
+
+// A zip archive as torch.save writes it. torch::pickle_save would tag containers in a way that torch.load's default
+// (weights_only) refuses; and the archive is built in memory, since LibTorch's file writer ends the process on a
+// full disk.
+std::string serialize(const c10::IValue& value) {
+  std::string pickle, archive;
+  torch::jit::Pickler pickler([&](const char* data, size_t size) { pickle.append(data, size); }, nullptr,
+                              nullptr, nullptr, nullptr, /*tag_aggregates=*/false);
+  pickler.protocol();
+  pickler.pushIValue(value);
+  pickler.stop();
+  caffe2::serialize::PyTorchStreamWriter writer([&](const void* data, size_t size) {
+    archive.append(static_cast<const char*>(data), size);
+    return size;
+  });
+  size_t index = 0;
+  for (const auto& tensor : pickler.tensorData()) {
+    const auto& storage = tensor.storage();
+    writer.writeRecord("data/" + std::to_string(index++), storage.data(), storage.nbytes());
+  }
+  writer.writeRecord("data.pkl", pickle.data(), pickle.size());
+  writer.writeRecord("byteorder", "little", 6);
+  writer.writeEndOfFile();
+  return archive;
+}
+
+// The steps of all checkpoint_<step>.pt in the folder, newest first.
+std::vector<int64_t> steps_on_disk(const fs::path& folder) {
+  std::vector<int64_t> steps;
+  std::error_code missing;
+  for (const auto& entry : fs::directory_iterator(folder, missing)) {
+    const std::string name = entry.path().filename().string();
+    constexpr std::string_view prefix = "checkpoint_", suffix = ".pt";
+    if (!name.starts_with(prefix) || !name.ends_with(suffix)) continue;
+    int64_t step = 0;
+    const char *first = name.data() + prefix.size(), *last = name.data() + name.size() - suffix.size();
+    if (std::from_chars(first, last, step).ptr == last && first != last) steps.push_back(step);
+  }
+  std::sort(steps.rbegin(), steps.rend());
+  return steps;
+}
+
+fs::path record_path(const fs::path& path) { return path.string() + ".sha256"; }
+
+// Reads once, and hashes what was read: what is parsed is what was verified.
+std::string read_verified(const fs::path& path) {
+  const auto refuse = [&](const std::string& why) { throw UserError(ExitCode::kData, path.string() + " " + why); };
+  if (!fs::exists(path)) refuse("does not exist");
+  if (!fs::exists(record_path(path))) refuse("has no commit record " + record_path(path).filename().string());
+  const std::string bytes = read_file(path), record = read_file(record_path(path));
+  if (record != sha256_hex(bytes) + "  " + path.filename().string() + "\n")
+    refuse("does not match its SHA-256 record: damaged or torn");
+  return bytes;
+}
+
+}  // namespace
+
+fs::path checkpoint_path(const fs::path& folder, int64_t step) {
+  return folder / ("checkpoint_" + std::to_string(step) + ".pt");
+}
+
+void publish_checkpoint(const fs::path& folder, const Checkpoint& checkpoint) {
+  auto root = dictionary();
+  root.insert("format", kFormat);
+  root.insert("step", checkpoint.step);
+  root.insert("attempt", checkpoint.attempt);
+  root.insert("trained_window", checkpoint.trained_window);
+  root.insert("updates", checkpoint.updates);
+  root.insert("config", checkpoint.config);
+  root.insert("manifest_sha256", checkpoint.manifest_sha256);
+  root.insert("model", to_dictionary(checkpoint.model));
+  root.insert("exp_avg", to_dictionary(checkpoint.first_moment));
+  root.insert("exp_avg_sq", to_dictionary(checkpoint.second_moment));
+  const std::string bytes = serialize(root);
+  const fs::path path = checkpoint_path(folder, checkpoint.step);
+  publish_file(path, bytes);
+  publish_file(record_path(path), sha256_hex(bytes) + "  " + path.filename().string() + "\n");
+
+  std::error_code error;
+  const fs::path link = temporary_name(folder / "state.pt");
+  fs::remove(link, error);
+  fs::create_symlink(path.filename(), link, error);
+  if (!error) fs::rename(link, folder / "state.pt", error);
+  if (error) throw UserError(ExitCode::kIo, "cannot link " + (folder / "state.pt").string() + ": " + error.message());
+}
+
+Checkpoint read_checkpoint(const fs::path& path) {
+  const fs::path file = fs::is_symlink(path) ? fs::canonical(path) : path;
+  const std::string bytes = read_verified(file);
+  const auto root = torch::pickle_load({bytes.begin(), bytes.end()}).toGenericDict();
+  if (const int64_t format = root.at("format").toInt(); format != kFormat)
+    throw UserError(ExitCode::kData, path.string() + " is of format " + std::to_string(format) +
+                                         ", this program reads format " + std::to_string(kFormat));
+  Checkpoint checkpoint;
+  checkpoint.step = root.at("step").toInt();
+  checkpoint.attempt = root.at("attempt").toInt();
+  checkpoint.trained_window = root.at("trained_window").toInt();
+  checkpoint.updates = root.at("updates").toDouble();
+  checkpoint.config = root.at("config").toStringRef();
+  checkpoint.manifest_sha256 = root.at("manifest_sha256").toStringRef();
+  checkpoint.model = from_dictionary(root.at("model"));
+  checkpoint.first_moment = from_dictionary(root.at("exp_avg"));
+  checkpoint.second_moment = from_dictionary(root.at("exp_avg_sq"));
+  return checkpoint;
+}
+
+std::optional<Checkpoint> find_newest_checkpoint(const fs::path& folder, std::ostream& warn) {
+  const auto steps = steps_on_disk(folder);
+  std::string complaints;
+  for (const int64_t step : steps) {
+    try {
+      return read_checkpoint(checkpoint_path(folder, step));
+    } catch (const UserError& error) {
+      warn << "passing over: " << error.what() << std::endl;
+      complaints += std::string(complaints.empty() ? "" : "; ") + error.what();
+    }
+  }
+  if (steps.empty()) return std::nullopt;
+  throw UserError(ExitCode::kData, "no checkpoint in " + folder.string() +
+                                       " is valid: restore one, or choose another out_dir to start over (" + complaints + ")");
+}
+
+void prune_checkpoints(const fs::path& folder, int64_t keep_last, int64_t keep_every) {
+  const auto steps = steps_on_disk(folder);
+  for (size_t i = static_cast<size_t>(keep_last); i < steps.size(); ++i) {
+    if (keep_every > 0 && steps[i] % keep_every == 0) continue;
+    // The record goes first: a checkpoint that is half deleted has none and does not count.
+    std::error_code ignored;
+    fs::remove(record_path(checkpoint_path(folder, steps[i])), ignored);
+    fs::remove(checkpoint_path(folder, steps[i]), ignored);
+  }
+}

@@ -1,0 +1,82 @@
+// Every setting of every program, with its default; read from YAML and the command line. The only file that knows
+// yaml-cpp and Boost.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+struct ModelConfig {
+  std::string family = "gpt2";
+  int64_t n_positions = 1024;
+  int64_t n_dims = 4;
+  int64_t n_embd = 512;
+  int64_t n_layer = 16;
+  int64_t n_head = 16;
+  std::vector<double> feature_scales{1.0, 1.0, 0.3, 1.0, 2.0, 10.0};
+};
+
+struct PointsCurriculumConfig {  // a 0 stands for the value derived from n_positions and train_steps
+  int64_t start = 0;
+  int64_t end = 0;
+  int64_t inc = 0;
+  int64_t interval = 0;
+};
+
+struct TrainingConfig {
+  int64_t epochs = 1000;
+  int64_t batch_size = 16;
+  int64_t global_batch_size = 0;
+  double learning_rate = 1e-4;
+  int64_t train_steps = 10'000'000;
+  int64_t warmup_steps = 100;
+  double decay_share = 0.3;
+  double weight_decay = 0.01;
+  double gradient_clip = 1.0;
+  double start_share = 0.5;
+  int64_t save_every_steps = 250;
+  int64_t keep_every_steps = 1000;
+  int64_t keep_last = 3;
+  int64_t log_every_steps = 10;
+  PointsCurriculumConfig points;
+};
+
+struct DatasetConfig {
+  std::string path = "dataset_cartpole_aidan";
+  int64_t seed = 1;
+  int64_t train_shards = 100;
+  int64_t trajectories_per_shard = 1600;
+  int64_t evaluation_trajectories = 1024;
+  int64_t steps = 1024;
+  double force_noise = 0.1;
+};
+
+struct EvaluationConfig {
+  std::string checkpoint;
+  int64_t trajectories = 1024;
+  int64_t steps = 1024;
+  int64_t examples = 4;
+};
+
+struct Config {
+  std::string out_dir = "output/cartpole_aidan";
+  int64_t seed = 0;
+  ModelConfig model;
+  TrainingConfig training;
+  DatasetConfig dataset;
+  EvaluationConfig evaluation;
+};
+
+// Defaults, then --config FILE.yaml, then --section.key value. On --help prints every key with its meaning and
+// default and sets `help`. Throws UserError(kConfiguration) naming the key, and the file and line it stands in.
+Config parse_config(int argc, const char* const* argv, const std::string& program_description, bool& help);
+
+// The effective configuration as YAML that parses back to the same values.
+std::string to_yaml(const Config& config);
+
+// The configuration in a text written by to_yaml; `name` stands in error messages for the file.
+Config parse_yaml(const std::string& yaml, const std::string& name);
+
+// Dotted key -> value as text, of YAML written by to_yaml.
+std::map<std::string, std::string> flatten_yaml(const std::string& yaml);

@@ -1,0 +1,121 @@
+#include "durable_file.h"
+
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <memory>
+#include <sstream>
+
+#include "exit_code.h"
+
+namespace {
+
+[[noreturn]] void fail(const char* verb, const std::filesystem::path& path, int error = errno) {
+  throw UserError(ExitCode::kIo, std::string("cannot ") + verb + " " + path.string() + ": " +
+                                     std::strerror(error));
+}
+
+class Descriptor {
+ public:
+  Descriptor(const std::filesystem::path& path, int flags, const char* verb)
+      : fd(::open(path.c_str(), flags | O_CLOEXEC, 0666)) {
+    if (fd < 0) fail(verb, path);
+  }
+  ~Descriptor() { ::close(fd); }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  const int fd;
+};
+
+void sync(const std::filesystem::path& path, int flags) {
+  const Descriptor file(path, flags, "open");
+  if (::fsync(file.fd) != 0) fail("sync", path);
+}
+
+class Sha256 {
+ public:
+  Sha256() : context_(EVP_MD_CTX_new(), EVP_MD_CTX_free) {
+    EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr);
+  }
+  void add(const char* data, size_t size) { EVP_DigestUpdate(context_.get(), data, size); }
+  std::string hex() {
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    unsigned int size = 0;
+    EVP_DigestFinal_ex(context_.get(), digest, &size);
+    std::string text;
+    for (unsigned int i = 0; i < size; ++i) {
+      text += "0123456789abcdef"[digest[i] >> 4];
+      text += "0123456789abcdef"[digest[i] & 15];
+    }
+    return text;
+  }
+
+ private:
+  std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context_;
+};
+
+}  // namespace
+
+std::string sha256_hex(std::string_view bytes) {
+  Sha256 hash;
+  hash.add(bytes.data(), bytes.size());
+  return hash.hex();
+}
+
+std::string sha256_file(const std::filesystem::path& path) {
+  const Descriptor file(path, O_RDONLY, "read");
+  Sha256 hash;
+  std::string buffer(1 << 20, '\0');
+  ssize_t got = 0;
+  while ((got = ::read(file.fd, buffer.data(), buffer.size())) > 0)
+    hash.add(buffer.data(), static_cast<size_t>(got));
+  if (got < 0) fail("read", path);
+  return hash.hex();
+}
+
+std::string read_file(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) fail("read", path);
+  std::ostringstream text;
+  if (file.peek() != EOF) text << file.rdbuf();
+  if (!file) fail("read", path, EIO);
+  return std::move(text).str();
+}
+
+std::filesystem::path temporary_name(const std::filesystem::path& path) {
+  return path.string() + ".tmp";
+}
+
+void publish_file(const std::filesystem::path& path, std::string_view bytes) {
+  const auto temporary = temporary_name(path);
+  try {
+    {
+      const Descriptor file(temporary, O_WRONLY | O_CREAT | O_TRUNC, "write");
+      while (!bytes.empty()) {
+        const ssize_t written = ::write(file.fd, bytes.data(), bytes.size());
+        if (written < 0 && errno != EINTR) fail("write", path);
+        if (written > 0) bytes.remove_prefix(static_cast<size_t>(written));
+      }
+    }
+    publish_by_rename(temporary, path);
+  } catch (...) {
+    ::unlink(temporary.c_str());
+    throw;
+  }
+}
+
+void publish_by_rename(const std::filesystem::path& temporary, const std::filesystem::path& path) {
+  sync(temporary, O_RDONLY);
+  if (::rename(temporary.c_str(), path.c_str()) != 0) fail("rename to", path);
+  sync(path.has_parent_path() ? path.parent_path() : ".", O_RDONLY | O_DIRECTORY);
+}
+
+void make_folder(const std::filesystem::path& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error) fail("create the folder", path, error.value());
+}

@@ -1,0 +1,28 @@
+// Files that exist completely or not at all: written beside their name, synced, renamed into place.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+// Lower-case hexadecimal SHA-256.
+std::string sha256_hex(std::string_view bytes);
+// The same of a file's content, read in pieces. Throws UserError(kIo) when it cannot be read.
+std::string sha256_file(const std::filesystem::path& path);
+
+// Throws UserError(kIo) naming the path.
+std::string read_file(const std::filesystem::path& path);
+
+// After return, `path` holds exactly `bytes` and survives a power cut; on failure it is what it was before.
+// Throws UserError(kIo) naming the path and the cause.
+void publish_file(const std::filesystem::path& path, std::string_view bytes);
+
+// The last part of publishing for a file another library wrote: sync `temporary`, rename it to `path`, sync the
+// folder.
+void publish_by_rename(const std::filesystem::path& temporary, const std::filesystem::path& path);
+
+// The name under which `path` is written before it is published.
+std::filesystem::path temporary_name(const std::filesystem::path& path);
+
+// Creates the folder and its parents. Throws UserError(kIo).
+void make_folder(const std::filesystem::path& path);

@@ -1,0 +1,123 @@
+#include "evaluation.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "expert.h"
+#include "model_policy.h"
+
+using nlohmann::ordered_json;
+
+const std::vector<std::string> kPolicies{"model", "expert", "nominal_expert", "stabiliser", "zero_force"};
+
+std::array<double, 2> wilson_interval(size_t successes, size_t trials) {
+  if (trials == 0) return {0.0, 1.0};
+  constexpr double z = 1.959964;
+  const auto n = static_cast<double>(trials);
+  const double p = static_cast<double>(successes) / n, z2 = z * z / n;
+  const double centre = (p + z2 / 2) / (1 + z2), half = z / (1 + z2) * std::sqrt(p * (1 - p) / n + z2 / n / 4);
+  return {centre - half, centre + half};
+}
+
+Rollout play_policy(const std::string& policy, const std::vector<CartPoleParameters>& plants,
+                    const std::vector<CartPoleState>& starts, uint32_t steps, uint32_t recorded_steps,
+                    ControlModel& model, const ModelConfig& model_config, int64_t window) {
+  const RolloutOptions options{steps, recorded_steps};
+  if (policy == "model") {
+    ModelPolicy network(model, model_config, window, static_cast<int64_t>(plants.size()));
+    return play([&](const StateBatch& states, const std::vector<double>& previous, std::vector<double>& force,
+                    std::vector<uint8_t>& mode) { network.act(states, previous, force, mode); },
+                plants, starts, options);
+  }
+  // The nominal expert believes every plant to be the nominal one.
+  ExpertBatch expert(policy == "nominal_expert" ? std::vector<CartPoleParameters>(plants.size()) : plants);
+  return play(
+      [&](const StateBatch& states, const std::vector<double>&, std::vector<double>& force, std::vector<uint8_t>& mode) {
+        if (policy == "zero_force") {
+          std::fill(force.begin(), force.end(), 0.0);
+        } else if (policy == "stabiliser") {
+          expert.stabilise(states, force);
+          std::fill(mode.begin(), mode.end(), kStabilise);
+        } else {
+          expert.act(states, force, mode);
+        }
+      },
+      plants, starts, options);
+}
+
+ordered_json one_step_metrics(const Dataset& dataset, const Statistics& statistics, ControlModel& model,
+                              const ModelConfig& config, int64_t window) {
+  const torch::InferenceMode inference;
+  constexpr size_t kRows = 64;
+  auto force_error = torch::zeros({2}, torch::kFloat64), correct = force_error.clone(), steps = force_error.clone();
+  auto delta_error = torch::zeros({4}, torch::kFloat64), delta_size = delta_error.clone();
+
+  std::vector<std::pair<size_t, size_t>> windows;  // every trajectory cut into whole windows
+  for (size_t i = 0; i < dataset.size(); ++i)
+    for (size_t start = 0; start + static_cast<size_t>(window) <= dataset[i].shard.length(dataset[i].row);
+         start += static_cast<size_t>(window))
+      windows.emplace_back(i, start);
+  for (size_t at = 0; at < windows.size(); at += kRows) {
+    const size_t rows = std::min(kRows, windows.size() - at);
+    Batch batch = empty_batch(static_cast<int64_t>(rows), window);
+    for (size_t b = 0; b < rows; ++b)
+      write_window(dataset[windows[at + b].first], windows[at + b].second, statistics, config.feature_scales, batch,
+                   static_cast<int64_t>(b));
+    const Heads heads = model(batch.features);
+    const auto mode = batch.mode.flatten();
+    const auto add = [&](torch::Tensor& sums, const torch::Tensor& values) {
+      sums.index_add_(0, mode, values.flatten().to(torch::kFloat64));
+    };
+    add(force_error, (heads.force.clamp(-1, 1) - batch.force).square());
+    add(correct, heads.mode.argmax(-1).eq(batch.mode));
+    add(steps, batch.valid);
+    delta_error += (heads.delta(batch.applied_force) - batch.delta).square().sum(torch::IntArrayRef{0, 1}, false, torch::kFloat64);
+    delta_size += batch.delta.square().sum(torch::IntArrayRef{0, 1}, false, torch::kFloat64);
+  }
+
+  const auto rmse = (force_error / steps).sqrt(), accuracy = correct / steps, skill = 1.0 - delta_error / delta_size;
+  const auto by_mode = [](const torch::Tensor& pair, double scale) {
+    return ordered_json{{"swing_up", scale * pair[0].item<double>()}, {"stabilise", scale * pair[1].item<double>()}};
+  };
+  return {{"steps", steps.sum().item<double>()},
+          {"force_rmse_newtons", by_mode(rmse, kForceLimit)},
+          {"force_rmse_share_of_limit", by_mode(rmse, 1.0)},
+          {"mode_balanced_accuracy", accuracy.mean().item<double>()},
+          {"next_state_skill",
+           {{"x", skill[0].item<double>()},
+            {"x_dot", skill[1].item<double>()},
+            {"theta", skill[2].item<double>()},
+            {"theta_dot", skill[3].item<double>()}}}};
+}
+
+ordered_json summarise(const std::vector<TrialOutcome>& trials, const std::vector<TrialOutcome>& expert) {
+  size_t successes = 0, solvable = 0, solved = 0, off_track = 0;
+  std::vector<double> settling, peak, force;
+  for (size_t i = 0; i < trials.size(); ++i) {
+    successes += trials[i].success;
+    solvable += expert[i].success;
+    solved += expert[i].success && trials[i].success;
+    off_track += trials[i].peak_x > kTrackLimit;
+    peak.push_back(trials[i].peak_x);
+    force.push_back(trials[i].force_rms);
+    if (trials[i].success) settling.push_back(trials[i].settled_step * kStepSeconds);
+  }
+  const auto quantile = [](std::vector<double> values, double q) -> ordered_json {
+    if (values.empty()) return nullptr;
+    const auto at = values.begin() + static_cast<ptrdiff_t>(q * static_cast<double>(values.size() - 1));
+    std::nth_element(values.begin(), at, values.end());
+    return *at;
+  };
+  const auto share = [](size_t part, size_t whole) { return whole ? static_cast<double>(part) / static_cast<double>(whole) : 0.0; };
+  return {{"success", share(successes, trials.size())},
+          {"n", trials.size()},
+          {"interval", wilson_interval(successes, trials.size())},
+          {"success_given_expert", share(solved, solvable)},
+          {"n_given_expert", solvable},
+          {"interval_given_expert", wilson_interval(solved, solvable)},
+          {"left_track", share(off_track, trials.size())},
+          {"settling_seconds_p50", quantile(settling, 0.5)},
+          {"settling_seconds_p95", quantile(settling, 0.95)},
+          {"peak_x_metres_p50", quantile(peak, 0.5)},
+          {"force_rms_newtons_p50", quantile(force, 0.5)}};
+}

@@ -1,0 +1,21 @@
+// How a program ends: the exit codes that launch/ and slurm/ act on, and the error that carries one.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+enum class ExitCode : int {
+  kDone = 0,
+  kData = 65,        // dataset, or every checkpoint, invalid: a retry cannot help
+  kIo = 74,          // writing failed repeatedly
+  kAskedToLeave = 75,  // USR1: a checkpoint is committed, start again to continue
+  kConfiguration = 78,
+  kNoProgress = 93,  // the budget of non-finite steps is used up
+};
+
+// An error whose text tells its reader what to do. Any other exception is a defect of the program.
+class UserError : public std::runtime_error {
+ public:
+  UserError(ExitCode code, const std::string& what) : std::runtime_error(what), code(code) {}
+  ExitCode code;
+};

@@ -1,0 +1,28 @@
+// What a run says about itself: metrics.jsonl for programs, model_training_log.txt and the screen for people.
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string>
+
+class Metrics {
+ public:
+  // Continues the files of `folder` after `step`: lines of later steps, and torn ones, are cut off, so that the
+  // curves stay single-valued across interruptions.
+  Metrics(const std::filesystem::path& folder, int64_t step);
+
+  // One line of metrics.jsonl; `values` must hold "step".
+  void log(const nlohmann::ordered_json& values);
+  // One line for people: text log and standard output.
+  void say(const std::string& line);
+
+ private:
+  std::ofstream jsonl_, text_;
+};
+
+// "1:02:03", "2:03" or "0:07".
+std::string clock_text(double seconds);
+// "1.2M", "35k", "870".
+std::string short_number(double value);

@@ -1,0 +1,50 @@
+// Plays a policy in closed loop on many plants at once, and judges each trial.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "cartpole.h"
+#include "counter_random.h"
+
+// Called once per control period, in order: from the states and the forces applied one period before (N; zero
+// at first) to forces (N) and modes of all trials.
+using Policy = std::function<void(const StateBatch& states, const std::vector<double>& previous_force,
+                                  std::vector<double>& force, std::vector<uint8_t>& mode)>;
+
+struct TrialOutcome {
+  uint32_t length = 0;       // periods until the cart left the track, else all of them
+  bool success = false;      // see kSuccess* below
+  int32_t settled_step = -1; // first period after which a successful trial stays upright; -1: no success
+  int32_t first_switch = -1; // first period in stabilise mode; -1: never
+  uint32_t switches = 0;     // changes of mode
+  double peak_x = 0.0;       // m, largest |x|
+  double force_rms = 0.0;    // N, of the applied force
+};
+
+// Success: |theta| < 0.1 rad and |theta_dot| < 0.5 rad/s over the last 250 periods (5 s), never off the track.
+constexpr double kSuccessAngle = 0.1, kSuccessRate = 0.5;
+constexpr uint32_t kSuccessSteps = 250;
+
+// What happened, trial after trial: state [n, steps + 1, 4]; the others [n, steps].
+struct Recording {
+  uint32_t steps = 0;
+  std::vector<float> state, force_policy, force_applied;
+  std::vector<uint8_t> mode;
+};
+
+struct RolloutOptions {
+  uint32_t steps = 1024;
+  uint32_t recorded_steps = 0;             // the first so many periods go into the recording
+  double force_noise = 0.0;                // N, standard deviation added to the executed force
+  std::vector<CounterRandom>* noise = nullptr;  // one source per trial; needed when force_noise > 0
+};
+
+struct Rollout {
+  std::vector<TrialOutcome> outcome;
+  Recording recording;
+};
+
+Rollout play(const Policy& policy, const std::vector<CartPoleParameters>& plants,
+             const std::vector<CartPoleState>& starts, const RolloutOptions& options);
