@@ -16,7 +16,7 @@ std::array<double, 2> wilson_interval(size_t successes, size_t trials) {
   const auto n = static_cast<double>(trials);
   const double p = static_cast<double>(successes) / n, z2 = z * z / n;
   const double centre = (p + z2 / 2) / (1 + z2), half = z / (1 + z2) * std::sqrt(p * (1 - p) / n + z2 / n / 4);
-  return {centre - half, centre + half};
+  return {std::max(0.0, centre - half), std::min(1.0, centre + half)};
 }
 
 Rollout play_policy(const std::string& policy, const std::vector<CartPoleParameters>& plants,

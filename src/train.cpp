@@ -1,6 +1,7 @@
 // train_gpt2: data-parallel training under MPI. All ranks run this; rank 0 alone writes.
-#include <sched.h>
+#include <malloc.h>
 
+#include <climits>
 #include <cmath>
 #include <csignal>
 #include <iostream>
@@ -67,13 +68,6 @@ void restore(const NamedTensors& stored, const NamedTensors& views) {
   TORCH_CHECK(stored.size() == views.size(), "checkpoint: holds ", stored.size(), " tensors, expected ", views.size());
   const std::map<std::string, torch::Tensor> by_name(stored.begin(), stored.end());
   for (const auto& [name, view] : views) torch::Tensor(view).copy_(by_name.at(name));
-}
-
-// A rank's processors: what it is bound to, or its share of the node's.
-int threads_of_this_rank(const MpiSession& mpi) {
-  cpu_set_t set;
-  sched_getaffinity(0, sizeof set, &set);
-  return std::max(1, CPU_COUNT(&set) / mpi.local_size());
 }
 
 class Trainer {
@@ -287,8 +281,11 @@ ExitCode Trainer::run() {
 
 ExitCode train(const Config& config, const MpiSession& mpi) {
   std::signal(SIGUSR1, [](int) { asked_to_leave = 1; });
-  at::set_num_threads(threads_of_this_rank(mpi));
+  at::set_num_threads(mpi.processors());
   at::globalContext().setFlushDenormal(true);
+  // Activations are freed and allocated again at every step: keep their pages instead of returning them to the kernel.
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, INT_MAX);
   return Trainer(config, mpi).run();
 }
 

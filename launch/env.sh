@@ -1,0 +1,10 @@
+# Sourced by what starts ranks. Every exported variable carries its reason.
+
+# Containers and test machines run as root; there Open MPI asks for both.
+if [[ $EUID == 0 ]]; then
+  export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+fi
+# The programs set their own thread count from the processors they may use; libraries must not add threads.
+export OMP_NUM_THREADS=1
+# Network file systems without locks make HDF5 refuse to open files; no file here has two writers.
+export HDF5_USE_FILE_LOCKING=FALSE

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Runs one of the programs with MPI ranks on this machine; SIGUSR1 sent to this script reaches the ranks.
+#   launch/local.sh RANKS PROGRAM [ARGUMENT ...]
+#   launch/local.sh 2 build/release/train_gpt2 --config conf/quickstart.yaml
+set -euo pipefail
+if (($# < 2)) || ! [[ $1 =~ ^[1-9][0-9]*$ ]]; then
+  sed -n '2,4s/^# //p' "$0" >&2
+  exit 64
+fi
+ranks=$1
+shift
+source "$(dirname "$0")/env.sh"
+
+# --quiet: the programs say themselves why they end. Unbound: each rank takes its share of the processors as threads.
+options=(--quiet --bind-to none)
+# More ranks than processors are allowed, and then waiting ranks give way instead of spinning.
+if ((ranks > $(nproc))); then options+=(--oversubscribe --mca mpi_yield_when_idle 1); fi
+exec mpirun "${options[@]}" -np "$ranks" "$@"

@@ -1,0 +1,82 @@
+#include "cartpole.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <numbers>
+
+namespace {
+
+CartPoleState after(const CartPoleParameters& plant, const CartPoleState& start, double force, int steps) {
+  StateBatch states({start});
+  const CartPoleBatch plants({plant});
+  for (int i = 0; i < steps; ++i) plants.step({force}, states);
+  return states[0];
+}
+
+// Kinetic and potential energy of cart and pole together.
+double total_energy(const CartPoleParameters& p, const CartPoleState& s) {
+  return pole_energy(p, s) + 0.5 * (p.cart_mass + p.pole_mass) * s.x_dot * s.x_dot +
+         p.pole_mass * p.half_length * s.x_dot * s.theta_dot * std::cos(s.theta);
+}
+
+}  // namespace
+
+TEST(CartPole, RestsUprightAndHangingWithoutForce) {
+  for (const double theta : {0.0, std::numbers::pi}) {
+    const auto s = after({}, {0.3, 0.0, theta, 0.0}, 0.0, 1);
+    EXPECT_NEAR(s.x, 0.3, 1e-12);
+    EXPECT_NEAR(s.theta, theta, 1e-12);
+  }
+}
+
+// Upright, at rest, first instant: M xdd + ml thdd = F and ml xdd + J thdd = 0 give by hand, for 1 kg, 0.1 kg, 0.5 m
+// (J = 1/30): xdd = F / (M - ml^2 / J) = F / 1.025, thdd = -ml / J xdd = -1.5 xdd.
+TEST(CartPole, FirstMomentMatchesAHandWorkedPush) {
+  const auto s = after({}, {}, 10.0, 1);
+  EXPECT_NEAR(s.x_dot / kStepSeconds, 10.0 / 1.025, 2e-3);
+  EXPECT_NEAR(s.theta_dot / kStepSeconds, -15.0 / 1.025, 2e-2);
+}
+
+TEST(CartPole, PassiveEnergyDriftsLessThanTenMicrojoulesInTwentySeconds) {
+  const CartPoleParameters plant;
+  const CartPoleState start{0, 0.5, 2.0, 1.0};
+  EXPECT_NEAR(total_energy(plant, after(plant, start, 0.0, 1024)), total_energy(plant, start), 1e-5);
+}
+
+TEST(CartPole, FrictionTakesEnergyAndGainScalesForce) {
+  CartPoleParameters rough;
+  rough.cart_friction = 0.5;
+  rough.pole_friction = 0.01;
+  const CartPoleState start{0, 0.5, 2.0, 1.0};
+  EXPECT_LT(total_energy(rough, after(rough, start, 0.0, 500)), total_energy(rough, start) - 0.1);
+  CartPoleParameters strong;
+  strong.motor_gain = 2.0;
+  EXPECT_EQ(after(strong, {}, 3.0, 1).x, after({}, {}, 6.0, 1).x);
+}
+
+TEST(CartPole, ForceIsClippedAtTheLimit) { EXPECT_EQ(after({}, {}, 99.0, 1).x, after({}, {}, 10.0, 1).x); }
+
+TEST(CartPole, ABatchStepsEachPlantAsIfAlone) {
+  std::vector<CartPoleParameters> plants;
+  std::vector<CartPoleState> starts;
+  std::vector<double> force;
+  for (int i = 0; i < 37; ++i) {
+    plants.push_back({0.5 + 0.03 * i, 0.1, 0.3 + 0.01 * i});
+    starts.push_back({0, 0, 0.1 * i, 0});
+    force.push_back(i - 18.0);
+  }
+  StateBatch states(starts);
+  CartPoleBatch(plants).step(force, states);
+  for (size_t i = 0; i < plants.size(); ++i) {
+    const auto alone = after(plants[i], starts[i], force[i], 1);
+    EXPECT_EQ(states[i].x_dot, alone.x_dot);
+    EXPECT_EQ(states[i].theta_dot, alone.theta_dot);
+  }
+}
+
+TEST(CartPole, AnglesWrapIntoMinusPiToPi) {
+  for (int turns = -3; turns <= 3; ++turns)
+    for (const double angle : {-3.0, -0.5, 0.0, 1.0, 3.1})
+      EXPECT_NEAR(wrap_angle(angle + 2 * std::numbers::pi * turns), angle, 1e-12);
+}

@@ -1,0 +1,87 @@
+#include "expert.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <numbers>
+
+#include "counter_random.h"
+#include "rollout.h"
+
+namespace {
+
+double success_share(const std::vector<CartPoleParameters>& truth, const std::vector<CartPoleParameters>& believed,
+                     const std::vector<CartPoleState>& starts) {
+  ExpertBatch expert(believed);
+  const auto rollout = play([&](const StateBatch& states, const std::vector<double>&, std::vector<double>& force,
+                                std::vector<uint8_t>& mode) { expert.act(states, force, mode); },
+                            truth, starts, {});
+  double successes = 0;
+  for (const auto& outcome : rollout.outcome) successes += outcome.success;
+  return successes / static_cast<double>(truth.size());
+}
+
+struct Trials {
+  std::vector<CartPoleParameters> plants;
+  std::vector<CartPoleState> starts;
+};
+
+Trials draw(bool nominal) {
+  Trials trials;
+  CounterRandom random(99, 0, 0);
+  for (int i = 0; i < 500; ++i) {
+    CartPoleParameters plant;
+    if (!nominal) {
+      plant.cart_mass = random.log_uniform(0.5, 2.0);
+      plant.pole_mass = random.log_uniform(0.05, 0.5);
+      plant.half_length = random.log_uniform(0.25, 1.0);
+    }
+    trials.plants.push_back(plant);
+    trials.starts.push_back({random.uniform(-0.5, 0.5), random.uniform(-0.5, 0.5),
+                             random.uniform(-std::numbers::pi, std::numbers::pi), random.uniform(-2, 2)});
+  }
+  return trials;
+}
+
+}  // namespace
+
+// K = (-2.81, -4.21, -40.4, -10.5) for these weights, from an independent solution of the same Riccati equation.
+TEST(Expert, NominalGainMatchesAnIndependentSolution) {
+  const auto K = stabilising_gain({});
+  const double expected[] = {-2.81, -4.21, -40.4, -10.5};
+  for (size_t i = 0; i < 4; ++i) EXPECT_NEAR(K[i], expected[i], 0.01 * std::abs(expected[i]));
+}
+
+TEST(Expert, AlwaysSucceedsOnTheNominalPlant) {
+  const auto [plants, starts] = draw(true);
+  EXPECT_GE(success_share(plants, plants, starts), 0.995);
+}
+
+TEST(Expert, SucceedsOnUnknownPlantsOnlyWhenItKnowsThem) {
+  const auto [plants, starts] = draw(false);
+  EXPECT_GE(success_share(plants, plants, starts), 0.98);
+  EXPECT_LT(success_share(plants, std::vector<CartPoleParameters>(plants.size()), starts), 0.5);
+}
+
+TEST(Expert, ModeHasHysteresis) {
+  ExpertBatch expert({CartPoleParameters{}});
+  std::vector<double> force(1);
+  std::vector<uint8_t> mode(1);
+  const auto mode_at = [&](double theta) {
+    expert.act(StateBatch({CartPoleState{0, 0, theta, 0}}), force, mode);
+    return mode[0];
+  };
+  EXPECT_EQ(mode_at(0.6), kSwingUp);
+  EXPECT_EQ(mode_at(0.1), kStabilise);
+  EXPECT_EQ(mode_at(0.6), kStabilise);  // the same angle, another history
+  EXPECT_EQ(mode_at(0.9), kSwingUp);
+}
+
+TEST(Expert, ForcesStayWithinTheLimit) {
+  const auto [plants, starts] = draw(false);
+  ExpertBatch expert(plants);
+  std::vector<double> force(plants.size());
+  std::vector<uint8_t> mode(plants.size());
+  expert.act(StateBatch(starts), force, mode);
+  for (const double f : force) EXPECT_LE(std::abs(f), kForceLimit);
+}

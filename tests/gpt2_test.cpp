@@ -1,0 +1,54 @@
+#include "gpt2.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "tiny_model.h"
+
+TEST(Gpt2, NamesAndShapesAreHuggingFaces) {
+  const Gpt2 model(tiny_model_config());
+  std::set<std::string> names;
+  for (const auto& parameter : model->named_parameters()) names.insert(parameter.key());
+  std::set<std::string> expected{"wpe.weight", "ln_f.weight", "ln_f.bias"};
+  for (const char* layer : {"h.0.", "h.1."})
+    for (const char* part : {"ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj"})
+      for (const char* kind : {".weight", ".bias"}) expected.insert(std::string(layer) + part + kind);
+  EXPECT_EQ(names, expected);
+  EXPECT_EQ(model->named_parameters().find("h.0.attn.c_attn.weight")->sizes(), torch::IntArrayRef({16, 48}));
+  EXPECT_EQ(model->named_parameters().find("h.1.mlp.c_proj.weight")->sizes(), torch::IntArrayRef({64, 16}));
+}
+
+TEST(Gpt2, AFutureTokenChangesNothingBeforeIt) {
+  torch::manual_seed(3);
+  Gpt2 model(tiny_model_config());
+  auto input = torch::randn({2, 10, 16});
+  const auto before = model(input);
+  input[0][7] = torch::randn({16});
+  const auto after = model(input);
+  EXPECT_TRUE(torch::equal(before.slice(1, 0, 7), after.slice(1, 0, 7)));
+  EXPECT_FALSE(torch::allclose(before[0][7], after[0][7]));
+  EXPECT_TRUE(torch::equal(before[1], after[1]));
+}
+
+TEST(Gpt2, ACacheFilledInAnyPiecesGivesTheFullForwardPass) {
+  torch::manual_seed(3);
+  Gpt2 model(tiny_model_config());
+  const torch::NoGradGuard no_grad;
+  const auto input = torch::randn({3, 16, 16});
+  const auto whole = model(input);
+  for (const std::vector<int64_t>& pieces : {std::vector<int64_t>(16, 1), {8, 1, 1, 6}, {16}}) {
+    KeyValueCache cache(tiny_model_config(), 3, 16);
+    int64_t at = 0;
+    for (const int64_t piece : pieces) {
+      const auto out = model(input.slice(1, at, at + piece), &cache);
+      EXPECT_TRUE(torch::allclose(out, whole.slice(1, at, at + piece), 1e-4, 1e-5));
+      at += piece;
+    }
+  }
+}
+
+TEST(Gpt2, RefusesPositionsItDoesNotHave) {
+  Gpt2 model(tiny_model_config());
+  EXPECT_THROW(model(torch::zeros({1, 17, 16})), c10::Error);
+}

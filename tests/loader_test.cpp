@@ -1,0 +1,100 @@
+#include "loader.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+
+namespace {
+
+struct TinyLoader {
+  Manifest manifest = Manifest::read(TINY_DATASET);
+  Dataset dataset{manifest, "train"};
+  Config config;
+  Loader loader{dataset, manifest.statistics, config, 8};
+};
+
+}  // namespace
+
+TEST(Loader, RanksPartitionEveryGlobalBatch) {
+  const TinyLoader tiny;
+  const Batch whole = tiny.loader.batch(5, 0, 8, 16);
+  for (const int64_t ranks : {2, 4, 8}) {
+    std::vector<torch::Tensor> shares;
+    for (int64_t rank = 0; rank < ranks; ++rank)
+      shares.push_back(tiny.loader.batch(5, rank * 8 / ranks, 8 / ranks, 16).features);
+    EXPECT_TRUE(torch::equal(torch::cat(shares), whole.features));
+  }
+}
+
+TEST(Loader, AnEpochVisitsEveryTrajectoryOnceInAnOrderOfItsOwn) {
+  const TinyLoader tiny;
+  std::vector<std::vector<size_t>> orders;
+  for (int64_t epoch = 0; epoch < 2; ++epoch) {
+    std::vector<size_t> order;
+    for (int64_t sample = epoch * 48; sample < (epoch + 1) * 48; ++sample)
+      order.push_back(tiny.loader.window_of(sample / 8, sample % 8, 16).first);
+    EXPECT_EQ(std::set<size_t>(order.begin(), order.end()).size(), 48U);
+    orders.push_back(order);
+  }
+  EXPECT_NE(orders[0], orders[1]);
+}
+
+TEST(Loader, StartShareIsTheShareOfWindowsFromStepZero) {
+  TinyLoader tiny;
+  for (const double share : {0.0, 0.5, 1.0}) {
+    tiny.config.training.start_share = share;
+    const Loader loader(tiny.dataset, tiny.manifest.statistics, tiny.config, 8);
+    double zero = 0;
+    std::set<size_t> starts;
+    for (int64_t step = 0; step < 250; ++step)
+      for (int64_t row = 0; row < 8; ++row) {
+        const size_t start = loader.window_of(step, row, 16).second;
+        EXPECT_LE(start, 64U - 16U);
+        zero += start == 0;
+        starts.insert(start);
+      }
+    EXPECT_NEAR(zero / 2000, share + (1 - share) / 49, 0.04);
+    EXPECT_EQ(starts.size(), share < 1 ? 49U : 1U);  // every possible start occurs
+  }
+}
+
+TEST(Loader, TargetsBelongToTheirStates) {
+  const TinyLoader tiny;
+  const auto [trajectory, start] = tiny.loader.window_of(3, 2, 16);
+  const Batch batch = tiny.loader.batch(3, 2, 1, 16);
+  const auto [shard, row] = tiny.dataset[trajectory];
+  const auto& scales = tiny.config.model.feature_scales;
+  for (size_t k = 0; k < 16; ++k) {
+    const float* s = shard.state(row) + (start + k) * 4;
+    const auto at = static_cast<int64_t>(k);
+    EXPECT_NEAR(batch.features[0][at][0].item<double>(), s[0] / scales[0], 1e-6);
+    EXPECT_NEAR(batch.features[0][at][2].item<double>(), std::sin(s[2]) / scales[2], 1e-6);
+    EXPECT_NEAR(batch.features[0][at][4].item<double>(), s[3] / scales[4], 1e-6);
+    EXPECT_NEAR(batch.features[0][at][5].item<double>(),
+                k ? shard.force_applied(row)[start + k - 1] / scales[5] : 0.0, 1e-6);
+    EXPECT_NEAR(batch.force[0][at].item<double>(), shard.force_expert(row)[start + k] / 10, 1e-6);
+    EXPECT_EQ(batch.mode[0][at].item<int64_t>(), shard.mode(row)[start + k]);
+    EXPECT_NEAR(batch.delta[0][at][3].item<double>() * tiny.manifest.statistics.delta_rms[3], s[7] - s[3], 1e-5);
+  }
+}
+
+TEST(Loader, StepsAfterATrackExitAreMaskedNotInvented) {
+  const TinyLoader tiny;
+  Batch batch = empty_batch(1, 16);
+  const auto source = tiny.dataset[0];
+  write_window(source, 60, tiny.manifest.statistics, tiny.config.model.feature_scales, batch, 0);  // of 64 steps
+  EXPECT_EQ(batch.valid.sum().item<double>(), 4.0);
+  EXPECT_EQ(batch.delta.slice(1, 4).abs().sum().item<double>(), 0.0);
+}
+
+TEST(Loader, PermutationsAreBijectiveAndSeeded) {
+  for (const uint64_t size : {1, 2, 3, 48, 1000}) {
+    std::set<uint64_t> seen;
+    for (uint64_t i = 0; i < size; ++i) seen.insert(permute(i, size, 7, 0));
+    EXPECT_EQ(seen.size(), size);
+    EXPECT_LT(*seen.rbegin(), size);
+  }
+  int moved = 0;
+  for (uint64_t i = 0; i < 100; ++i) moved += permute(i, 100, 7, 0) != permute(i, 100, 8, 0);
+  EXPECT_GT(moved, 80);
+}

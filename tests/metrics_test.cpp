@@ -1,0 +1,32 @@
+#include "metrics.h"
+
+#include <gtest/gtest.h>
+
+#include "durable_file.h"
+#include "temporary_folder.h"
+
+TEST(Metrics, AResumedRunCutsWhatTheCheckpointDoesNotKnow) {
+  const TemporaryFolder folder;
+  {
+    Metrics metrics(folder.path, 0);
+    for (int step = 1; step <= 4; ++step) {
+      metrics.log({{"step", step}, {"loss", 0.5}});
+      metrics.say("step       " + std::to_string(step) + " / 9  loss 0.5");
+    }
+    metrics.say("step 4 saved, leaving as asked");
+  }
+  { std::ofstream(folder.path / "metrics.jsonl", std::ios::app) << R"({"step": 5, "lo)"; }  // killed while writing
+  Metrics(folder.path, 2).log({{"step", 3}, {"loss", 0.25}});
+  EXPECT_EQ(read_file(folder.path / "metrics.jsonl"),
+            "{\"step\":1,\"loss\":0.5}\n{\"step\":2,\"loss\":0.5}\n{\"step\":3,\"loss\":0.25}\n");
+  EXPECT_EQ(read_file(folder.path / "model_training_log.txt"),
+            "step       1 / 9  loss 0.5\nstep       2 / 9  loss 0.5\n");
+}
+
+TEST(Metrics, NumbersForPeople) {
+  EXPECT_EQ(clock_text(7.4), "0:07");
+  EXPECT_EQ(clock_text(3723), "1:02:03");
+  EXPECT_EQ(short_number(950), "950");
+  EXPECT_EQ(short_number(82345), "82k");
+  EXPECT_EQ(short_number(1.25e6), "1.2M");
+}

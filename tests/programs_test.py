@@ -1,0 +1,312 @@
+"""The programs as their users see them: exit codes, messages, files, signals. Usage: programs_test.py BUILD_FOLDER"""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+import h5py
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = Path(sys.argv.pop(1)).resolve()
+TINY = ROOT / "tests/tiny.yaml"
+ENVIRONMENT = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
+
+
+def command(program, *arguments, ranks=1, config=TINY):
+    return [ROOT / "launch/local.sh", str(ranks), BUILD / program, "--config", config, *map(str, arguments)]
+
+
+def run(program, *arguments, ranks=1, config=TINY):
+    return subprocess.run(command(program, *arguments, ranks=ranks, config=config), capture_output=True, text=True,
+                          timeout=120, env=ENVIRONMENT)
+
+
+def tree(folder):
+    """Relative path -> SHA-256 of every file."""
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def metrics(run_dir):
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [(line["step"], line["loss"], line["gradient_norm"], line["learning_rate"]) for line in lines]
+
+
+def same_state(test, first, second):
+    a, b = torch.load(first), torch.load(second)
+    for part in ("model", "exp_avg", "exp_avg_sq"):
+        test.assertEqual(a[part].keys(), b[part].keys())
+        for name in a[part]:
+            test.assertTrue(torch.equal(a[part][name], b[part][name]), f"{part} {name}")
+
+
+class ProgramTest(unittest.TestCase):
+    def setUp(self):
+        self.folder = Path(tempfile.mkdtemp(prefix="cartpole_programs_"))
+        self.addCleanup(shutil.rmtree, self.folder)
+
+    def expect(self, result, code, *texts):
+        """The exit code, and every text in what it said; an error is said exactly once."""
+        said = result.stdout + result.stderr
+        self.assertEqual(result.returncode, code, said)
+        for text in texts:
+            self.assertIn(text, said)
+            if code:
+                self.assertEqual(said.count(text), 1, said)
+
+    def generate(self, *arguments, path=None, ranks=1):
+        return run("generate_trajectories", "--dataset.path", path or self.folder / "data", *arguments, ranks=ranks)
+
+    def train(self, *arguments, out=None, data=None, ranks=1):
+        return run("train_gpt2", "--dataset.path", data or self.data, "--out_dir", out or self.folder / "run",
+                   *arguments, ranks=ranks)
+
+
+class Generate(ProgramTest):
+    def test_content_does_not_depend_on_the_number_of_ranks(self):
+        for ranks in (1, 2, 4):
+            self.expect(self.generate(path=self.folder / str(ranks), ranks=ranks), 0)
+        self.assertEqual(tree(self.folder / "1"), tree(self.folder / "2"))
+        self.assertEqual(tree(self.folder / "1"), tree(self.folder / "4"))
+
+    def test_killed_at_any_moment_it_continues_to_the_same_bytes(self):
+        many = ("--dataset.train_shards", 40, "--dataset.trajectories_per_shard", 50)
+        begin = time.monotonic()
+        self.expect(self.generate(*many, path=self.folder / "unbroken", ranks=2), 0)
+        whole = time.monotonic() - begin
+        for share in (0.5, 0.7, 0.9):
+            process = subprocess.Popen(command("generate_trajectories", "--dataset.path", self.folder / "killed", *many, ranks=2),
+                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+            time.sleep(share * whole)
+            os.killpg(process.pid, signal.SIGKILL)
+            subprocess.run(["pkill", "-9", "-f", str(self.folder / "killed")], check=False)
+            process.wait()
+        self.expect(self.generate(*many, path=self.folder / "killed", ranks=2), 0)
+        self.assertEqual(tree(self.folder / "unbroken"), tree(self.folder / "killed"))
+
+    def test_only_a_damaged_shard_is_made_again(self):
+        self.expect(self.generate(), 0)
+        before = tree(self.folder / "data")
+        shard = self.folder / "data/train/shard_00001.h5"
+        shard.write_bytes(shard.read_bytes()[:-1])
+        self.expect(self.generate(), 0, "6 of 7 shards were there already")
+        self.assertEqual(tree(self.folder / "data"), before)
+
+    def test_a_target_it_may_not_touch_stays_as_it_is(self):
+        self.expect(self.generate(), 0)
+        before = tree(self.folder / "data")
+        self.expect(self.generate("--dataset.force_noise", "0.2", ranks=2), 78, "dataset.force_noise 0.1, not 0.2")
+        foreign = self.folder / "data/test/shard_00009.h5"
+        foreign.write_text("mine")
+        self.expect(self.generate(ranks=2), 65, f"{foreign} does not belong to this dataset")
+        foreign.unlink()
+        self.assertEqual(tree(self.folder / "data"), before)
+        self.expect(self.generate(path="/dev/null/data", ranks=2), 74, "/dev/null/data")
+
+    def test_three_lines_of_h5py_read_a_shard(self):
+        self.expect(self.generate(), 0)
+        with h5py.File(self.folder / "data/train/shard_00000.h5") as shard:
+            state, force = shard["state"][:], shard["force_applied"][:]
+            self.assertEqual(state.shape, (16, 65, 4))
+            self.assertEqual(force.shape, (16, 64))
+            self.assertLessEqual(abs(force).max(), 10.0)
+            self.assertEqual(shard["params"].attrs["unit"].split(", ")[0].decode() if isinstance(shard["params"].attrs["unit"], bytes)
+                             else shard["params"].attrs["unit"].split(", ")[0], "kg")
+            self.assertEqual(shard["success"][:].tolist(), [1] * 16)
+
+
+class Train(ProgramTest):
+    @classmethod
+    def setUpClass(cls):
+        cls.shared = tempfile.mkdtemp(prefix="cartpole_data_")
+        cls.data = Path(cls.shared) / "data"
+        assert run("generate_trajectories", "--dataset.path", cls.data).returncode == 0
+
+    @classmethod
+    def tearDownClass(cls):
+        shutil.rmtree(cls.shared)
+
+    def test_training_signature(self):
+        """The loss after 20 fixed steps, to six digits. A commit that changes it says so, and why."""
+        self.expect(self.train(), 0, "done: step 20")
+        golden = float((ROOT / "tests/golden/training_signature.txt").read_text().split()[0])
+        loss = metrics(self.folder / "run")[-1][1]
+        self.assertAlmostEqual(loss / golden, 1.0, delta=1e-4, msg=f"signature {loss:.6f}, recorded {golden:.6f}")
+
+    def test_every_rank_count_trains_on_the_same_global_batches(self):
+        runs = {}
+        for ranks in (1, 2, 4):
+            out = self.folder / str(ranks)
+            self.expect(self.train("--training.batch_size", 8 // ranks, out=out, ranks=ranks), 0)
+            runs[ranks] = metrics(out)
+        for ranks in (2, 4):
+            for alone, together in zip(runs[1], runs[ranks], strict=True):
+                self.assertAlmostEqual(alone[1] / together[1], 1.0, delta=1e-3)
+
+    def test_a_run_stopped_by_usr1_and_resumed_equals_an_unbroken_one(self):
+        steps = ("--training.train_steps", 400, "--training.save_every_steps", 100)
+        self.expect(self.train(*steps, out=self.folder / "unbroken", ranks=2), 0)
+        out = self.folder / "stopped"
+        legs = 0
+        while True:
+            process = subprocess.Popen(command("train_gpt2", "--dataset.path", self.data, "--out_dir", out, *steps, ranks=2),
+                                       stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+            metrics_file = out / "metrics.jsonl"
+            size = metrics_file.stat().st_size if metrics_file.exists() else 0
+            while legs < 2 and process.poll() is None and (not metrics_file.exists() or metrics_file.stat().st_size < size + 4000):
+                time.sleep(0.02)
+            if legs < 2:
+                process.send_signal(signal.SIGUSR1)
+            output, _ = process.communicate(timeout=120)
+            if process.returncode != 75:
+                break
+            self.assertIn("saved, leaving as asked", output)
+            legs += 1
+        self.assertEqual(process.returncode, 0, output)
+        self.assertEqual(legs, 2)
+        self.assertEqual(metrics(self.folder / "unbroken"), metrics(out))
+        same_state(self, self.folder / "unbroken/state.pt", out / "state.pt")
+
+    def test_a_killed_rank_ends_the_job_and_the_run_resumes_exactly(self):
+        steps = ("--training.train_steps", 400, "--training.save_every_steps", 50)
+        self.expect(self.train(*steps, out=self.folder / "unbroken", ranks=2), 0)
+        out = self.folder / "killed"
+        process = subprocess.Popen(command("train_gpt2", "--dataset.path", self.data, "--out_dir", out, *steps, ranks=2),
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+        while not list(out.glob("checkpoint_*.sha256")):
+            time.sleep(0.02)
+            self.assertIsNone(process.poll())
+        pids = subprocess.run(["pgrep", "-f", f"^{BUILD}/train_gpt2.*{out}"], capture_output=True, text=True, check=True).stdout.split()
+        os.kill(int(pids[-1]), signal.SIGKILL)
+        self.assertNotEqual(process.wait(timeout=10), 0)
+        self.expect(self.train(*steps, out=out, ranks=2), 0, "resumed at step")
+        self.assertEqual(metrics(self.folder / "unbroken"), metrics(out))
+        same_state(self, self.folder / "unbroken/state.pt", out / "state.pt")
+
+    def test_a_complete_run_is_left_alone(self):
+        self.expect(self.train(), 0)
+        before = tree(self.folder / "run")
+        self.expect(self.train(), 0, "nothing to do")
+        self.assertEqual(tree(self.folder / "run"), before)
+        self.assertEqual((self.folder / "run/DONE").read_text(), "20\n")
+
+    def test_checkpoints_open_in_plain_python(self):
+        self.expect(self.train(), 0)
+        state = torch.load(self.folder / "run/checkpoint_20.pt")
+        self.assertEqual(state["step"], 20)
+        self.assertEqual(state["model"]["transformer.h.1.attn.c_attn.weight"].shape, (16, 48))
+        self.assertEqual(state["exp_avg"].keys(), state["model"].keys())
+        self.assertEqual(sum(tensor.numel() for tensor in state["model"].values()), 7179)
+        self.assertEqual(state["model"]["force_head.bias"].untyped_storage().nbytes(), 4)  # not the whole buffer
+        self.assertIn("n_embd: 16", state["config"])
+        record = (self.folder / "run/checkpoint_20.pt.sha256").read_text().split()
+        self.assertEqual(record[0], hashlib.sha256((self.folder / "run/checkpoint_20.pt").read_bytes()).hexdigest())
+        kept = sorted(path.name for path in (self.folder / "run").glob("checkpoint_*.pt"))
+        self.assertEqual(kept, ["checkpoint_10.pt", "checkpoint_15.pt", "checkpoint_20.pt"])
+
+    def test_a_damaged_checkpoint_is_passed_over_and_all_damaged_refused(self):
+        self.expect(self.train(), 0)
+        out = self.folder / "run"
+        good = tree(out)
+        newest = out / "checkpoint_20.pt"
+        newest.write_bytes(newest.read_bytes()[:-1])
+        self.expect(self.train(ranks=2), 0, "passing over", "resumed at step 15")
+        self.assertEqual(tree(out)["metrics.jsonl"] != "", True)
+        same = torch.load(newest)
+        self.assertEqual(same["step"], 20)
+        for checkpoint in out.glob("checkpoint_*.pt"):
+            checkpoint.write_bytes(b"")
+        before = tree(out)
+        result = self.train(ranks=2)
+        self.assertEqual(result.returncode, 65, result.stderr)
+        self.assertIn("no checkpoint in", result.stderr)
+        self.assertEqual(tree(out), before)
+        self.assertTrue(good)
+
+    def test_bad_input_is_said_once_by_name_and_changes_nothing(self):
+        self.expect(self.train(), 0)
+        out = self.folder / "run"
+        before = tree(out)
+        self.expect(self.train("--model.n_layers", 2, ranks=2), 78, "model.n_layers")
+        self.expect(self.train("--training.batch_size", 3, ranks=2), 78, "2 ranks x training.batch_size 3")
+        self.expect(self.train("--model.n_embd", 32, ranks=2), 78, "model.n_embd was 16 and is now 32")
+        self.expect(self.train("--seed", 5, ranks=2), 78, "seed was 0 and is now 5")
+        self.expect(self.train(data=self.folder / "nothing", ranks=2), 65, "nothing/manifest.json does not exist")
+        self.assertEqual(tree(out), before)
+        self.expect(self.train(out="/dev/null/run", ranks=2), 74, "/dev/null/run")
+
+    def test_a_damaged_dataset_is_refused_before_the_first_step(self):
+        copy = self.folder / "copy"
+        shutil.copytree(self.data, copy)
+        shard = copy / "train/shard_00002.h5"
+        content = bytearray(shard.read_bytes())
+        content[len(content) // 2] ^= 1
+        shard.write_bytes(content)
+        self.expect(self.train(data=copy, ranks=2), 65, f"{shard} is damaged")
+        shard.unlink()
+        self.expect(self.train(data=copy, ranks=2), 65, f"{shard} is missing")
+        manifest = json.loads((copy / "manifest.json").read_text())
+        (copy / "manifest.json").write_text(json.dumps({**manifest, "schema_version": 7}))
+        self.expect(self.train(data=copy), 65, "is of schema 7")
+        self.assertFalse((self.folder / "run").exists())
+
+    def test_a_run_that_cannot_save_goes_on_and_gives_up_after_three_tries(self):
+        out = self.folder / "run"
+        for step in (5, 10, 15):
+            (out / f"checkpoint_{step}.pt.tmp").mkdir(parents=True)
+        result = self.train(ranks=2)
+        self.assertEqual(result.returncode, 74, result.stderr)
+        self.assertIn("warning: no checkpoint at step 5", result.stdout)
+        self.assertIn("3 checkpoints in a row", result.stderr)
+        for step in (5, 10, 15):
+            (out / f"checkpoint_{step}.pt.tmp").rmdir()
+        self.expect(self.train(ranks=2), 0)
+
+    def test_a_gradient_that_is_never_finite_stops_the_run(self):
+        result = self.train("--training.learning_rate", 10, "--training.gradient_clip", 1e9, "--training.warmup_steps", 0,
+                            "--model.feature_scales", "[1e-30, 1e-30, 1e-30, 1e-30, 1e-30, 1e-30]", ranks=2)
+        self.expect(result, 93, "the gradient was not finite")
+
+    def test_evaluation_judges_every_policy_and_report_draws_it(self):
+        self.expect(run("evaluate_policy", "--dataset.path", self.data, "--out_dir", self.folder / "run"), 65,
+                    "no checkpoint in")
+        self.expect(self.train(), 0)
+        result = run("evaluate_policy", "--dataset.path", self.data, "--out_dir", self.folder / "run",
+                     "--evaluation.steps", 1024)
+        self.expect(result, 0)
+        evaluation = json.loads((self.folder / "run/evaluation/evaluation.json").read_text())
+        for split in ("test", "test_ood", "test_ic"):
+            policies = evaluation["splits"][split]["closed_loop"]
+            self.assertEqual(list(policies), ["model", "expert", "nominal_expert", "stabiliser", "zero_force"])
+            for values in policies.values():
+                self.assertEqual(values["n"], 20)
+                self.assertLessEqual(values["interval"][0], values["success"])
+                self.assertGreaterEqual(values["interval"][1], values["success"])
+        test = evaluation["splits"]["test"]["closed_loop"]
+        self.assertGreater(test["expert"]["success"], 0.8)
+        self.assertEqual(test["zero_force"]["success"], 0.0)
+        report = subprocess.run([sys.executable, ROOT / "tools/report.py", self.folder / "run"], capture_output=True, text=True)
+        self.assertEqual(report.returncode, 0, report.stderr)
+        page = (self.folder / "run/evaluation/report.html").read_text()
+        self.assertGreater(page.count("data:image/"), 4)
+        self.assertNotIn("http://", page.replace("http://www.w3.org", ""))
+
+    def test_help_lists_every_key(self):
+        for program in ("generate_trajectories", "train_gpt2", "evaluate_policy"):
+            result = subprocess.run([BUILD / program, "--help"], capture_output=True, text=True, env=ENVIRONMENT)
+            self.assertEqual(result.returncode, 0)
+            for key in ("--out_dir", "--model.n_embd", "--training.curriculum.points.start", "--dataset.path"):
+                self.assertIn(key, result.stdout)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,54 @@
+#include "shard.h"
+
+#include <gtest/gtest.h>
+
+#include "durable_file.h"
+#include "exit_code.h"
+#include "small_dataset.h"
+#include "temporary_folder.h"
+
+TEST(Shard, ReadsBackWhatWasWritten) {
+  const TemporaryFolder folder;
+  const auto path = folder.path / "shard.h5";
+  auto trajectories = counting_trajectories(4, 6);
+  trajectories.outcome[3].length = 2;
+  trajectories.plants[2].pole_friction = 0.125;
+  write_shard(path, trajectories, {{"split", "train"}});
+  const MappedShard shard(path);
+  EXPECT_EQ(shard.rows(), 4U);
+  EXPECT_EQ(shard.steps(), 6U);
+  EXPECT_EQ(shard.state(2)[6 * 4 + 2], 8.0F);
+  EXPECT_EQ(shard.force_expert(3)[5], 1.5F);
+  EXPECT_EQ(shard.force_applied(0)[4], 1.0F);
+  EXPECT_EQ(shard.mode(1)[1], 0);
+  EXPECT_EQ(shard.mode(1)[2], 1);
+  EXPECT_EQ(shard.length(3), 2U);
+  EXPECT_TRUE(shard.success(2));
+  EXPECT_FALSE(shard.success(3));
+  EXPECT_EQ(shard.plant(2).cart_mass, 3.0);
+  EXPECT_EQ(shard.plant(2).pole_friction, 0.125);
+  EXPECT_EQ(shard.start(3).theta, 3.0);
+}
+
+TEST(Shard, TheSameContentGivesTheSameBytes) {
+  const TemporaryFolder folder;
+  write_shard(folder.path / "a.h5", counting_trajectories(3, 4), {{"split", "test"}});
+  write_shard(folder.path / "b.h5", counting_trajectories(3, 4), {{"split", "test"}});
+  EXPECT_EQ(sha256_file(folder.path / "a.h5"), sha256_file(folder.path / "b.h5"));
+}
+
+TEST(Shard, RefusesWhatIsNoShardAndNamesIt) {
+  const TemporaryFolder folder;
+  publish_file(folder.path / "text.h5", "hello");
+  try {
+    const MappedShard shard(folder.path / "text.h5");
+    FAIL() << "no error";
+  } catch (const UserError& error) {
+    EXPECT_EQ(error.code, ExitCode::kData);
+    EXPECT_NE(std::string(error.what()).find("text.h5"), std::string::npos);
+  }
+}
+
+TEST(Shard, ReportsATargetThatCannotBeWritten) {
+  EXPECT_THROW(write_shard("/nowhere/at/all.h5", counting_trajectories(1, 2), {}), UserError);
+}

@@ -1,0 +1,36 @@
+// A hand-made split whose every number tells where it stands.
+#pragma once
+
+#include "dataset.h"
+#include "durable_file.h"
+
+// Row i, step t: state (i, t, i + t, -t), forces 0.5 i and 0.25 t, mode 1 from step 2 on.
+inline Trajectories counting_trajectories(uint32_t rows, uint32_t steps) {
+  Trajectories result;
+  result.plants.resize(rows);
+  result.outcome.resize(rows);
+  result.attempt.resize(rows);
+  result.recording.steps = steps;
+  for (uint32_t i = 0; i < rows; ++i) {
+    result.plants[i].cart_mass = 1.0 + i;
+    result.outcome[i].length = steps;
+    result.outcome[i].success = i % 2 == 0;
+    result.attempt[i] = i;
+    for (uint32_t t = 0; t <= steps; ++t)
+      for (const float value : {1.0F * i, 1.0F * t, 1.0F * (i + t), -1.0F * t}) result.recording.state.push_back(value);
+    for (uint32_t t = 0; t < steps; ++t) {
+      result.recording.force_policy.push_back(0.5F * i);
+      result.recording.force_applied.push_back(0.25F * t);
+      result.recording.mode.push_back(t >= 2);
+    }
+  }
+  return result;
+}
+
+// A published dataset of one train shard.
+inline void make_small_dataset(const std::filesystem::path& folder, uint32_t rows = 3, uint32_t steps = 5) {
+  std::filesystem::create_directories(folder / "train");
+  const auto trajectories = counting_trajectories(rows, steps);
+  write_shard(folder / "train/shard_00000.h5", trajectories, {{"split", "train"}});
+  publish_manifest(folder, {{"steps", steps}}, {{"train", {describe_shard(folder, "train/shard_00000.h5", trajectories)}}});
+}
