@@ -1,4 +1,5 @@
-// generate_trajectories: the expert on random plants, as sharded HDF5 with a manifest. MPI, no torch.
+// generate_trajectories: the expert on random plants, as sharded HDF5 with a manifest. MPI, no
+// torch.
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,7 +17,8 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr uint32_t kHorizon = 1024;  // periods over which the expert must succeed, however few are recorded
+constexpr uint32_t kHorizon =
+    1024;  // periods over which the expert must succeed, however few are recorded
 constexpr uint32_t kMaxAttempts = 100;
 
 struct Range {
@@ -31,7 +33,8 @@ constexpr PlantRange kWiderRange{{0.3, 3.0}, {0.03, 0.8}, {0.2, 1.2}};
 struct StartRange {  // symmetric, uniform; the angle is any
   double x, x_dot, theta_dot;
 };
-constexpr StartRange kTestStarts{0.5, 0.5, 2.0}, kTrainingStarts{1.2, 1.5, 6.0}, kWideStarts{1.5, 2.0, 8.0};
+constexpr StartRange kTestStarts{0.5, 0.5, 2.0}, kTrainingStarts{1.2, 1.5, 6.0},
+    kWideStarts{1.5, 2.0, 8.0};
 
 struct Split {
   const char* name;
@@ -48,7 +51,8 @@ constexpr Split kSplits[] = {{"train", kTrainingStarts, false, true},
 
 bool inside(const CartPoleParameters& p, const PlantRange& range) {
   const auto in = [](double value, Range r) { return value >= r.low && value <= r.high; };
-  return in(p.cart_mass, range.cart_mass) && in(p.pole_mass, range.pole_mass) && in(p.half_length, range.half_length);
+  return in(p.cart_mass, range.cart_mass) && in(p.pole_mass, range.pole_mass) &&
+         in(p.half_length, range.half_length);
 }
 
 CartPoleParameters draw_plant(const Split& split, CounterRandom& random) {
@@ -64,11 +68,13 @@ CartPoleParameters draw_plant(const Split& split, CounterRandom& random) {
 
 CartPoleState draw_start(const StartRange& range, CounterRandom& random) {
   return {random.uniform(-range.x, range.x), random.uniform(-range.x_dot, range.x_dot),
-          random.uniform(-std::numbers::pi, std::numbers::pi), random.uniform(-range.theta_dot, range.theta_dot)};
+          random.uniform(-std::numbers::pi, std::numbers::pi),
+          random.uniform(-range.theta_dot, range.theta_dot)};
 }
 
 template <class T>
-void copy_row(const std::vector<T>& from, size_t source, std::vector<T>& to, size_t target, size_t width) {
+void copy_row(const std::vector<T>& from, size_t source, std::vector<T>& to, size_t target,
+              size_t width) {
   std::copy_n(from.begin() + static_cast<ptrdiff_t>(source * width), width,
               to.begin() + static_cast<ptrdiff_t>(target * width));
 }
@@ -92,21 +98,25 @@ Trajectories simulate(const Config& config, uint32_t split_index, size_t first, 
   std::vector<size_t> pending(rows);
   for (size_t i = 0; i < rows; ++i) pending[i] = i;
   for (uint32_t attempt = 0; !pending.empty(); ++attempt) {
-    if (attempt == kMaxAttempts) throw std::runtime_error("the expert fails on every draw of a trajectory");
+    if (attempt == kMaxAttempts)
+      throw std::runtime_error("the expert fails on every draw of a trajectory");
     std::vector<CartPoleParameters> plants;
     std::vector<CartPoleState> starts;
     std::vector<CounterRandom> noise;
     for (const size_t i : pending) {
       CounterRandom random(static_cast<uint64_t>(config.dataset.seed),
-                           static_cast<uint32_t>(Purpose::kTrajectory) + split_index, first + i, attempt);
+                           static_cast<uint32_t>(Purpose::kTrajectory) + split_index, first + i,
+                           attempt);
       plants.push_back(draw_plant(split, random));
       starts.push_back(draw_start(split.starts, random));
       noise.push_back(random);
     }
     ExpertBatch expert(plants);
-    const Policy policy = [&](const StateBatch& states, const std::vector<double>&, std::vector<double>& force,
+    const Policy policy = [&](const StateBatch& states, const std::vector<double>&,
+                              std::vector<double>& force,
                               std::vector<uint8_t>& mode) { expert.act(states, force, mode); };
-    const Rollout rollout = play(policy, plants, starts, {std::max(T, kHorizon), T, result.noise_sigma, &noise});
+    const Rollout rollout =
+        play(policy, plants, starts, {std::max(T, kHorizon), T, result.noise_sigma, &noise});
 
     std::vector<size_t> failed;
     for (size_t k = 0; k < pending.size(); ++k) {
@@ -158,12 +168,16 @@ std::vector<ShardTask> list_tasks(const Config& config) {
   return tasks;
 }
 
-// A shard's manifest entry lies beside it until the manifest is written, so that an interrupted run continues.
-fs::path entry_path(const fs::path& folder, const ShardTask& task) { return folder / (task.file + ".json"); }
+// A shard's manifest entry lies beside it until the manifest is written, so that an interrupted run
+// continues.
+fs::path entry_path(const fs::path& folder, const ShardTask& task) {
+  return folder / (task.file + ".json");
+}
 
-// The entry of a shard that a former run with the same settings completed, from its own file or the manifest.
-std::optional<json> finished_entry(const fs::path& folder, const ShardTask& task, const json& settings,
-                                   const json& former_manifest) {
+// The entry of a shard that a former run with the same settings completed, from its own file or the
+// manifest.
+std::optional<json> finished_entry(const fs::path& folder, const ShardTask& task,
+                                   const json& settings, const json& former_manifest) {
   json entry;
   if (fs::exists(entry_path(folder, task))) {
     const json stored = json::parse(read_file(entry_path(folder, task)), nullptr, false);
@@ -177,7 +191,8 @@ std::optional<json> finished_entry(const fs::path& folder, const ShardTask& task
   return entry;
 }
 
-json make_shard(const Config& config, const fs::path& folder, const ShardTask& task, const json& settings) {
+json make_shard(const Config& config, const fs::path& folder, const ShardTask& task,
+                const json& settings) {
   const Trajectories trajectories = simulate(config, task.split, task.first, task.rows);
   const fs::path path = folder / task.file, temporary = temporary_name(path);
   try {
@@ -197,30 +212,37 @@ json make_shard(const Config& config, const fs::path& folder, const ShardTask& t
     throw;
   }
   const json entry = describe_shard(folder, task.file, trajectories);
-  publish_file(entry_path(folder, task), json{{"settings", settings}, {"entry", entry}}.dump() + "\n");
+  publish_file(entry_path(folder, task),
+               json{{"settings", settings}, {"entry", entry}}.dump() + "\n");
   return entry;
 }
 
-// What stands at dataset.path, before anything is written: a former manifest of these settings, or nothing.
-json inspect_target(const fs::path& folder, const json& settings, const std::vector<ShardTask>& tasks) {
+// What stands at dataset.path, before anything is written: a former manifest of these settings, or
+// nothing.
+json inspect_target(const fs::path& folder, const json& settings,
+                    const std::vector<ShardTask>& tasks) {
   json former;
   if (fs::exists(folder / "manifest.json")) {
     former = json::parse(read_file(folder / "manifest.json"), nullptr, false);
     if (!former.is_object() || !former.contains("settings") || !former.contains("splits"))
-      throw UserError(ExitCode::kData, (folder / "manifest.json").string() + " is damaged: remove it and start again");
+      throw UserError(ExitCode::kData, (folder / "manifest.json").string() +
+                                           " is damaged: remove it and start again");
     for (const auto& [key, value] : settings.items())
       if (const json there = former["settings"].value(key, json()); there != value)
         throw UserError(ExitCode::kConfiguration,
-                        folder.string() + " holds a dataset made with dataset." + key + " " + there.dump() + ", not " +
-                            value.dump() + ": choose another dataset.path, or remove that folder");
+                        folder.string() + " holds a dataset made with dataset." + key + " " +
+                            there.dump() + ", not " + value.dump() +
+                            ": choose another dataset.path, or remove that folder");
   }
   std::vector<std::string> expected;
   for (const auto& task : tasks) expected.push_back((folder / task.file).string());
   for (const Split& split : kSplits) {
     std::error_code missing;
     for (const auto& file : fs::directory_iterator(folder / split.name, missing))
-      if (file.path().extension() == ".h5" && std::find(expected.begin(), expected.end(), file.path()) == expected.end())
-        throw UserError(ExitCode::kData, file.path().string() + " does not belong to this dataset: remove it");
+      if (file.path().extension() == ".h5" &&
+          std::find(expected.begin(), expected.end(), file.path()) == expected.end())
+        throw UserError(ExitCode::kData,
+                        file.path().string() + " does not belong to this dataset: remove it");
   }
   for (const Split& split : kSplits) make_folder(folder / split.name);
   return former;
@@ -233,11 +255,14 @@ std::vector<json> gather(const std::vector<json>& mine, const MpiSession& mpi) {
   std::vector<int> sizes(static_cast<size_t>(mpi.size())), offsets(sizes.size());
   MPI_Gather(&size, 1, MPI_INT, sizes.data(), 1, MPI_INT, 0, MPI_COMM_WORLD);
   for (size_t r = 1; r < sizes.size(); ++r) offsets[r] = offsets[r - 1] + sizes[r - 1];
-  std::string joined(mpi.rank() == 0 ? static_cast<size_t>(offsets.back() + sizes.back()) : 0, '\0');
-  MPI_Gatherv(text.data(), size, MPI_CHAR, joined.data(), sizes.data(), offsets.data(), MPI_CHAR, 0, MPI_COMM_WORLD);
+  std::string joined(mpi.rank() == 0 ? static_cast<size_t>(offsets.back() + sizes.back()) : 0,
+                     '\0');
+  MPI_Gatherv(text.data(), size, MPI_CHAR, joined.data(), sizes.data(), offsets.data(), MPI_CHAR, 0,
+              MPI_COMM_WORLD);
   std::vector<json> all;
   for (size_t r = 0; mpi.rank() == 0 && r < sizes.size(); ++r)
-    for (const json& item : json::parse(joined.substr(static_cast<size_t>(offsets[r]), static_cast<size_t>(sizes[r]))))
+    for (const json& item :
+         json::parse(joined.substr(static_cast<size_t>(offsets[r]), static_cast<size_t>(sizes[r]))))
       all.push_back(item);
   return all;
 }
@@ -276,8 +301,8 @@ ExitCode generate(const Config& config, const MpiSession& mpi) {
         last_line = MPI_Wtime();
         const double done = static_cast<double>(share * size) / static_cast<double>(tasks.size());
         const double elapsed = last_line - begin;
-        std::printf("about %.0f %% of %zu shards, %.0f s left\n", std::min(100.0, 100.0 * done), tasks.size(),
-                    std::max(0.0, elapsed / done - elapsed));
+        std::printf("about %.0f %% of %zu shards, %.0f s left\n", std::min(100.0, 100.0 * done),
+                    tasks.size(), std::max(0.0, elapsed / done - elapsed));
         std::fflush(stdout);
       }
     }
@@ -298,7 +323,8 @@ ExitCode generate(const Config& config, const MpiSession& mpi) {
     for (const Split& split : kSplits) entries[split.name];
     std::vector<json> by_task(tasks.size());
     for (const json& item : gathered) by_task[item["task"]] = item["entry"];
-    for (size_t i = 0; i < tasks.size(); ++i) entries[kSplits[tasks[i].split].name].push_back(by_task[i]);
+    for (size_t i = 0; i < tasks.size(); ++i)
+      entries[kSplits[tasks[i].split].name].push_back(by_task[i]);
     publish_manifest(folder, settings, entries);
     for (const auto& task : tasks) fs::remove(entry_path(folder, task));
 
@@ -315,7 +341,8 @@ ExitCode generate(const Config& config, const MpiSession& mpi) {
     for (const Split& split : kSplits) {
       const json& s = manifest["splits"][split.name];
       std::printf("  %-10s %7zu   expert success %.3f   stabilising %.2f of the steps", split.name,
-                  s["trajectories"].get<size_t>(), s["expert_success"].get<double>(), s["stabilise_share"].get<double>());
+                  s["trajectories"].get<size_t>(), s["expert_success"].get<double>(),
+                  s["stabilise_share"].get<double>());
       if (split.drop) std::printf("   %zu failed draws dropped", s["dropped"].get<size_t>());
       std::printf("\n");
     }
@@ -331,9 +358,11 @@ ExitCode generate(const Config& config, const MpiSession& mpi) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  return run_program(argc, argv,
-                     "generate_trajectories: simulates the expert on random cart-poles under MPI and writes the dataset.\n"
-                     "The result does not depend on the number of ranks. An interrupted run continues.\n"
-                     "  mpirun -np 2 generate_trajectories --config conf/quickstart.yaml",
-                     generate);
+  return run_program(
+      argc, argv,
+      "generate_trajectories: simulates the expert on random cart-poles under MPI and writes the "
+      "dataset.\n"
+      "The result does not depend on the number of ranks. An interrupted run continues.\n"
+      "  mpirun -np 2 generate_trajectories --config conf/quickstart.yaml",
+      generate);
 }

@@ -6,20 +6,21 @@
 #include <cstdint>
 #include <vector>
 
-constexpr double kGravity = 9.81;       // m/s^2
-constexpr double kStepSeconds = 0.02;   // control period; the force is held over it
-constexpr double kForceLimit = 10.0;    // N, symmetric
-constexpr double kTrackLimit = 2.4;     // m, symmetric
+constexpr double kGravity = 9.81;      // m/s^2
+constexpr double kStepSeconds = 0.02;  // control period; the force is held over it
+constexpr double kForceLimit = 10.0;   // N, symmetric
+constexpr double kTrackLimit = 2.4;    // m, symmetric
 
 struct CartPoleParameters {
-  double cart_mass = 1.0;              // kg
-  double pole_mass = 0.1;              // kg
-  double half_length = 0.5;            // m, pivot to centre of mass
-  double inertia_factor = 4.0 / 3.0;   // J = factor * pole_mass * half_length^2; 4/3 is a uniform rod
-  double cart_friction = 0.0;          // N s/m
-  double pole_friction = 0.0;          // N m s
-  double motor_gain = 1.0;             // force on the cart per force commanded
-  double delay_steps = 0.0;            // recorded with the data; every plant today has none
+  double cart_mass = 1.0;    // kg
+  double pole_mass = 0.1;    // kg
+  double half_length = 0.5;  // m, pivot to centre of mass
+  double inertia_factor =
+      4.0 / 3.0;               // J = factor * pole_mass * half_length^2; 4/3 is a uniform rod
+  double cart_friction = 0.0;  // N s/m
+  double pole_friction = 0.0;  // N m s
+  double motor_gain = 1.0;     // force on the cart per force commanded
+  double delay_steps = 0.0;    // recorded with the data; every plant today has none
 
   double pole_inertia() const { return inertia_factor * pole_mass * half_length * half_length; }
 };
@@ -43,8 +44,8 @@ class CartPoleBatch {
   explicit CartPoleBatch(const std::vector<CartPoleParameters>& plants);
   size_t size() const { return total_mass_.size(); }
 
-  // One control period: classical RK4 with the force (N, clipped to kForceLimit) held. A state's result
-  // depends on its own plant, force and state only, so batches may be cut anywhere.
+  // One control period: classical RK4 with the force (N, clipped to kForceLimit) held. A state's
+  // result depends on its own plant, force and state only, so batches may be cut anywhere.
   void step(const std::vector<double>& force, StateBatch& states) const;
 
  private:

@@ -17,7 +17,9 @@ namespace {
 
 constexpr int64_t kFormat = 1;
 
-c10::impl::GenericDict dictionary() { return c10::impl::GenericDict(c10::StringType::get(), c10::AnyType::get()); }
+c10::impl::GenericDict dictionary() {
+  return c10::impl::GenericDict(c10::StringType::get(), c10::AnyType::get());
+}
 
 c10::IValue to_dictionary(const NamedTensors& tensors) {
   auto result = dictionary();
@@ -28,17 +30,18 @@ c10::IValue to_dictionary(const NamedTensors& tensors) {
 
 NamedTensors from_dictionary(const c10::IValue& value) {
   NamedTensors result;
-  for (const auto& entry : value.toGenericDict()) result.emplace_back(entry.key().toStringRef(), entry.value().toTensor());
+  for (const auto& entry : value.toGenericDict())
+    result.emplace_back(entry.key().toStringRef(), entry.value().toTensor());
   return result;
 }
 
-// A zip archive as torch.save writes it. torch::pickle_save would tag containers in a way that torch.load's default
-// (weights_only) refuses; and the archive is built in memory, since LibTorch's file writer ends the process on a
-// full disk.
+// A zip archive as torch.save writes it. torch::pickle_save would tag containers in a way that
+// torch.load's default (weights_only) refuses; and the archive is built in memory, since LibTorch's
+// file writer ends the process on a full disk.
 std::string serialize(const c10::IValue& value) {
   std::string pickle, archive;
-  torch::jit::Pickler pickler([&](const char* data, size_t size) { pickle.append(data, size); }, nullptr,
-                              nullptr, nullptr, nullptr, /*tag_aggregates=*/false);
+  torch::jit::Pickler pickler([&](const char* data, size_t size) { pickle.append(data, size); },
+                              nullptr, nullptr, nullptr, nullptr, /*tag_aggregates=*/false);
   pickler.protocol();
   pickler.pushIValue(value);
   pickler.stop();
@@ -66,7 +69,8 @@ std::vector<int64_t> steps_on_disk(const fs::path& folder) {
     constexpr std::string_view prefix = "checkpoint_", suffix = ".pt";
     if (!name.starts_with(prefix) || !name.ends_with(suffix)) continue;
     int64_t step = 0;
-    const char *first = name.data() + prefix.size(), *last = name.data() + name.size() - suffix.size();
+    const char *first = name.data() + prefix.size(),
+               *last = name.data() + name.size() - suffix.size();
     if (std::from_chars(first, last, step).ptr == last && first != last) steps.push_back(step);
   }
   std::sort(steps.rbegin(), steps.rend());
@@ -77,9 +81,12 @@ fs::path record_path(const fs::path& path) { return path.string() + ".sha256"; }
 
 // Reads once, and hashes what was read: what is parsed is what was verified.
 std::string read_verified(const fs::path& path) {
-  const auto refuse = [&](const std::string& why) { throw UserError(ExitCode::kData, path.string() + " " + why); };
+  const auto refuse = [&](const std::string& why) {
+    throw UserError(ExitCode::kData, path.string() + " " + why);
+  };
   if (!fs::exists(path)) refuse("does not exist");
-  if (!fs::exists(record_path(path))) refuse("has no commit record " + record_path(path).filename().string());
+  if (!fs::exists(record_path(path)))
+    refuse("has no commit record " + record_path(path).filename().string());
   const std::string bytes = read_file(path), record = read_file(record_path(path));
   if (record != sha256_hex(bytes) + "  " + path.filename().string() + "\n")
     refuse("does not match its SHA-256 record: damaged or torn");
@@ -114,7 +121,9 @@ void publish_checkpoint(const fs::path& folder, const Checkpoint& checkpoint) {
   fs::remove(link, error);
   fs::create_symlink(path.filename(), link, error);
   if (!error) fs::rename(link, folder / "state.pt", error);
-  if (error) throw UserError(ExitCode::kIo, "cannot link " + (folder / "state.pt").string() + ": " + error.message());
+  if (error)
+    throw UserError(ExitCode::kIo,
+                    "cannot link " + (folder / "state.pt").string() + ": " + error.message());
 }
 
 Checkpoint read_checkpoint(const fs::path& path) {
@@ -149,8 +158,10 @@ std::optional<Checkpoint> find_newest_checkpoint(const fs::path& folder, std::os
     }
   }
   if (steps.empty()) return std::nullopt;
-  throw UserError(ExitCode::kData, "no checkpoint in " + folder.string() +
-                                       " is valid: restore one, or choose another out_dir to start over (" + complaints + ")");
+  throw UserError(ExitCode::kData,
+                  "no checkpoint in " + folder.string() +
+                      " is valid: restore one, or choose another out_dir to start over (" +
+                      complaints + ")");
 }
 
 void prune_checkpoints(const fs::path& folder, int64_t keep_last, int64_t keep_every) {

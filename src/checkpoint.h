@@ -1,9 +1,9 @@
-// Complete training states on disk: published whole, verified before they are parsed, found again, pruned.
-// Rank 0 alone calls what is declared here.
+// Complete training states on disk: published whole, verified before they are parsed, found again,
+// pruned. Rank 0 alone calls what is declared here.
 //
 //   checkpoint_250.pt         opens in Python with plain torch.load
-//   checkpoint_250.pt.sha256  its commit record (sha256sum format): without a matching one it does not exist
-//   state.pt                  link to the newest
+//   checkpoint_250.pt.sha256  its commit record (sha256sum format): without a matching one it does
+//   not exist state.pt                  link to the newest
 #pragma once
 
 #include <torch/torch.h>
@@ -24,7 +24,7 @@ struct Checkpoint {
   int64_t trained_window = 0;  // longest window trained on: a rollout may use no position beyond it
   double updates = 0;          // AdamW updates done: steps less the skipped ones
   std::string config;          // effective configuration, YAML
-  std::string manifest_sha256; // the dataset's identity
+  std::string manifest_sha256;  // the dataset's identity
   NamedTensors model, first_moment, second_moment;
 };
 
@@ -36,9 +36,12 @@ void publish_checkpoint(const std::filesystem::path& folder, const Checkpoint& c
 // Throws UserError(kData) unless the file's bytes match its commit record.
 Checkpoint read_checkpoint(const std::filesystem::path& path);
 
-// The newest valid checkpoint; none when the folder holds no checkpoint at all. Names those that had to be passed
-// over on `warn`. Throws UserError(kData) when there are checkpoints and none is valid: never start over silently.
-std::optional<Checkpoint> find_newest_checkpoint(const std::filesystem::path& folder, std::ostream& warn);
+// The newest valid checkpoint; none when the folder holds no checkpoint at all. Names those that
+// had to be passed over on `warn`. Throws UserError(kData) when there are checkpoints and none is
+// valid: never start over silently.
+std::optional<Checkpoint> find_newest_checkpoint(const std::filesystem::path& folder,
+                                                 std::ostream& warn);
 
-// Deletes all but the newest `keep_last` and the multiples of `keep_every` (0: none), temporary files included.
+// Deletes all but the newest `keep_last` and the multiples of `keep_every` (0: none), temporary
+// files included.
 void prune_checkpoints(const std::filesystem::path& folder, int64_t keep_last, int64_t keep_every);

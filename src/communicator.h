@@ -1,5 +1,5 @@
-// Sums and broadcasts of tensors over all ranks, by MPI on the CPU. Every function is collective: all ranks must
-// call it, in the same order, with tensors of the same size and type.
+// Sums and broadcasts of tensors over all ranks, by MPI on the CPU. Every function is collective:
+// all ranks must call it, in the same order, with tensors of the same size and type.
 #pragma once
 
 #include <mpi.h>

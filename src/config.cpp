@@ -17,7 +17,9 @@ namespace po = boost::program_options;
 
 namespace {
 
-[[noreturn]] void refuse(const std::string& what) { throw UserError(ExitCode::kConfiguration, what); }
+[[noreturn]] void refuse(const std::string& what) {
+  throw UserError(ExitCode::kConfiguration, what);
+}
 
 std::string to_text(const std::string& value) { return value; }
 std::string to_text(int64_t value) { return std::to_string(value); }
@@ -34,7 +36,8 @@ std::string to_text(const std::vector<double>& values) {
 // The one list of settings: name, field, range, meaning.
 struct Setting {
   std::string key, help;
-  std::function<void(const std::string& text)> assign;  // throws std::invalid_argument saying what is wanted
+  std::function<void(const std::string& text)>
+      assign;  // throws std::invalid_argument saying what is wanted
   std::function<std::string()> text;
 };
 
@@ -44,45 +47,68 @@ class Settings {
     add("out_dir", c.out_dir, "run directory: checkpoints, logs, evaluation");
     add("seed", c.seed, "seed of initialisation and data order", 0, INT64_MAX);
     add("model.family", c.model.family, "gpt2 is the only one");
-    add("model.n_positions", c.model.n_positions, "context: control steps the network sees at once", 2, 1 << 20);
+    add("model.n_positions", c.model.n_positions, "context: control steps the network sees at once",
+        2, 1 << 20);
     add("model.n_dims", c.model.n_dims, "state dimension [x, x_dot, theta, theta_dot]: 4", 4, 4);
     add("model.n_embd", c.model.n_embd, "width, a multiple of n_head", 1, 1 << 16);
     add("model.n_layer", c.model.n_layer, "transformer blocks", 1, 1024);
     add("model.n_head", c.model.n_head, "attention heads", 1, 1024);
     add("model.feature_scales", c.model.feature_scales,
-        "the token [x, x_dot, sin theta, cos theta, theta_dot, previous force] is divided by these");
-    add("training.epochs", c.training.epochs, "upper bound: passes over the train split", 1, INT64_MAX);
-    add("training.batch_size", c.training.batch_size, "windows per rank and forward pass; smaller saves memory", 1, 1 << 20);
+        "the token [x, x_dot, sin theta, cos theta, theta_dot, previous force] is divided by "
+        "these");
+    add("training.epochs", c.training.epochs, "upper bound: passes over the train split", 1,
+        INT64_MAX);
+    add("training.batch_size", c.training.batch_size,
+        "windows per rank and forward pass; smaller saves memory", 1, 1 << 20);
     add("training.global_batch_size", c.training.global_batch_size,
         "windows per optimiser step, over all ranks; 0: batch_size x ranks", 0, 1 << 24);
-    add("training.learning_rate", c.training.learning_rate, "AdamW learning rate after warm-up", 0.0, 10.0);
-    add("training.train_steps", c.training.train_steps, "upper bound: optimiser steps", 1, INT64_MAX);
-    add("training.warmup_steps", c.training.warmup_steps, "steps over which the learning rate rises from 0", 0, INT64_MAX);
+    add("training.learning_rate", c.training.learning_rate, "AdamW learning rate after warm-up",
+        0.0, 10.0);
+    add("training.train_steps", c.training.train_steps, "upper bound: optimiser steps", 1,
+        INT64_MAX);
+    add("training.warmup_steps", c.training.warmup_steps,
+        "steps over which the learning rate rises from 0", 0, INT64_MAX);
     add("training.decay_share", c.training.decay_share,
         "last share of the steps, over which the learning rate falls to 0; 0: constant", 0.0, 1.0);
-    add("training.weight_decay", c.training.weight_decay, "AdamW decay of matrices, positions excepted", 0.0, 10.0);
-    add("training.gradient_clip", c.training.gradient_clip, "largest norm of the gradient", 1e-6, 1e9);
-    add("training.start_share", c.training.start_share, "share of windows that begin at step 0 of their trajectory", 0.0, 1.0);
-    add("training.save_every_steps", c.training.save_every_steps, "steps between checkpoints", 1, INT64_MAX);
-    add("training.keep_every_steps", c.training.keep_every_steps, "checkpoints at multiples of this are never deleted; 0: none", 0, INT64_MAX);
+    add("training.weight_decay", c.training.weight_decay,
+        "AdamW decay of matrices, positions excepted", 0.0, 10.0);
+    add("training.gradient_clip", c.training.gradient_clip, "largest norm of the gradient", 1e-6,
+        1e9);
+    add("training.start_share", c.training.start_share,
+        "share of windows that begin at step 0 of their trajectory", 0.0, 1.0);
+    add("training.save_every_steps", c.training.save_every_steps, "steps between checkpoints", 1,
+        INT64_MAX);
+    add("training.keep_every_steps", c.training.keep_every_steps,
+        "checkpoints at multiples of this are never deleted; 0: none", 0, INT64_MAX);
     add("training.keep_last", c.training.keep_last, "newest checkpoints that are kept", 2, 1 << 20);
-    add("training.log_every_steps", c.training.log_every_steps, "steps between lines of metrics.jsonl", 1, INT64_MAX);
-    add("training.curriculum.points.start", c.training.points.start, "first window length; 0: n_positions / 8", 0, 1 << 20);
-    add("training.curriculum.points.end", c.training.points.end, "last window length; 0: n_positions", 0, 1 << 20);
-    add("training.curriculum.points.inc", c.training.points.inc, "growth per interval; 0: n_positions / 16", 0, 1 << 20);
-    add("training.curriculum.points.interval", c.training.points.interval, "steps between growths; 0: train_steps / 40", 0, INT64_MAX);
+    add("training.log_every_steps", c.training.log_every_steps,
+        "steps between lines of metrics.jsonl", 1, INT64_MAX);
+    add("training.curriculum.points.start", c.training.points.start,
+        "first window length; 0: n_positions / 8", 0, 1 << 20);
+    add("training.curriculum.points.end", c.training.points.end,
+        "last window length; 0: n_positions", 0, 1 << 20);
+    add("training.curriculum.points.inc", c.training.points.inc,
+        "growth per interval; 0: n_positions / 16", 0, 1 << 20);
+    add("training.curriculum.points.interval", c.training.points.interval,
+        "steps between growths; 0: train_steps / 40", 0, INT64_MAX);
     add("dataset.path", c.dataset.path, "folder of the dataset");
     add("dataset.seed", c.dataset.seed, "seed of the generator", 0, INT64_MAX);
     add("dataset.train_shards", c.dataset.train_shards, "files of the train split", 1, 100000);
-    add("dataset.trajectories_per_shard", c.dataset.trajectories_per_shard, "trajectories per file", 1, 1 << 24);
-    add("dataset.evaluation_trajectories", c.dataset.evaluation_trajectories, "trajectories of each held-out split", 1, 1 << 24);
-    add("dataset.steps", c.dataset.steps, "recorded control steps (20 ms) per trajectory", 2, 1 << 20);
+    add("dataset.trajectories_per_shard", c.dataset.trajectories_per_shard, "trajectories per file",
+        1, 1 << 24);
+    add("dataset.evaluation_trajectories", c.dataset.evaluation_trajectories,
+        "trajectories of each held-out split", 1, 1 << 24);
+    add("dataset.steps", c.dataset.steps, "recorded control steps (20 ms) per trajectory", 2,
+        1 << 20);
     add("dataset.force_noise", c.dataset.force_noise,
         "noise on the executed force (labels stay clean), as a share of the force limit", 0.0, 1.0);
-    add("evaluation.checkpoint", c.evaluation.checkpoint, "file to evaluate; empty: newest valid one of out_dir");
-    add("evaluation.trajectories", c.evaluation.trajectories, "closed-loop trials per split, at most what the split holds", 1, 1 << 24);
+    add("evaluation.checkpoint", c.evaluation.checkpoint,
+        "file to evaluate; empty: newest valid one of out_dir");
+    add("evaluation.trajectories", c.evaluation.trajectories,
+        "closed-loop trials per split, at most what the split holds", 1, 1 << 24);
     add("evaluation.steps", c.evaluation.steps, "control steps per trial", 250, 1 << 20);
-    add("evaluation.examples", c.evaluation.examples, "trials of the first split recorded for pictures", 0, 1024);
+    add("evaluation.examples", c.evaluation.examples,
+        "trials of the first split recorded for pictures", 0, 1024);
   }
 
   const std::vector<Setting>& all() const { return settings_; }
@@ -102,11 +128,12 @@ class Settings {
   }
   void add(const char* key, int64_t& field, const char* help, int64_t low, int64_t high) {
     add_setting(key, field, help, [&field, low, high](const std::string& text) {
-      static const std::regex integer("-?(0|[1-9][0-9]*)");  // 010 would be 8 to some readers, 10 to others
+      static const std::regex integer(
+          "-?(0|[1-9][0-9]*)");  // 010 would be 8 to some readers, 10 to others
       int64_t value = 0;
       const auto end = text.data() + text.size();
-      if (!std::regex_match(text, integer) || std::from_chars(text.data(), end, value).ec != std::errc{} ||
-          value < low || value > high)
+      if (!std::regex_match(text, integer) ||
+          std::from_chars(text.data(), end, value).ec != std::errc{} || value < low || value > high)
         throw std::invalid_argument("a whole number from " + to_text(low) + " to " + to_text(high));
       field = value;
     });
@@ -130,7 +157,8 @@ class Settings {
       }
       bool positive = values.size() == size;
       for (const double value : values) positive = positive && value > 0;
-      if (!positive) throw std::invalid_argument("a list of " + std::to_string(size) + " positive numbers");
+      if (!positive)
+        throw std::invalid_argument("a list of " + std::to_string(size) + " positive numbers");
       field = values;
     });
   }
@@ -152,11 +180,13 @@ struct Given {
   std::string value, where;
 };
 
-// Dotted key -> text of the scalar or flow sequence. Refuses duplicates, which yaml-cpp accepts silently.
+// Dotted key -> text of the scalar or flow sequence. Refuses duplicates, which yaml-cpp accepts
+// silently.
 void flatten(const YAML::Node& node, const std::string& prefix, const std::string& file,
              std::map<std::string, Given>& result) {
-  static const std::set<std::string> sections{"model",   "training", "training.curriculum", "training.curriculum.points",
-                                              "dataset", "evaluation"};
+  static const std::set<std::string> sections{
+      "model",   "training",  "training.curriculum", "training.curriculum.points",
+      "dataset", "evaluation"};
   std::set<std::string> seen;
   for (const auto& entry : node) {
     const std::string key = prefix + entry.first.Scalar();
@@ -167,7 +197,8 @@ void flatten(const YAML::Node& node, const std::string& prefix, const std::strin
       continue;
     }
     if (sections.count(key) || entry.second.IsMap())
-      refuse(where + ": " + key + (sections.count(key) ? " is a section of keys, not a value" : " is not a section") +
+      refuse(where + ": " + key +
+             (sections.count(key) ? " is a section of keys, not a value" : " is not a section") +
              "; --help lists every key");
     std::string value;
     if (entry.second.IsScalar()) value = entry.second.Scalar();
@@ -205,37 +236,49 @@ void check_consistency(const Config& c) {
   const auto number = [](int64_t value) { return std::to_string(value); };
   if (c.model.family != "gpt2") refuse("model.family is '" + c.model.family + "' but must be gpt2");
   if (c.model.n_embd % c.model.n_head)
-    refuse("model.n_embd " + number(c.model.n_embd) + " is not a multiple of model.n_head " + number(c.model.n_head));
+    refuse("model.n_embd " + number(c.model.n_embd) + " is not a multiple of model.n_head " +
+           number(c.model.n_head));
   if (c.model.n_positions > c.dataset.steps)
     refuse("model.n_positions " + number(c.model.n_positions) + " is more than dataset.steps " +
            number(c.dataset.steps) + ": no trajectory is long enough to train the last positions");
   const auto& points = c.training.points;
   if (points.start > c.model.n_positions || points.end > c.model.n_positions)
-    refuse("training.curriculum.points: a window may not be longer than model.n_positions " + number(c.model.n_positions));
+    refuse("training.curriculum.points: a window may not be longer than model.n_positions " +
+           number(c.model.n_positions));
   if (points.end && points.start > points.end)
-    refuse("training.curriculum.points.start " + number(points.start) + " is more than its end " + number(points.end));
+    refuse("training.curriculum.points.start " + number(points.start) + " is more than its end " +
+           number(points.end));
   if (c.out_dir.empty()) refuse("out_dir is empty");
   if (c.dataset.path.empty()) refuse("dataset.path is empty");
 }
 
 }  // namespace
 
-Config parse_config(int argc, const char* const* argv, const std::string& program_description, bool& help) {
+Config parse_config(int argc, const char* const* argv, const std::string& program_description,
+                    bool& help) {
   Config config;
   const Settings settings(config);
-  po::options_description options("Every key can stand in the YAML file or on the command line, which wins.\n"
-                                  "Options", 118, 60);
-  options.add_options()("help", "this text")("config", po::value<std::string>()->value_name("FILE.yaml"), "configuration file");
+  po::options_description options(
+      "Every key can stand in the YAML file or on the command line, which wins.\n"
+      "Options",
+      118, 60);
+  options.add_options()("help", "this text")(
+      "config", po::value<std::string>()->value_name("FILE.yaml"), "configuration file");
   for (const auto& setting : settings.all()) {
     const std::string text = setting.text();
-    options.add_options()(setting.key.c_str(), po::value<std::string>()->value_name(text.empty() ? "''" : text),
+    options.add_options()(setting.key.c_str(),
+                          po::value<std::string>()->value_name(text.empty() ? "''" : text),
                           setting.help.c_str());
   }
   po::variables_map given;
   try {
     using namespace po::command_line_style;
-    po::store(po::command_line_parser(argc, argv).options(options).positional({})
-                  .style(unix_style & ~allow_guessing & ~allow_short).run(), given);
+    po::store(po::command_line_parser(argc, argv)
+                  .options(options)
+                  .positional({})
+                  .style(unix_style & ~allow_guessing & ~allow_short)
+                  .run(),
+              given);
   } catch (const po::error& error) {
     refuse(std::string("command line: ") + error.what() + "; --help lists every key");
   }
@@ -255,7 +298,8 @@ Config parse_config(int argc, const char* const* argv, const std::string& progra
     for (const auto& [key, value] : load_yaml(text, file)) apply(settings, key, value);
   }
   for (const auto& setting : settings.all())
-    if (given.count(setting.key)) apply(settings, setting.key, {given[setting.key].as<std::string>(), "command line"});
+    if (given.count(setting.key))
+      apply(settings, setting.key, {given[setting.key].as<std::string>(), "command line"});
   check_consistency(config);
   return config;
 }
@@ -280,7 +324,8 @@ std::string to_yaml(const Config& config) {
       path.push_back(setting.key.substr(at, dot - at));
     }
     size_t shared = 0;
-    while (shared < open.size() && shared + 1 < path.size() && open[shared] == path[shared]) ++shared;
+    while (shared < open.size() && shared + 1 < path.size() && open[shared] == path[shared])
+      ++shared;
     open.assign(path.begin(), path.end() - 1);
     for (size_t depth = shared; depth < path.size(); ++depth) {
       text += std::string(2 * depth, ' ') + path[depth] + ":";
@@ -288,7 +333,8 @@ std::string to_yaml(const Config& config) {
     }
     const std::string value = setting.text();
     const bool quoted = value.empty() || value.find_first_of(":#{}\"'") != std::string::npos;
-    text += " " + (quoted ? "'" + std::regex_replace(value, std::regex("'"), "''") + "'" : value) + "\n";
+    text += " " + (quoted ? "'" + std::regex_replace(value, std::regex("'"), "''") + "'" : value) +
+            "\n";
   }
   return text;
 }

@@ -1,5 +1,5 @@
-// Every setting of every program, with its default; read from YAML and the command line. The only file that knows
-// yaml-cpp and Boost.
+// Every setting of every program, with its default; read from YAML and the command line. The only
+// file that knows yaml-cpp and Boost.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,8 @@ struct ModelConfig {
   std::vector<double> feature_scales{1.0, 1.0, 0.3, 1.0, 2.0, 10.0};
 };
 
-struct PointsCurriculumConfig {  // a 0 stands for the value derived from n_positions and train_steps
+struct PointsCurriculumConfig {  // a 0 stands for the value derived from n_positions and
+                                 // train_steps
   int64_t start = 0;
   int64_t end = 0;
   int64_t inc = 0;
@@ -56,7 +57,7 @@ struct EvaluationConfig {
   std::string checkpoint;
   int64_t trajectories = 1024;
   int64_t steps = 1024;
-  int64_t examples = 4;
+  int64_t examples = 12;
 };
 
 struct Config {
@@ -68,9 +69,11 @@ struct Config {
   EvaluationConfig evaluation;
 };
 
-// Defaults, then --config FILE.yaml, then --section.key value. On --help prints every key with its meaning and
-// default and sets `help`. Throws UserError(kConfiguration) naming the key, and the file and line it stands in.
-Config parse_config(int argc, const char* const* argv, const std::string& program_description, bool& help);
+// Defaults, then --config FILE.yaml, then --section.key value. On --help prints every key with its
+// meaning and default and sets `help`. Throws UserError(kConfiguration) naming the key, and the
+// file and line it stands in.
+Config parse_config(int argc, const char* const* argv, const std::string& program_description,
+                    bool& help);
 
 // The effective configuration as YAML that parses back to the same values.
 std::string to_yaml(const Config& config);

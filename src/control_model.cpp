@@ -2,7 +2,8 @@
 
 namespace {
 
-// Larger than GPT-2's 0.02: six features of order one must reach the size of the position embedding at once.
+// Larger than GPT-2's 0.02: six features of order one must reach the size of the position embedding
+// at once.
 constexpr double kReadInDeviation = 0.4;
 
 torch::nn::Linear linear(int64_t in, int64_t out, double deviation) {
@@ -40,9 +41,12 @@ torch::Tensor control_loss(const Heads& heads, const Batch& batch, const torch::
                            const Statistics& statistics) {
   const auto* count = counts.data_ptr<double>();
   // A step's weight, so that both modes weigh one half whatever their share of steps.
-  const auto weight_of = [&](int mode) { return static_cast<float>(0.5 / std::max(count[1 + mode], 1.0)); };
+  const auto weight_of = [&](int mode) {
+    return static_cast<float>(0.5 / std::max(count[1 + mode], 1.0));
+  };
   const auto force_scale = [&](int mode) {
-    return static_cast<float>(kForceLimit * kForceLimit / std::max(statistics.force_mean_square[mode], 1e-12));
+    return static_cast<float>(kForceLimit * kForceLimit /
+                              std::max(statistics.force_mean_square[mode], 1e-12));
   };
   const auto by_mode = torch::tensor({weight_of(0), weight_of(1)});
   const auto by_mode_and_force =
@@ -54,8 +58,8 @@ torch::Tensor control_loss(const Heads& heads, const Batch& batch, const torch::
   const auto force_weight = by_mode_and_force.index_select(0, mode) * valid;
 
   const auto force = (force_weight * (heads.force - batch.force).flatten().square()).sum();
-  const auto entropy =
-      torch::nll_loss(torch::log_softmax(heads.mode.view({-1, 2}), 1), mode, {}, at::Reduction::None);
+  const auto entropy = torch::nll_loss(torch::log_softmax(heads.mode.view({-1, 2}), 1), mode, {},
+                                       at::Reduction::None);
   const auto mode_loss = (weight * entropy).sum();
   const auto error = (heads.delta(batch.applied_force) - batch.delta) * batch.valid.unsqueeze(-1);
   const auto dynamics = error.square().sum() / (4.0 * std::max(count[0], 1.0));

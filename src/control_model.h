@@ -1,4 +1,5 @@
-// The controller: read-in, GPT-2, and heads for force, mode and the next state's change; and its loss.
+// The controller: read-in, GPT-2, and heads for force, mode and the next state's change; and its
+// loss.
 #pragma once
 
 #include "gpt2.h"
@@ -7,7 +8,8 @@
 struct Heads {
   torch::Tensor force;     // [B, T] in units of kForceLimit
   torch::Tensor mode;      // [B, T, 2] logits
-  torch::Tensor dynamics;  // [B, T, 8]: the change over a control step is [..., :4] + [..., 4:] * applied force
+  torch::Tensor dynamics;  // [B, T, 8]: the change over a control step is [..., :4] + [..., 4:] *
+                           // applied force
 
   // [B, T, 4], in units of the dataset's delta_rms; `applied_force` [B, T] in units of kForceLimit.
   torch::Tensor delta(const torch::Tensor& applied_force) const;
@@ -20,7 +22,8 @@ class ControlModelImpl : public torch::nn::Module {
   Heads forward(const torch::Tensor& features, KeyValueCache* cache = nullptr);
 
  private:
-  torch::nn::Linear read_in_{nullptr}, force_head_{nullptr}, mode_head_{nullptr}, dynamics_head_{nullptr};
+  torch::nn::Linear read_in_{nullptr}, force_head_{nullptr}, mode_head_{nullptr},
+      dynamics_head_{nullptr};
   Gpt2 transformer_{nullptr};
 };
 TORCH_MODULE(ControlModel);
@@ -28,12 +31,13 @@ TORCH_MODULE(ControlModel);
 // Valid steps in a global batch, all and by mode: what sums of losses are divided by. [3] float64.
 torch::Tensor count_targets(const Batch& batch);
 
-// The batch's share of the global losses [4]: total, force, mode, dynamics. Summed over all shares of a global
-// batch whose counts are `counts`, they are
-//   force     squared error over that mode's mean-square expert force, mean over each mode's steps, mean of both:
+// The batch's share of the global losses [4]: total, force, mode, dynamics. Summed over all shares
+// of a global batch whose counts are `counts`, they are
+//   force     squared error over that mode's mean-square expert force, mean over each mode's steps,
+//   mean of both:
 //             1 is what predicting zero costs
 //   mode      cross-entropy, mean over each mode's steps, mean of both
-//   dynamics  squared error of the change in units of delta_rms, mean over steps and the four coordinates
-//   total     their sum
+//   dynamics  squared error of the change in units of delta_rms, mean over steps and the four
+//   coordinates total     their sum
 torch::Tensor control_loss(const Heads& heads, const Batch& batch, const torch::Tensor& counts,
                            const Statistics& statistics);

@@ -1,5 +1,5 @@
-// Counter-based random numbers: what is drawn depends on (seed, purpose, index, attempt) only, never on
-// which rank draws it or what was drawn before. One seed is split by purpose.
+// Counter-based random numbers: what is drawn depends on (seed, purpose, index, attempt) only,
+// never on which rank draws it or what was drawn before. One seed is split by purpose.
 #pragma once
 
 #include <array>

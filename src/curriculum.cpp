@@ -16,6 +16,7 @@ PointsCurriculumConfig resolve_curriculum(const PointsCurriculumConfig& points, 
 }
 
 int64_t window_length(const PointsCurriculumConfig& points, int64_t step) {
-  const int64_t growths = std::min(step / points.interval, (points.end - points.start) / points.inc + 1);
+  const int64_t growths =
+      std::min(step / points.interval, (points.end - points.start) / points.inc + 1);
   return std::min(points.end, points.start + points.inc * growths);
 }

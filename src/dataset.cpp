@@ -15,7 +15,9 @@ Manifest Manifest::read(const fs::path& folder) {
     throw UserError(ExitCode::kData, path.string() + " " + why);
   };
   if (!fs::exists(path))
-    refuse("does not exist: make the dataset with generate_trajectories and the same --config, or set dataset.path");
+    refuse(
+        "does not exist: make the dataset with generate_trajectories and the same --config, or set "
+        "dataset.path");
   const std::string text = read_file(path);
   Manifest manifest;
   manifest.folder = folder;
@@ -32,7 +34,8 @@ Manifest Manifest::read(const fs::path& folder) {
     for (const auto& [split, content] : document.at("splits").items()) {
       auto& records = manifest.splits[split];
       for (const json& entry : content.at("shards"))
-        records.push_back({entry.at("file"), entry.at("rows"), entry.at("bytes"), entry.at("sha256")});
+        records.push_back(
+            {entry.at("file"), entry.at("rows"), entry.at("bytes"), entry.at("sha256")});
     }
   } catch (const json::exception& error) {
     refuse(std::string("is damaged (") + error.what() + "): generate the dataset again");
@@ -55,12 +58,14 @@ std::string Manifest::find_damage(const std::string& split, size_t part, size_t 
   for (const auto& record : records) listed.insert(record.file);
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(folder / split, error))
-    if (entry.path().extension() == ".h5" && !listed.count(split + "/" + entry.path().filename().string()))
+    if (entry.path().extension() == ".h5" &&
+        !listed.count(split + "/" + entry.path().filename().string()))
       return entry.path().string() + " is not listed in manifest.json: remove it";
   for (size_t i = part; i < records.size(); i += parts) {
     const fs::path path = folder / records[i].file;
     const auto bytes = fs::file_size(path, error);
-    if (error) return path.string() + " is missing: run generate_trajectories again, which redoes only that";
+    if (error)
+      return path.string() + " is missing: run generate_trajectories again, which redoes only that";
     if (bytes != records[i].bytes)
       return path.string() + " has " + std::to_string(bytes) + " bytes instead of " +
              std::to_string(records[i].bytes) + remedy;
@@ -85,7 +90,8 @@ Dataset::Row Dataset::operator[](size_t trajectory) const {
   return {shards_.at(shard), trajectory - first_row_[shard]};
 }
 
-json describe_shard(const fs::path& folder, const std::string& file, const Trajectories& trajectories) {
+json describe_shard(const fs::path& folder, const std::string& file,
+                    const Trajectories& trajectories) {
   const Recording& recording = trajectories.recording;
   const size_t T = recording.steps;
   std::array<double, 2> force_square_sum{};
@@ -139,18 +145,21 @@ void publish_manifest(const fs::path& folder, const json& settings,
         mode_steps[m] += shard.at("mode_steps").at(m).get<uint64_t>();
         force_square_sum[m] += shard.at("force_square_sum").at(m).get<double>();
       }
-      for (size_t k = 0; k < 4; ++k) delta_square_sum[k] += shard.at("delta_square_sum").at(k).get<double>();
+      for (size_t k = 0; k < 4; ++k)
+        delta_square_sum[k] += shard.at("delta_square_sum").at(k).get<double>();
     }
     const auto steps = static_cast<double>(mode_steps[0] + mode_steps[1]);
-    document["splits"][split] = {{"trajectories", rows},
-                                 {"expert_success", static_cast<double>(successes) / static_cast<double>(rows)},
-                                 {"dropped", dropped},
-                                 {"stabilise_share", static_cast<double>(mode_steps[1]) / steps},
-                                 {"shards", shards}};
+    document["splits"][split] = {
+        {"trajectories", rows},
+        {"expert_success", static_cast<double>(successes) / static_cast<double>(rows)},
+        {"dropped", dropped},
+        {"stabilise_share", static_cast<double>(mode_steps[1]) / steps},
+        {"shards", shards}};
     if (split != "train") continue;
     Statistics statistics;
     for (size_t m = 0; m < 2; ++m)
-      statistics.force_mean_square[m] = force_square_sum[m] / static_cast<double>(std::max<uint64_t>(mode_steps[m], 1));
+      statistics.force_mean_square[m] =
+          force_square_sum[m] / static_cast<double>(std::max<uint64_t>(mode_steps[m], 1));
     for (size_t k = 0; k < 4; ++k) statistics.delta_rms[k] = std::sqrt(delta_square_sum[k] / steps);
     document["statistics"] = {{"force_mean_square", statistics.force_mean_square},
                               {"delta_rms", statistics.delta_rms}};

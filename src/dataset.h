@@ -1,5 +1,5 @@
-// A folder of shards and the manifest that vouches for them: nothing is read before its size and SHA-256
-// matched the manifest.
+// A folder of shards and the manifest that vouches for them: nothing is read before its size and
+// SHA-256 matched the manifest.
 #pragma once
 
 #include <array>
@@ -34,8 +34,8 @@ struct Manifest {
   std::map<std::string, std::vector<ShardRecord>> splits;
 
   size_t trajectories(const std::string& split) const;
-  // Empty when every `parts`-th shard of the split, from `part`, is on disk as recorded and the folder holds no
-  // shard beside the recorded ones; else what is wrong and what to do.
+  // Empty when every `parts`-th shard of the split, from `part`, is on disk as recorded and the
+  // folder holds no shard beside the recorded ones; else what is wrong and what to do.
   std::string find_damage(const std::string& split, size_t part = 0, size_t parts = 1) const;
 };
 
@@ -56,7 +56,8 @@ class Dataset {
   std::vector<size_t> first_row_{0};
 };
 
-// The manifest's entry for a shard published at folder/file, with the sums its statistics are made of.
+// The manifest's entry for a shard published at folder/file, with the sums its statistics are made
+// of.
 nlohmann::json describe_shard(const std::filesystem::path& folder, const std::string& file,
                               const Trajectories& trajectories);
 // True when the shard of the entry is on disk exactly as described.

@@ -13,12 +13,12 @@ std::string sha256_file(const std::filesystem::path& path);
 // Throws UserError(kIo) naming the path.
 std::string read_file(const std::filesystem::path& path);
 
-// After return, `path` holds exactly `bytes` and survives a power cut; on failure it is what it was before.
-// Throws UserError(kIo) naming the path and the cause.
+// After return, `path` holds exactly `bytes` and survives a power cut; on failure it is what it was
+// before. Throws UserError(kIo) naming the path and the cause.
 void publish_file(const std::filesystem::path& path, std::string_view bytes);
 
-// The last part of publishing for a file another library wrote: sync `temporary`, rename it to `path`, sync the
-// folder.
+// The last part of publishing for a file another library wrote: sync `temporary`, rename it to
+// `path`, sync the folder.
 void publish_by_rename(const std::filesystem::path& temporary, const std::filesystem::path& path);
 
 // The name under which `path` is written before it is published.

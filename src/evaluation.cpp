@@ -8,31 +8,37 @@
 
 using nlohmann::ordered_json;
 
-const std::vector<std::string> kPolicies{"model", "expert", "nominal_expert", "stabiliser", "zero_force"};
+const std::vector<std::string> kPolicies{"model", "expert", "nominal_expert", "stabiliser",
+                                         "zero_force"};
 
 std::array<double, 2> wilson_interval(size_t successes, size_t trials) {
   if (trials == 0) return {0.0, 1.0};
   constexpr double z = 1.959964;
   const auto n = static_cast<double>(trials);
   const double p = static_cast<double>(successes) / n, z2 = z * z / n;
-  const double centre = (p + z2 / 2) / (1 + z2), half = z / (1 + z2) * std::sqrt(p * (1 - p) / n + z2 / n / 4);
+  const double centre = (p + z2 / 2) / (1 + z2),
+               half = z / (1 + z2) * std::sqrt(p * (1 - p) / n + z2 / n / 4);
   return {std::max(0.0, centre - half), std::min(1.0, centre + half)};
 }
 
 Rollout play_policy(const std::string& policy, const std::vector<CartPoleParameters>& plants,
-                    const std::vector<CartPoleState>& starts, uint32_t steps, uint32_t recorded_steps,
-                    ControlModel& model, const ModelConfig& model_config, int64_t window) {
+                    const std::vector<CartPoleState>& starts, uint32_t steps,
+                    uint32_t recorded_steps, ControlModel& model, const ModelConfig& model_config,
+                    int64_t window) {
   const RolloutOptions options{steps, recorded_steps};
   if (policy == "model") {
     ModelPolicy network(model, model_config, window, static_cast<int64_t>(plants.size()));
-    return play([&](const StateBatch& states, const std::vector<double>& previous, std::vector<double>& force,
+    return play([&](const StateBatch& states, const std::vector<double>& previous,
+                    std::vector<double>& force,
                     std::vector<uint8_t>& mode) { network.act(states, previous, force, mode); },
                 plants, starts, options);
   }
   // The nominal expert believes every plant to be the nominal one.
-  ExpertBatch expert(policy == "nominal_expert" ? std::vector<CartPoleParameters>(plants.size()) : plants);
+  ExpertBatch expert(policy == "nominal_expert" ? std::vector<CartPoleParameters>(plants.size())
+                                                : plants);
   return play(
-      [&](const StateBatch& states, const std::vector<double>&, std::vector<double>& force, std::vector<uint8_t>& mode) {
+      [&](const StateBatch& states, const std::vector<double>&, std::vector<double>& force,
+          std::vector<uint8_t>& mode) {
         if (policy == "zero_force") {
           std::fill(force.begin(), force.end(), 0.0);
         } else if (policy == "stabiliser") {
@@ -45,24 +51,26 @@ Rollout play_policy(const std::string& policy, const std::vector<CartPoleParamet
       plants, starts, options);
 }
 
-ordered_json one_step_metrics(const Dataset& dataset, const Statistics& statistics, ControlModel& model,
-                              const ModelConfig& config, int64_t window) {
+ordered_json one_step_metrics(const Dataset& dataset, const Statistics& statistics,
+                              ControlModel& model, const ModelConfig& config, int64_t window) {
   const torch::InferenceMode inference;
   constexpr size_t kRows = 64;
-  auto force_error = torch::zeros({2}, torch::kFloat64), correct = force_error.clone(), steps = force_error.clone();
+  auto force_error = torch::zeros({2}, torch::kFloat64), correct = force_error.clone(),
+       steps = force_error.clone();
   auto delta_error = torch::zeros({4}, torch::kFloat64), delta_size = delta_error.clone();
 
   std::vector<std::pair<size_t, size_t>> windows;  // every trajectory cut into whole windows
   for (size_t i = 0; i < dataset.size(); ++i)
-    for (size_t start = 0; start + static_cast<size_t>(window) <= dataset[i].shard.length(dataset[i].row);
+    for (size_t start = 0;
+         start + static_cast<size_t>(window) <= dataset[i].shard.length(dataset[i].row);
          start += static_cast<size_t>(window))
       windows.emplace_back(i, start);
   for (size_t at = 0; at < windows.size(); at += kRows) {
     const size_t rows = std::min(kRows, windows.size() - at);
     Batch batch = empty_batch(static_cast<int64_t>(rows), window);
     for (size_t b = 0; b < rows; ++b)
-      write_window(dataset[windows[at + b].first], windows[at + b].second, statistics, config.feature_scales, batch,
-                   static_cast<int64_t>(b));
+      write_window(dataset[windows[at + b].first], windows[at + b].second, statistics,
+                   config.feature_scales, batch, static_cast<int64_t>(b));
     const Heads heads = model(batch.features);
     const auto mode = batch.mode.flatten();
     const auto add = [&](torch::Tensor& sums, const torch::Tensor& values) {
@@ -71,13 +79,17 @@ ordered_json one_step_metrics(const Dataset& dataset, const Statistics& statisti
     add(force_error, (heads.force.clamp(-1, 1) - batch.force).square());
     add(correct, heads.mode.argmax(-1).eq(batch.mode));
     add(steps, batch.valid);
-    delta_error += (heads.delta(batch.applied_force) - batch.delta).square().sum(torch::IntArrayRef{0, 1}, false, torch::kFloat64);
+    delta_error += (heads.delta(batch.applied_force) - batch.delta)
+                       .square()
+                       .sum(torch::IntArrayRef{0, 1}, false, torch::kFloat64);
     delta_size += batch.delta.square().sum(torch::IntArrayRef{0, 1}, false, torch::kFloat64);
   }
 
-  const auto rmse = (force_error / steps).sqrt(), accuracy = correct / steps, skill = 1.0 - delta_error / delta_size;
+  const auto rmse = (force_error / steps).sqrt(), accuracy = correct / steps,
+             skill = 1.0 - delta_error / delta_size;
   const auto by_mode = [](const torch::Tensor& pair, double scale) {
-    return ordered_json{{"swing_up", scale * pair[0].item<double>()}, {"stabilise", scale * pair[1].item<double>()}};
+    return ordered_json{{"swing_up", scale * pair[0].item<double>()},
+                        {"stabilise", scale * pair[1].item<double>()}};
   };
   return {{"steps", steps.sum().item<double>()},
           {"force_rmse_newtons", by_mode(rmse, kForceLimit)},
@@ -90,7 +102,8 @@ ordered_json one_step_metrics(const Dataset& dataset, const Statistics& statisti
             {"theta_dot", skill[3].item<double>()}}}};
 }
 
-ordered_json summarise(const std::vector<TrialOutcome>& trials, const std::vector<TrialOutcome>& expert) {
+ordered_json summarise(const std::vector<TrialOutcome>& trials,
+                       const std::vector<TrialOutcome>& expert) {
   size_t successes = 0, solvable = 0, solved = 0, off_track = 0;
   std::vector<double> settling, peak, force;
   for (size_t i = 0; i < trials.size(); ++i) {
@@ -104,11 +117,14 @@ ordered_json summarise(const std::vector<TrialOutcome>& trials, const std::vecto
   }
   const auto quantile = [](std::vector<double> values, double q) -> ordered_json {
     if (values.empty()) return nullptr;
-    const auto at = values.begin() + static_cast<ptrdiff_t>(q * static_cast<double>(values.size() - 1));
+    const auto at =
+        values.begin() + static_cast<ptrdiff_t>(q * static_cast<double>(values.size() - 1));
     std::nth_element(values.begin(), at, values.end());
     return *at;
   };
-  const auto share = [](size_t part, size_t whole) { return whole ? static_cast<double>(part) / static_cast<double>(whole) : 0.0; };
+  const auto share = [](size_t part, size_t whole) {
+    return whole ? static_cast<double>(part) / static_cast<double>(whole) : 0.0;
+  };
   return {{"success", share(successes, trials.size())},
           {"n", trials.size()},
           {"interval", wilson_interval(successes, trials.size())},

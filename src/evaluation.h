@@ -1,4 +1,5 @@
-// The judge: closed-loop success on held-out plants beside the reference policies, and one-step errors.
+// The judge: closed-loop success on held-out plants beside the reference policies, and one-step
+// errors.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -12,20 +13,25 @@
 // Wilson score interval of a proportion, 95 %.
 std::array<double, 2> wilson_interval(size_t successes, size_t trials);
 
-// Plays one split's plants and starts without noise; `policy` is model, expert, nominal_expert, stabiliser or
-// zero_force. `recorded_steps` as in RolloutOptions. A model's forces come from `model`, using at most `window` positions.
+// Plays one split's plants and starts without noise; `policy` is model, expert, nominal_expert,
+// stabiliser or zero_force. `recorded_steps` as in RolloutOptions. A model's forces come from
+// `model`, using at most `window` positions.
 Rollout play_policy(const std::string& policy, const std::vector<CartPoleParameters>& plants,
-                    const std::vector<CartPoleState>& starts, uint32_t steps, uint32_t recorded_steps,
-                    ControlModel& model, const ModelConfig& model_config, int64_t window);
+                    const std::vector<CartPoleState>& starts, uint32_t steps,
+                    uint32_t recorded_steps, ControlModel& model, const ModelConfig& model_config,
+                    int64_t window);
 
 extern const std::vector<std::string> kPolicies;
 
 // Teacher-forced errors over all windows of a split (recorded with noise on the executed force):
-//   force_rmse_newtons.{swing_up,stabilise}, force_rmse_share_of_limit.{...}, mode_balanced_accuracy,
-//   next_state_skill.{x,x_dot,theta,theta_dot}: 1 - squared error / squared error of "nothing changes"
-nlohmann::ordered_json one_step_metrics(const Dataset& dataset, const Statistics& statistics, ControlModel& model,
-                                        const ModelConfig& config, int64_t window);
+//   force_rmse_newtons.{swing_up,stabilise}, force_rmse_share_of_limit.{...},
+//   mode_balanced_accuracy, next_state_skill.{x,x_dot,theta,theta_dot}: 1 - squared error / squared
+//   error of "nothing changes"
+nlohmann::ordered_json one_step_metrics(const Dataset& dataset, const Statistics& statistics,
+                                        ControlModel& model, const ModelConfig& config,
+                                        int64_t window);
 
-// success, n, interval, median settling time (s) and rates of one policy's trials; success_given_expert counts only
-// the trials the expert solves.
-nlohmann::ordered_json summarise(const std::vector<TrialOutcome>& trials, const std::vector<TrialOutcome>& expert);
+// success, n, interval, median settling time (s) and rates of one policy's trials;
+// success_given_expert counts only the trials the expert solves.
+nlohmann::ordered_json summarise(const std::vector<TrialOutcome>& trials,
+                                 const std::vector<TrialOutcome>& expert);

@@ -1,4 +1,5 @@
-// How a program ends: the exit codes that launch/ and slurm/ act on, and the error that carries one.
+// How a program ends: the exit codes that launch/ and slurm/ act on, and the error that carries
+// one.
 #pragma once
 
 #include <stdexcept>
@@ -6,8 +7,8 @@
 
 enum class ExitCode : int {
   kDone = 0,
-  kData = 65,        // dataset, or every checkpoint, invalid: a retry cannot help
-  kIo = 74,          // writing failed repeatedly
+  kData = 65,          // dataset, or every checkpoint, invalid: a retry cannot help
+  kIo = 74,            // writing failed repeatedly
   kAskedToLeave = 75,  // USR1: a checkpoint is committed, start again to continue
   kConfiguration = 78,
   kNoProgress = 93,  // the budget of non-finite steps is used up

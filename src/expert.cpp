@@ -6,9 +6,11 @@
 
 namespace {
 
-// Gains and thresholds were found by simulation over the plant ranges; normalising the energy lets one set fit all.
+// Gains and thresholds were found by simulation over the plant ranges; normalising the energy lets
+// one set fit all.
 constexpr double kEnergyGain = 1.0, kCartGain = 1.0, kCartDamping = 2.0;
-// Aim slightly above the upright energy: a pole that just fails to arrive is the failure an imitator inherits.
+// Aim slightly above the upright energy: a pole that just fails to arrive is the failure an
+// imitator inherits.
 constexpr double kEnergyOffset = 0.05;
 constexpr double kEnterAngle = 0.5, kLeaveAngle = 0.8;  // rad
 constexpr double kEnterForce = 1.0 * kForceLimit, kLeaveForce = 3.0 * kForceLimit;
@@ -54,11 +56,12 @@ FeedbackGain stabilising_gain(const CartPoleParameters& plant) {
     const auto low = as_array(step_once(plant, {down[0], down[1], down[2], down[3]}, 0.0));
     for (size_t i = 0; i < 4; ++i) A[i][j] = (high[i] - low[i]) / (2 * difference);
   }
-  const auto pushed = as_array(step_once(plant, {}, 1.0)), pulled = as_array(step_once(plant, {}, -1.0));
+  const auto pushed = as_array(step_once(plant, {}, 1.0)),
+             pulled = as_array(step_once(plant, {}, -1.0));
   for (size_t i = 0; i < 4; ++i) B[i] = (pushed[i] - pulled[i]) / 2;
 
-  // Riccati recursion in Joseph form, P = (A - BK)' P (A - BK) + Q + K'RK, symmetrised: the textbook form
-  // loses symmetry and diverges.
+  // Riccati recursion in Joseph form, P = (A - BK)' P (A - BK) + Q + K'RK, symmetrised: the
+  // textbook form loses symmetry and diverges.
   constexpr std::array<double, 4> Q{1.0, 0.1, 10.0, 1.0};
   constexpr double R = 0.1;
   Matrix P{};

@@ -1,5 +1,6 @@
-// The expert: energy swing-up, a linear-quadratic stabiliser, and the hysteresis that switches them.
-// It knows the plant. Given the nominal plant instead of the true one it is the "nominal expert".
+// The expert: energy swing-up, a linear-quadratic stabiliser, and the hysteresis that switches
+// them. It knows the plant. Given the nominal plant instead of the true one it is the "nominal
+// expert".
 #pragma once
 
 #include <array>
@@ -20,8 +21,8 @@ class ExpertBatch {
  public:
   explicit ExpertBatch(const std::vector<CartPoleParameters>& plants);
 
-  // Forces (N, within kForceLimit) and modes for the states; remembers the modes (hysteresis), so it must
-  // see every step of a trial in order. Starts in swing-up.
+  // Forces (N, within kForceLimit) and modes for the states; remembers the modes (hysteresis), so
+  // it must see every step of a trial in order. Starts in swing-up.
   void act(const StateBatch& states, std::vector<double>& force, std::vector<uint8_t>& mode);
 
   // The stabiliser alone, whatever the angle.

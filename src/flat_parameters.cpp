@@ -25,10 +25,12 @@ FlatParameters::FlatParameters(torch::nn::Module& module) {
   }
 }
 
-std::vector<std::pair<std::string, torch::Tensor>> FlatParameters::views(const torch::Tensor& flat) const {
+std::vector<std::pair<std::string, torch::Tensor>> FlatParameters::views(
+    const torch::Tensor& flat) const {
   std::vector<std::pair<std::string, torch::Tensor>> result;
   for (const auto& entry : entries_)
-    result.emplace_back(entry.name,
-                        flat.narrow(0, entry.offset, c10::multiply_integers(entry.shape)).view(entry.shape));
+    result.emplace_back(
+        entry.name,
+        flat.narrow(0, entry.offset, c10::multiply_integers(entry.shape)).view(entry.shape));
   return result;
 }

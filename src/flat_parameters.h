@@ -1,17 +1,19 @@
-// All parameters of a module in one tensor, all gradients in another: one sum, one norm, one update for all.
+// All parameters of a module in one tensor, all gradients in another: one sum, one norm, one update
+// for all.
 #pragma once
 
 #include <torch/torch.h>
 
 class FlatParameters {
  public:
-  // Moves the module's parameters into `values` and gives each a gradient inside `gradients`. Those that AdamW
-  // decays come first. The views survive backward and updates as long as nobody calls zero_grad of an optimizer or
-  // module: clear with gradients.zero_().
+  // Moves the module's parameters into `values` and gives each a gradient inside `gradients`. Those
+  // that AdamW decays come first. The views survive backward and updates as long as nobody calls
+  // zero_grad of an optimizer or module: clear with gradients.zero_().
   explicit FlatParameters(torch::nn::Module& module);
 
-  torch::Tensor values;     // [n] float32
-  torch::Tensor gradients;  // [n + kExtra]: kExtra numbers ride along in the gradients' sum over ranks
+  torch::Tensor values;  // [n] float32
+  torch::Tensor
+      gradients;  // [n + kExtra]: kExtra numbers ride along in the gradients' sum over ranks
   static constexpr int64_t kExtra = 4;
 
   int64_t size() const { return values.numel(); }

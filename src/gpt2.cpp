@@ -4,7 +4,8 @@
 
 namespace {
 
-constexpr double kInitStandardDeviation = 0.02;  // GPT-2's; residual projections get it over sqrt(2 layers)
+constexpr double kInitStandardDeviation =
+    0.02;  // GPT-2's; residual projections get it over sqrt(2 layers)
 
 double residual_deviation(const ModelConfig& model) {
   return kInitStandardDeviation / std::sqrt(2.0 * static_cast<double>(model.n_layer));
@@ -28,11 +29,13 @@ Conv1DImpl::Conv1DImpl(int64_t in, int64_t out, double standard_deviation)
 
 AttentionImpl::AttentionImpl(const ModelConfig& model)
     : heads_(model.n_head),
-      c_attn_(register_module("c_attn", Conv1D(model.n_embd, 3 * model.n_embd, kInitStandardDeviation))),
-      c_proj_(register_module("c_proj", Conv1D(model.n_embd, model.n_embd, residual_deviation(model)))) {}
+      c_attn_(register_module("c_attn",
+                              Conv1D(model.n_embd, 3 * model.n_embd, kInitStandardDeviation))),
+      c_proj_(register_module("c_proj",
+                              Conv1D(model.n_embd, model.n_embd, residual_deviation(model)))) {}
 
-torch::Tensor AttentionImpl::forward(const torch::Tensor& x, int64_t B, int64_t T, KeyValueCache* cache,
-                                     size_t layer) {
+torch::Tensor AttentionImpl::forward(const torch::Tensor& x, int64_t B, int64_t T,
+                                     KeyValueCache* cache, size_t layer) {
   const int64_t C = x.size(-1);
   const auto qkv = c_attn_(x).view({B, T, 3, heads_, C / heads_}).permute({2, 0, 3, 1, 4});
   torch::Tensor query = qkv[0], key = qkv[1], value = qkv[2];  // [B, H, T, C / H]
@@ -55,8 +58,10 @@ BlockImpl::BlockImpl(const ModelConfig& model)
       ln_2_(register_module("ln_2", layer_norm(model))),
       attn_(register_module("attn", Attention(model))),
       mlp_(register_module("mlp", torch::nn::ModuleDict())),
-      c_fc_(mlp_->register_module("c_fc", Conv1D(model.n_embd, 4 * model.n_embd, kInitStandardDeviation))),
-      c_proj_(mlp_->register_module("c_proj", Conv1D(4 * model.n_embd, model.n_embd, residual_deviation(model)))) {}
+      c_fc_(mlp_->register_module("c_fc",
+                                  Conv1D(model.n_embd, 4 * model.n_embd, kInitStandardDeviation))),
+      c_proj_(mlp_->register_module(
+          "c_proj", Conv1D(4 * model.n_embd, model.n_embd, residual_deviation(model)))) {}
 
 torch::Tensor BlockImpl::forward(const torch::Tensor& x, int64_t B, int64_t T, KeyValueCache* cache,
                                  size_t layer) {
@@ -75,7 +80,8 @@ Gpt2Impl::Gpt2Impl(const ModelConfig& model)
 torch::Tensor Gpt2Impl::forward(const torch::Tensor& embedded, KeyValueCache* cache) {
   const int64_t B = embedded.size(0), T = embedded.size(1), C = embedded.size(2);
   const int64_t before = cache ? cache->length : 0;
-  TORCH_CHECK(before + T <= wpe_->weight.size(0), "position ", before + T, " of ", wpe_->weight.size(0));
+  TORCH_CHECK(before + T <= wpe_->weight.size(0), "position ", before + T, " of ",
+              wpe_->weight.size(0));
   auto x = (embedded + wpe_->weight.slice(0, before, before + T)).view({B * T, C});
   for (size_t layer = 0; layer < h_->size(); ++layer)
     x = h_->ptr<BlockImpl>(layer)->forward(x, B, T, cache, layer);

@@ -1,6 +1,6 @@
-// GPT-2's transformer over embedded inputs, with Hugging Face's parameter names. Knows neither ranks nor
-// cart-poles. Radford et al. 2019: pre-LayerNorm blocks, tanh-GELU, learned positions; no dropout.
-// Shapes: B batch, T time, C width, H heads.
+// GPT-2's transformer over embedded inputs, with Hugging Face's parameter names. Knows neither
+// ranks nor cart-poles. Radford et al. 2019: pre-LayerNorm blocks, tanh-GELU, learned positions; no
+// dropout. Shapes: B batch, T time, C width, H heads.
 #pragma once
 
 #include <torch/torch.h>
@@ -27,7 +27,8 @@ TORCH_MODULE(Conv1D);
 class AttentionImpl : public torch::nn::Module {
  public:
   explicit AttentionImpl(const ModelConfig& model);
-  torch::Tensor forward(const torch::Tensor& x, int64_t B, int64_t T, KeyValueCache* cache, size_t layer);
+  torch::Tensor forward(const torch::Tensor& x, int64_t B, int64_t T, KeyValueCache* cache,
+                        size_t layer);
 
  private:
   int64_t heads_;
@@ -38,7 +39,8 @@ TORCH_MODULE(Attention);
 class BlockImpl : public torch::nn::Module {
  public:
   explicit BlockImpl(const ModelConfig& model);
-  torch::Tensor forward(const torch::Tensor& x, int64_t B, int64_t T, KeyValueCache* cache, size_t layer);
+  torch::Tensor forward(const torch::Tensor& x, int64_t B, int64_t T, KeyValueCache* cache,
+                        size_t layer);
 
  private:
   torch::nn::LayerNorm ln_1_{nullptr}, ln_2_{nullptr};
@@ -52,8 +54,9 @@ class Gpt2Impl : public torch::nn::Module {
  public:
   explicit Gpt2Impl(const ModelConfig& model);
 
-  // [B, T, C] embedded inputs -> [B, T, C] hidden states after the final LayerNorm. With a cache the inputs
-  // continue it: they take the positions cache->length, ... and attend to all before them.
+  // [B, T, C] embedded inputs -> [B, T, C] hidden states after the final LayerNorm. With a cache
+  // the inputs continue it: they take the positions cache->length, ... and attend to all before
+  // them.
   torch::Tensor forward(const torch::Tensor& embedded, KeyValueCache* cache = nullptr);
 
  private:

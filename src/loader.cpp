@@ -6,16 +6,16 @@
 #include "counter_random.h"
 
 uint64_t permute(uint64_t position, uint64_t size, uint64_t seed, uint64_t epoch) {
-  // A four-round Feistel network on the smallest even number of bits that holds `size`; walking its cycle until
-  // the value is below `size` keeps it a permutation (format-preserving encryption).
+  // A four-round Feistel network on the smallest even number of bits that holds `size`; walking its
+  // cycle until the value is below `size` keeps it a permutation (format-preserving encryption).
   const int half_bits = std::max(1, (static_cast<int>(std::bit_width(size - 1)) + 1) / 2);
   const uint64_t mask = (uint64_t{1} << half_bits) - 1;
   do {
     uint64_t left = position >> half_bits, right = position & mask;
     for (uint32_t round = 0; round < 4; ++round) {
       const auto block = CounterRandom::philox(
-          {static_cast<uint32_t>(right), static_cast<uint32_t>(epoch), static_cast<uint32_t>(epoch >> 32),
-           static_cast<uint32_t>(Purpose::kOrder) + round},
+          {static_cast<uint32_t>(right), static_cast<uint32_t>(epoch),
+           static_cast<uint32_t>(epoch >> 32), static_cast<uint32_t>(Purpose::kOrder) + round},
           {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
       left = std::exchange(right, left ^ (block[0] & mask));
     }
@@ -24,17 +24,21 @@ uint64_t permute(uint64_t position, uint64_t size, uint64_t seed, uint64_t epoch
   return position;
 }
 
-void write_features(const CartPoleState& state, double previous_force, const std::vector<double>& scales,
-                    float* token) {
-  const double features[kFeatures] = {state.x,         state.x_dot,     std::sin(state.theta), std::cos(state.theta),
-                                      state.theta_dot, previous_force};
+void write_features(const CartPoleState& state, double previous_force,
+                    const std::vector<double>& scales, float* token) {
+  const double features[kFeatures] = {
+      state.x,         state.x_dot,   std::sin(state.theta), std::cos(state.theta),
+      state.theta_dot, previous_force};
   for (size_t k = 0; k < kFeatures; ++k) token[k] = static_cast<float>(features[k] / scales[k]);
 }
 
 Batch empty_batch(int64_t rows, int64_t window) {
-  return {torch::zeros({rows, window, kFeatures}), torch::zeros({rows, window}),
-          torch::zeros({rows, window}),            torch::zeros({rows, window}, torch::kInt64),
-          torch::zeros({rows, window, 4}),         torch::zeros({rows, window})};
+  return {torch::zeros({rows, window, kFeatures}),
+          torch::zeros({rows, window}),
+          torch::zeros({rows, window}),
+          torch::zeros({rows, window}, torch::kInt64),
+          torch::zeros({rows, window, 4}),
+          torch::zeros({rows, window})};
 }
 
 void write_window(const Dataset::Row& source, size_t start, const Statistics& statistics,
@@ -63,7 +67,8 @@ void write_window(const Dataset::Row& source, size_t start, const Statistics& st
   }
 }
 
-Loader::Loader(const Dataset& dataset, const Statistics& statistics, const Config& config, int64_t global_batch_size)
+Loader::Loader(const Dataset& dataset, const Statistics& statistics, const Config& config,
+               int64_t global_batch_size)
     : dataset_(dataset),
       statistics_(statistics),
       seed_(static_cast<uint64_t>(config.seed)),
@@ -73,12 +78,14 @@ Loader::Loader(const Dataset& dataset, const Statistics& statistics, const Confi
 
 std::pair<size_t, size_t> Loader::window_of(int64_t step, int64_t row, int64_t window) const {
   const auto sample = static_cast<uint64_t>(step * global_batch_size_ + row);
-  const size_t trajectory = permute(sample % dataset_.size(), dataset_.size(), seed_, sample / dataset_.size());
+  const size_t trajectory =
+      permute(sample % dataset_.size(), dataset_.size(), seed_, sample / dataset_.size());
   const auto source = dataset_[trajectory];
   CounterRandom random(seed_, static_cast<uint32_t>(Purpose::kWindow), sample);
   const auto length = static_cast<int64_t>(source.shard.length(source.row));
   if (random.uniform() < start_share_ || length <= window) return {trajectory, 0};
-  return {trajectory, static_cast<size_t>(random.uniform() * static_cast<double>(length - window + 1))};
+  return {trajectory,
+          static_cast<size_t>(random.uniform() * static_cast<double>(length - window + 1))};
 }
 
 Batch Loader::batch(int64_t step, int64_t first, int64_t rows, int64_t window) const {

@@ -1,5 +1,5 @@
-// (seed, step) -> a batch. A pure function: any number of ranks cuts the same global batch into shares, and a
-// checkpoint needs a step number, not a loader's state.
+// (seed, step) -> a batch. A pure function: any number of ranks cuts the same global batch into
+// shares, and a checkpoint needs a step number, not a loader's state.
 #pragma once
 
 #include <torch/torch.h>
@@ -17,8 +17,8 @@ struct Batch {
   torch::Tensor valid;          // [B, T] 1 where the trajectory has that step, else 0
 };
 
-// One token: [x, x_dot, sin theta, cos theta, theta_dot, previous force (N)], each divided by its scale. The force
-// before a window's first step is 0: at run time nobody knows it either.
+// One token: [x, x_dot, sin theta, cos theta, theta_dot, previous force (N)], each divided by its
+// scale. The force before a window's first step is 0: at run time nobody knows it either.
 void write_features(const CartPoleState& state, double previous_force,
                     const std::vector<double>& scales, float* token);
 constexpr int64_t kFeatures = 6;
@@ -34,8 +34,8 @@ class Loader {
   Loader(const Dataset& dataset, const Statistics& statistics, const Config& config,
          int64_t global_batch_size);
 
-  // Rows [first, first + rows) of the global batch of `step`, cut to `window` control steps. Every epoch visits
-  // every trajectory once, in an order of its own.
+  // Rows [first, first + rows) of the global batch of `step`, cut to `window` control steps. Every
+  // epoch visits every trajectory once, in an order of its own.
   Batch batch(int64_t step, int64_t first, int64_t rows, int64_t window) const;
 
   // The trajectory and the first control step of a row.
@@ -50,5 +50,6 @@ class Loader {
   int64_t global_batch_size_;
 };
 
-// Position -> element of the permutation of [0, size) that belongs to (seed, epoch), without a table.
+// Position -> element of the permutation of [0, size) that belongs to (seed, epoch), without a
+// table.
 uint64_t permute(uint64_t position, uint64_t size, uint64_t seed, uint64_t epoch);

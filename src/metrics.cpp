@@ -13,7 +13,8 @@ namespace fs = std::filesystem;
 namespace {
 
 // Truncates the file before its first incomplete line or line of a step after `step`.
-void cut_after(const fs::path& path, int64_t step, const std::function<int64_t(const std::string&)>& step_of) {
+void cut_after(const fs::path& path, int64_t step,
+               const std::function<int64_t(const std::string&)>& step_of) {
   if (!fs::exists(path)) return;
   const std::string text = read_file(path);
   size_t kept = 0;

@@ -1,4 +1,5 @@
-// What a run says about itself: metrics.jsonl for programs, model_training_log.txt and the screen for people.
+// What a run says about itself: metrics.jsonl for programs, model_training_log.txt and the screen
+// for people.
 #pragma once
 
 #include <chrono>
@@ -9,8 +10,8 @@
 
 class Metrics {
  public:
-  // Continues the files of `folder` after `step`: lines of later steps, and torn ones, are cut off, so that the
-  // curves stay single-valued across interruptions.
+  // Continues the files of `folder` after `step`: lines of later steps, and torn ones, are cut off,
+  // so that the curves stay single-valued across interruptions.
   Metrics(const std::filesystem::path& folder, int64_t step);
 
   // One line of metrics.jsonl; `values` must hold "step".

@@ -1,4 +1,5 @@
-// The trained network as a policy: a key-value cache, and a window that never passes the positions it was trained on.
+// The trained network as a policy: a key-value cache, and a window that never passes the positions
+// it was trained on.
 #pragma once
 
 #include "control_model.h"
@@ -6,13 +7,13 @@
 
 class ModelPolicy {
  public:
-  // `window` is at most the longest window trained on. The model must outlive the policy, be in eval mode, and is
-  // only read. One instance plays one set of trials from their start.
+  // `window` is at most the longest window trained on. The model must outlive the policy, be in
+  // eval mode, and is only read. One instance plays one set of trials from their start.
   ModelPolicy(ControlModel model, const ModelConfig& config, int64_t window, int64_t trials);
 
   // A Policy, see rollout.h.
-  void act(const StateBatch& states, const std::vector<double>& previous_force, std::vector<double>& force,
-           std::vector<uint8_t>& mode);
+  void act(const StateBatch& states, const std::vector<double>& previous_force,
+           std::vector<double>& force, std::vector<uint8_t>& mode);
 
  private:
   ControlModel model_;

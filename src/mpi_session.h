@@ -18,13 +18,14 @@ class MpiSession {
     MPI_Comm_rank(node, &local_rank_);
     MPI_Comm_size(node, &local_size_);
 
-    // A launcher may have bound each rank to processors of its own, or left all ranks of the node the same ones.
+    // A launcher may have bound each rank to processors of its own, or left all ranks of the node
+    // the same ones.
     cpu_set_t mine;
     sched_getaffinity(0, sizeof mine, &mine);
     std::vector<cpu_set_t> all(static_cast<size_t>(local_size_));
     MPI_Allgather(&mine, sizeof mine, MPI_BYTE, all.data(), sizeof mine, MPI_BYTE, node);
-    const auto sharers =
-        std::count_if(all.begin(), all.end(), [&](const cpu_set_t& other) { return CPU_EQUAL(&mine, &other); });
+    const auto sharers = std::count_if(
+        all.begin(), all.end(), [&](const cpu_set_t& other) { return CPU_EQUAL(&mine, &other); });
     processors_ = std::max(1, CPU_COUNT(&mine) / static_cast<int>(sharers));
     MPI_Comm_free(&node);
   }

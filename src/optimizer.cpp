@@ -4,7 +4,8 @@
 #include <cmath>
 
 namespace {
-// beta2 0.99 forgets a gradient after 100 steps: runs here are short, and GPT-2's 0.999 was no better.
+// beta2 0.99 forgets a gradient after 100 steps: runs here are short, and GPT-2's 0.999 was no
+// better.
 constexpr double kBeta1 = 0.9, kBeta2 = 0.99, kEpsilon = 1e-8;
 }  // namespace
 
@@ -37,7 +38,9 @@ double AdamW::step(double learning_rate) {
 
 double learning_rate_at(const TrainingConfig& config, int64_t step, int64_t steps) {
   const auto done = static_cast<double>(step), total = static_cast<double>(steps);
-  const double rise = config.warmup_steps > 0 ? (done + 1) / static_cast<double>(config.warmup_steps) : 1.0;
-  const double fall = config.decay_share > 0 ? (total - done) / (total * config.decay_share) : step < steps;
+  const double rise =
+      config.warmup_steps > 0 ? (done + 1) / static_cast<double>(config.warmup_steps) : 1.0;
+  const double fall =
+      config.decay_share > 0 ? (total - done) / (total * config.decay_share) : step < steps;
   return config.learning_rate * std::clamp(std::min(rise, fall), 0.0, 1.0);
 }

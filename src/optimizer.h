@@ -8,8 +8,8 @@ class AdamW {
  public:
   AdamW(FlatParameters& parameters, const TrainingConfig& config);
 
-  // One update from parameters.gradients, scaled down where their norm exceeds the clip. Does nothing when the norm
-  // is not finite. Returns the norm before clipping.
+  // One update from parameters.gradients, scaled down where their norm exceeds the clip. Does
+  // nothing when the norm is not finite. Returns the norm before clipping.
   double step(double learning_rate);
 
   torch::Tensor first_moment, second_moment;  // [n] float32
@@ -20,6 +20,7 @@ class AdamW {
   double weight_decay_, gradient_clip_;
 };
 
-// For the update from `step` (counted from 0) to step + 1, in a run of `steps`: a linear rise over warmup_steps, the
-// configured rate, then a linear fall to 0 over the last decay_share of the steps. 0 from the end on.
+// For the update from `step` (counted from 0) to step + 1, in a run of `steps`: a linear rise over
+// warmup_steps, the configured rate, then a linear fall to 0 over the last decay_share of the
+// steps. 0 from the end on.
 double learning_rate_at(const TrainingConfig& config, int64_t step, int64_t steps);

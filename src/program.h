@@ -9,8 +9,8 @@
 #include "mpi_session.h"
 
 // Parses the configuration, starts MPI and calls `body` on all ranks; returns the exit code.
-// A UserError of `body` must be thrown by all ranks alike (see agree): rank 0 prints it and all leave in order.
-// Anything else ends the whole job through MPI_Abort, naming the rank.
+// A UserError of `body` must be thrown by all ranks alike (see agree): rank 0 prints it and all
+// leave in order. Anything else ends the whole job through MPI_Abort, naming the rank.
 int run_program(int argc, char** argv, const std::string& description,
                 const std::function<ExitCode(const Config&, const MpiSession&)>& body);
 

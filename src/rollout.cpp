@@ -40,7 +40,8 @@ Rollout play(const Policy& policy, const std::vector<CartPoleParameters>& plants
   for (uint32_t t = 0; t < options.steps; ++t) {
     policy(states, applied, force, mode);
     for (size_t i = 0; i < n; ++i) {
-      const double noise = options.force_noise > 0 ? options.force_noise * (*options.noise)[i].normal() : 0.0;
+      const double noise =
+          options.force_noise > 0 ? options.force_noise * (*options.noise)[i].normal() : 0.0;
       applied[i] = std::clamp(force[i] + noise, -kForceLimit, kForceLimit);
     }
     cartpoles.step(applied, states);
@@ -76,7 +77,8 @@ Rollout play(const Policy& policy, const std::vector<CartPoleParameters>& plants
   for (size_t i = 0; i < n; ++i) {
     TrialOutcome& outcome = result.outcome[i];
     const auto steps = static_cast<int32_t>(options.steps);
-    outcome.success = !left_track[i] && last_fallen[i] < steps - static_cast<int32_t>(kSuccessSteps);
+    outcome.success =
+        !left_track[i] && last_fallen[i] < steps - static_cast<int32_t>(kSuccessSteps);
     if (outcome.success) outcome.settled_step = last_fallen[i] + 1;
     outcome.force_rms = outcome.length ? std::sqrt(squared_force[i] / outcome.length) : 0.0;
   }

@@ -8,22 +8,25 @@
 #include "cartpole.h"
 #include "counter_random.h"
 
-// Called once per control period, in order: from the states and the forces applied one period before (N; zero
-// at first) to forces (N) and modes of all trials.
-using Policy = std::function<void(const StateBatch& states, const std::vector<double>& previous_force,
-                                  std::vector<double>& force, std::vector<uint8_t>& mode)>;
+// Called once per control period, in order: from the states and the forces applied one period
+// before (N; zero at first) to forces (N) and modes of all trials.
+using Policy =
+    std::function<void(const StateBatch& states, const std::vector<double>& previous_force,
+                       std::vector<double>& force, std::vector<uint8_t>& mode)>;
 
 struct TrialOutcome {
-  uint32_t length = 0;       // periods until the cart left the track, else all of them
-  bool success = false;      // see kSuccess* below
-  int32_t settled_step = -1; // first period after which a successful trial stays upright; -1: no success
-  int32_t first_switch = -1; // first period in stabilise mode; -1: never
-  uint32_t switches = 0;     // changes of mode
-  double peak_x = 0.0;       // m, largest |x|
-  double force_rms = 0.0;    // N, of the applied force
+  uint32_t length = 0;   // periods until the cart left the track, else all of them
+  bool success = false;  // see kSuccess* below
+  int32_t settled_step =
+      -1;  // first period after which a successful trial stays upright; -1: no success
+  int32_t first_switch = -1;  // first period in stabilise mode; -1: never
+  uint32_t switches = 0;      // changes of mode
+  double peak_x = 0.0;        // m, largest |x|
+  double force_rms = 0.0;     // N, of the applied force
 };
 
-// Success: |theta| < 0.1 rad and |theta_dot| < 0.5 rad/s over the last 250 periods (5 s), never off the track.
+// Success: |theta| < 0.1 rad and |theta_dot| < 0.5 rad/s over the last 250 periods (5 s), never off
+// the track.
 constexpr double kSuccessAngle = 0.1, kSuccessRate = 0.5;
 constexpr uint32_t kSuccessSteps = 250;
 
@@ -36,8 +39,8 @@ struct Recording {
 
 struct RolloutOptions {
   uint32_t steps = 1024;
-  uint32_t recorded_steps = 0;             // the first so many periods go into the recording
-  double force_noise = 0.0;                // N, standard deviation added to the executed force
+  uint32_t recorded_steps = 0;                  // the first so many periods go into the recording
+  double force_noise = 0.0;                     // N, standard deviation added to the executed force
   std::vector<CounterRandom>* noise = nullptr;  // one source per trial; needed when force_noise > 0
 };
 

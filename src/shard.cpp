@@ -30,7 +30,8 @@ class Handle {
 };
 
 void quiet_hdf5() {
-  // HDF5's own exit handler has crashed after a failed close on a full disk; and its error stack is noise to users.
+  // HDF5's own exit handler has crashed after a failed close on a full disk; and its error stack is
+  // noise to users.
   static const bool once = H5dont_atexit() >= 0 && H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr) >= 0;
   (void)once;
 }
@@ -56,19 +57,23 @@ class ShardFile {
   }
   void check(bool ok, const std::string& what) const {
     if (!ok)
-      throw UserError(ExitCode::kIo, "cannot " + what + " in " + path_.string() +
-                                         " (disk full or not writable?)");
+      throw UserError(ExitCode::kIo,
+                      "cannot " + what + " in " + path_.string() + " (disk full or not writable?)");
   }
   void attribute(hid_t object, const std::string& name, const std::string& value) const {
     const Handle type(H5Tcopy(H5T_C_S1), H5Tclose), space(H5Screate(H5S_SCALAR), H5Sclose);
-    H5Tset_size(type, std::max<size_t>(value.size(), 1));
-    Handle attribute(H5Acreate2(object, name.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
-    check(attribute >= 0 && H5Awrite(attribute, type, value.data()) >= 0 && attribute.close(),
+    H5Tset_size(type, H5T_VARIABLE);
+    H5Tset_cset(type, H5T_CSET_UTF8);
+    const char* text = value.c_str();
+    Handle attribute(H5Acreate2(object, name.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT),
+                     H5Aclose);
+    check(attribute >= 0 && H5Awrite(attribute, type, &text) >= 0 && attribute.close(),
           "write attribute " + name);
   }
   void write(const Column& column) const {
     const Handle space(
-        H5Screate_simple(static_cast<int>(column.shape.size()), column.shape.data(), nullptr), H5Sclose);
+        H5Screate_simple(static_cast<int>(column.shape.size()), column.shape.data(), nullptr),
+        H5Sclose);
     const Handle properties(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
     H5Pset_obj_track_times(properties, false);  // the same content gives the same bytes
     H5Pset_layout(properties, H5D_CONTIGUOUS);
@@ -115,35 +120,89 @@ void write_shard(const std::filesystem::path& path, const Trajectories& trajecto
   const std::vector<float> noise_sigma(N, trajectories.noise_sigma);
   for (size_t i = 0; i < N; ++i) {
     const auto& p = trajectories.plants[i];
-    for (const double value : {p.cart_mass, p.pole_mass, p.half_length, p.inertia_factor, p.cart_friction,
-                               p.pole_friction, p.motor_gain, p.delay_steps})
+    for (const double value : {p.cart_mass, p.pole_mass, p.half_length, p.inertia_factor,
+                               p.cart_friction, p.pole_friction, p.motor_gain, p.delay_steps})
       params.push_back(static_cast<float>(value));
     const auto& outcome = trajectories.outcome[i];
     const auto recorded = static_cast<uint32_t>(T);
     length.push_back(std::min(outcome.length, recorded));
     success.push_back(outcome.success);
-    first_switch.push_back(outcome.first_switch < static_cast<int32_t>(recorded) ? outcome.first_switch : -1);
+    first_switch.push_back(
+        outcome.first_switch < static_cast<int32_t>(recorded) ? outcome.first_switch : -1);
   }
 
   const Recording& recording = trajectories.recording;
   const hid_t f32 = H5T_IEEE_F32LE, u32 = H5T_STD_U32LE, i32 = H5T_STD_I32LE, u8 = H5T_STD_U8LE;
-  const hid_t f = H5T_NATIVE_FLOAT, u = H5T_NATIVE_UINT32, i = H5T_NATIVE_INT32, b = H5T_NATIVE_UINT8;
+  const hid_t f = H5T_NATIVE_FLOAT, u = H5T_NATIVE_UINT32, i = H5T_NATIVE_INT32,
+              b = H5T_NATIVE_UINT8;
   const std::vector<Column> columns = {
-      {"state", f32, f, {N, T + 1, 4}, recording.state.data(), "m, m/s, rad, rad/s",
+      {"state",
+       f32,
+       f,
+       {N, T + 1, 4},
+       recording.state.data(),
+       "m, m/s, rad, rad/s",
        "x, x_dot, theta, theta_dot; theta 0 is upright, not wrapped"},
-      {"force_expert", f32, f, {N, T}, recording.force_policy.data(), "N", "the expert's clean command: the label"},
-      {"force_applied", f32, f, {N, T}, recording.force_applied.data(), "N",
+      {"force_expert",
+       f32,
+       f,
+       {N, T},
+       recording.force_policy.data(),
+       "N",
+       "the expert's clean command: the label"},
+      {"force_applied",
+       f32,
+       f,
+       {N, T},
+       recording.force_applied.data(),
+       "N",
        "what moved the cart: the command plus noise, clipped"},
       {"mode", u8, b, {N, T}, recording.mode.data(), "", "0 swing-up, 1 stabilise"},
-      {"params", f32, f, {N, 8}, params.data(), "kg, kg, m, 1, N s/m, N m s, 1, steps",
-       "cart mass, pole mass, half length, inertia factor, cart friction, pole friction, motor gain, delay"},
-      {"length", u32, u, {N}, length.data(), "steps", "valid steps; less than T when the cart left the track"},
-      {"stage", u8, b, {N}, stage.data(), "", "0 balance, 1 catch, 2 swing-up, 3 unknown plant, 4 kicked"},
-      {"attempt", u32, u, {N}, trajectories.attempt.data(), "", "earlier draws of this index that were dropped"},
+      {"params",
+       f32,
+       f,
+       {N, 8},
+       params.data(),
+       "kg, kg, m, 1, N s/m, N m s, 1, steps",
+       "cart mass, pole mass, half length, inertia factor, cart friction, pole friction, motor "
+       "gain, delay"},
+      {"length",
+       u32,
+       u,
+       {N},
+       length.data(),
+       "steps",
+       "valid steps; less than T when the cart left the track"},
+      {"stage",
+       u8,
+       b,
+       {N},
+       stage.data(),
+       "",
+       "0 balance, 1 catch, 2 swing-up, 3 unknown plant, 4 kicked"},
+      {"attempt",
+       u32,
+       u,
+       {N},
+       trajectories.attempt.data(),
+       "",
+       "earlier draws of this index that were dropped"},
       {"success", u8, b, {N}, success.data(), "", "1: the expert succeeded over the whole horizon"},
-      {"first_switch", i32, i, {N}, first_switch.data(), "steps", "first step in stabilise mode; -1: none"},
+      {"first_switch",
+       i32,
+       i,
+       {N},
+       first_switch.data(),
+       "steps",
+       "first step in stabilise mode; -1: none"},
       {"kick_step", i32, i, {N}, kick_step.data(), "steps", "step of a disturbance; -1: none"},
-      {"noise_sigma", f32, f, {N}, noise_sigma.data(), "N", "standard deviation of the executed-force noise"},
+      {"noise_sigma",
+       f32,
+       f,
+       {N},
+       noise_sigma.data(),
+       "N",
+       "standard deviation of the executed-force noise"},
   };
 
   const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
@@ -171,11 +230,12 @@ MappedShard::MappedShard(const std::filesystem::path& path) {
   void* mapped = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd, 0);
   ::close(fd);
   if (mapped == MAP_FAILED) refuse("cannot be mapped into memory");
-  mapping_ = std::shared_ptr<const char>(static_cast<const char*>(mapped), [bytes](const char* address) {
-    ::munmap(const_cast<char*>(address), bytes);
-  });
+  mapping_ = std::shared_ptr<const char>(
+      static_cast<const char*>(mapped),
+      [bytes](const char* address) { ::munmap(const_cast<char*>(address), bytes); });
 
-  // The address of a contiguous, unconverted array in the file; an extent of 0 in `shape` is taken from the file.
+  // The address of a contiguous, unconverted array in the file; an extent of 0 in `shape` is taken
+  // from the file.
   const auto array = [&](const char* name, hid_t type, std::vector<hsize_t>& shape) {
     const Handle dataset(H5Dopen2(file, name, H5P_DEFAULT), H5Dclose);
     if (dataset < 0) refuse(std::string("has no ") + name);
@@ -183,12 +243,13 @@ MappedShard::MappedShard(const std::filesystem::path& path) {
     std::vector<hsize_t> extents(shape.size());
     const haddr_t offset = H5Dget_offset(dataset);
     if (H5Sget_simple_extent_ndims(space) != static_cast<int>(shape.size()) ||
-        H5Sget_simple_extent_dims(space, extents.data(), nullptr) < 0 || H5Tequal(stored, type) <= 0 ||
-        offset == HADDR_UNDEF)
+        H5Sget_simple_extent_dims(space, extents.data(), nullptr) < 0 ||
+        H5Tequal(stored, type) <= 0 || offset == HADDR_UNDEF)
       refuse(std::string(name) + " is not of the expected shape, type or layout");
     size_t size = H5Tget_size(type);
     for (size_t k = 0; k < shape.size(); ++k) {
-      if (shape[k] && shape[k] != extents[k]) refuse(std::string(name) + " is not of the expected shape");
+      if (shape[k] && shape[k] != extents[k])
+        refuse(std::string(name) + " is not of the expected shape");
       size *= extents[k];
     }
     if (offset + size > bytes) refuse(std::string(name) + " ends beyond the file");
@@ -201,7 +262,8 @@ MappedShard::MappedShard(const std::filesystem::path& path) {
   steps_ = state_shape[1] - 1;
   std::vector<hsize_t> step_shape{rows_, steps_}, row_shape{rows_}, param_shape{rows_, 8};
   force_expert_ = reinterpret_cast<const float*>(array("force_expert", H5T_IEEE_F32LE, step_shape));
-  force_applied_ = reinterpret_cast<const float*>(array("force_applied", H5T_IEEE_F32LE, step_shape));
+  force_applied_ =
+      reinterpret_cast<const float*>(array("force_applied", H5T_IEEE_F32LE, step_shape));
   mode_ = reinterpret_cast<const uint8_t*>(array("mode", H5T_STD_U8LE, step_shape));
   params_ = reinterpret_cast<const float*>(array("params", H5T_IEEE_F32LE, param_shape));
   length_ = reinterpret_cast<const uint32_t*>(array("length", H5T_STD_U32LE, row_shape));

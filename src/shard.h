@@ -1,5 +1,5 @@
-// One HDF5 file of trajectories: written by the generator, mapped into memory by readers. The only file that
-// knows HDF5. The format is described in datagen/FORMAT.md.
+// One HDF5 file of trajectories: written by the generator, mapped into memory by readers. The only
+// file that knows HDF5. The format is described in datagen/FORMAT.md.
 #pragma once
 
 #include <cstdint>
@@ -32,8 +32,8 @@ struct Trajectories {
 void write_shard(const std::filesystem::path& path, const Trajectories& trajectories,
                  const std::vector<std::pair<std::string, std::string>>& attributes);
 
-// A shard mapped read-only. Its size and hash must have been verified before: nothing here defends against a
-// hostile file, only against one of another layout (UserError(kData)).
+// A shard mapped read-only. Its size and hash must have been verified before: nothing here defends
+// against a hostile file, only against one of another layout (UserError(kData)).
 class MappedShard {
  public:
   explicit MappedShard(const std::filesystem::path& path);
@@ -52,7 +52,8 @@ class MappedShard {
  private:
   std::shared_ptr<const char> mapping_;
   size_t rows_ = 0, steps_ = 0;
-  const float *state_ = nullptr, *force_expert_ = nullptr, *force_applied_ = nullptr, *params_ = nullptr;
+  const float *state_ = nullptr, *force_expert_ = nullptr, *force_applied_ = nullptr,
+              *params_ = nullptr;
   const uint8_t *mode_ = nullptr, *success_ = nullptr;
   const uint32_t* length_ = nullptr;
 };

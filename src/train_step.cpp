@@ -5,7 +5,8 @@ StepReport train_step(const StepPlan& plan, const Loader& loader, const Statisti
                       const Communicator& communicator) {
   parameters.gradients.zero_();
 
-  // Losses are sums divided by global counts, so the counts come first, and with them whether anybody must leave.
+  // Losses are sums divided by global counts, so the counts come first, and with them whether
+  // anybody must leave.
   std::vector<Batch> batches;
   auto counts = torch::zeros({4}, torch::kFloat64);
   for (int64_t row = 0; row < plan.rows; row += plan.micro_batch) {

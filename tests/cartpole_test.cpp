@@ -7,7 +7,8 @@
 
 namespace {
 
-CartPoleState after(const CartPoleParameters& plant, const CartPoleState& start, double force, int steps) {
+CartPoleState after(const CartPoleParameters& plant, const CartPoleState& start, double force,
+                    int steps) {
   StateBatch states({start});
   const CartPoleBatch plants({plant});
   for (int i = 0; i < steps; ++i) plants.step({force}, states);
@@ -30,8 +31,9 @@ TEST(CartPole, RestsUprightAndHangingWithoutForce) {
   }
 }
 
-// Upright, at rest, first instant: M xdd + ml thdd = F and ml xdd + J thdd = 0 give by hand, for 1 kg, 0.1 kg, 0.5 m
-// (J = 1/30): xdd = F / (M - ml^2 / J) = F / 1.025, thdd = -ml / J xdd = -1.5 xdd.
+// Upright, at rest, first instant: M xdd + ml thdd = F and ml xdd + J thdd = 0 give by hand, for 1
+// kg, 0.1 kg, 0.5 m (J = 1/30): xdd = F / (M - ml^2 / J) = F / 1.025, thdd = -ml / J xdd = -1.5
+// xdd.
 TEST(CartPole, FirstMomentMatchesAHandWorkedPush) {
   const auto s = after({}, {}, 10.0, 1);
   EXPECT_NEAR(s.x_dot / kStepSeconds, 10.0 / 1.025, 2e-3);
@@ -41,7 +43,8 @@ TEST(CartPole, FirstMomentMatchesAHandWorkedPush) {
 TEST(CartPole, PassiveEnergyDriftsLessThanTenMicrojoulesInTwentySeconds) {
   const CartPoleParameters plant;
   const CartPoleState start{0, 0.5, 2.0, 1.0};
-  EXPECT_NEAR(total_energy(plant, after(plant, start, 0.0, 1024)), total_energy(plant, start), 1e-5);
+  EXPECT_NEAR(total_energy(plant, after(plant, start, 0.0, 1024)), total_energy(plant, start),
+              1e-5);
 }
 
 TEST(CartPole, FrictionTakesEnergyAndGainScalesForce) {
@@ -55,7 +58,9 @@ TEST(CartPole, FrictionTakesEnergyAndGainScalesForce) {
   EXPECT_EQ(after(strong, {}, 3.0, 1).x, after({}, {}, 6.0, 1).x);
 }
 
-TEST(CartPole, ForceIsClippedAtTheLimit) { EXPECT_EQ(after({}, {}, 99.0, 1).x, after({}, {}, 10.0, 1).x); }
+TEST(CartPole, ForceIsClippedAtTheLimit) {
+  EXPECT_EQ(after({}, {}, 99.0, 1).x, after({}, {}, 10.0, 1).x);
+}
 
 TEST(CartPole, ABatchStepsEachPlantAsIfAlone) {
   std::vector<CartPoleParameters> plants;

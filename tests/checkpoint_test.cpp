@@ -16,7 +16,8 @@ namespace {
 
 Checkpoint sample(int64_t step) {
   const auto flat = torch::arange(10, torch::kFloat32) + static_cast<double>(step);
-  const NamedTensors views{{"a.weight", flat.narrow(0, 0, 6).view({2, 3})}, {"a.bias", flat.narrow(0, 6, 4)}};
+  const NamedTensors views{{"a.weight", flat.narrow(0, 0, 6).view({2, 3})},
+                           {"a.bias", flat.narrow(0, 6, 4)}};
   return {step, 2, 64, 7.0, "seed: 3\n", std::string(64, 'a'), views, views, views};
 }
 

@@ -5,7 +5,8 @@
 TEST(Communicator, SumsOverRanksWhateverTheLength) {
   const Communicator communicator;
   const int size = communicator.size(), rank = communicator.rank();
-  for (const int64_t length : {0, 1, 3, 1000, 3'000'001}) {  // the last one travels in several pieces
+  for (const int64_t length :
+       {0, 1, 3, 1000, 3'000'001}) {  // the last one travels in several pieces
     for (const auto type : {torch::kFloat32, torch::kFloat64}) {
       auto tensor = torch::full({length}, rank, type);
       communicator.sum(tensor);

@@ -63,8 +63,9 @@ TEST(Config, CommandLineWinsOverFileWinsOverDefault) {
 }
 
 TEST(Config, PrintedFormReadsBackToTheSameValues) {
-  const Config config = parse({"--out_dir", "a: odd 'name'", "--training.learning_rate", "3e-5", "--model.feature_scales",
-                               "[1, 2, 3, 4, 5, 6.5]", "--training.curriculum.points.inc", "7"});
+  const Config config = parse({"--out_dir", "a: odd 'name'", "--training.learning_rate", "3e-5",
+                               "--model.feature_scales", "[1, 2, 3, 4, 5, 6.5]",
+                               "--training.curriculum.points.inc", "7"});
   const std::string yaml = to_yaml(config);
   EXPECT_EQ(to_yaml(parse_yaml(yaml, "printed")), yaml);
   EXPECT_EQ(parse_yaml(yaml, "printed").out_dir, "a: odd 'name'");
@@ -100,7 +101,8 @@ TEST(Config, BadFilesAreRefusedByKeyAndLine) {
       {"model:\n  feature_scales: [1, 2, 3]\n", "a list of 6 positive numbers"},
       {"model:\n  feature_scales: [1, 2, 3, 4, 5, 0]\n", "a list of 6 positive numbers"},
       {"model:\n  feature_scales: wide\n", "a list of 6 positive numbers"},
-      {"training:\n  learning_rate: .nan\n", "training.learning_rate is '.nan' but must be a number"},
+      {"training:\n  learning_rate: .nan\n",
+       "training.learning_rate is '.nan' but must be a number"},
       {"training:\n  learning_rate: nan\n", "must be a number"},
       {"training:\n  learning_rate: .inf\n", "must be a number"},
       {"training:\n  learning_rate: inf\n", "must be a number"},
@@ -113,7 +115,8 @@ TEST(Config, BadFilesAreRefusedByKeyAndLine) {
       {"training:\n  keep_last: 1\n", "from 2 to"},
       {"training:\n  batch_size: true\n", "must be a whole number"},
       {"training:\n  curriculum: 3\n", "training.curriculum is a section"},
-      {"training:\n  curriculum:\n    points: {begin: 3}\n", "unknown key training.curriculum.points.begin"},
+      {"training:\n  curriculum:\n    points: {begin: 3}\n",
+       "unknown key training.curriculum.points.begin"},
       {"training:\n  curriculum: {points: {start: 2000}}\n", "longer than model.n_positions"},
       {"training:\n  curriculum: {points: {start: 64, end: 32}}\n", "is more than its end"},
       {"evaluation:\n  steps: 100\n", "from 250 to"},
@@ -128,16 +131,20 @@ TEST(Config, BadFilesAreRefusedByKeyAndLine) {
       {"? [x, y]\n: 1\n", "unknown key"},
   };
   for (const auto& [yaml, expected] : table)
-    EXPECT_NE(complaint(yaml).find(expected), std::string::npos) << yaml << "-> " << complaint(yaml);
+    EXPECT_NE(complaint(yaml).find(expected), std::string::npos)
+        << yaml << "-> " << complaint(yaml);
 }
 
 TEST(Config, BadCommandLinesAreRefused) {
   EXPECT_NE(complaint("", {"--model.n_layrs", "2"}).find("model.n_layrs"), std::string::npos);
-  EXPECT_NE(complaint("", {"--model.n_layer", "x"}).find("command line: model.n_layer"), std::string::npos);
+  EXPECT_NE(complaint("", {"--model.n_layer", "x"}).find("command line: model.n_layer"),
+            std::string::npos);
   EXPECT_NE(complaint("", {"--model.n_layer", "1", "--model.n_layer", "2"}), "accepted");
   EXPECT_NE(complaint("", {"stray"}), "accepted");
   EXPECT_NE(complaint("", {"--seed"}), "accepted");
   EXPECT_NE(complaint("", {"--config", "/nowhere.yaml"}).find("/nowhere.yaml"), std::string::npos);
 }
 
-TEST(Config, EmptySectionsMeanDefaults) { EXPECT_EQ(parse({}, "model:\ntraining:\n").model.n_layer, 16); }
+TEST(Config, EmptySectionsMeanDefaults) {
+  EXPECT_EQ(parse({}, "model:\ntraining:\n").model.n_layer, 16);
+}

@@ -37,13 +37,15 @@ TEST(ControlModel, EqualsNaiveDoublePrecisionLoops) {
   const auto actual = torch::cat({heads.force.unsqueeze(-1), heads.mode, heads.dynamics}, -1);
   for (size_t t = 0; t < rows.size(); ++t)
     for (size_t k = 0; k < 11; ++k)  // fp32 against fp64 through two layers
-      EXPECT_NEAR(actual[0][static_cast<int64_t>(t)][static_cast<int64_t>(k)].item<double>(), expected[t][k], 2e-4);
+      EXPECT_NEAR(actual[0][static_cast<int64_t>(t)][static_cast<int64_t>(k)].item<double>(),
+                  expected[t][k], 2e-4);
 }
 
 TEST(ControlModel, TheSeedsSizeHas50972683Parameters) {
   // On the meta device nothing is allocated; the count is the arithmetic of research and README.
   const int64_t d = 512, layers = 16, positions = 1024;
-  const int64_t expected = layers * (12 * d * d + 13 * d) + positions * d + 2 * d + (7 * d) + (d + 1) + (2 * d + 2) + (8 * d + 8);
+  const int64_t expected = layers * (12 * d * d + 13 * d) + positions * d + 2 * d + (7 * d) +
+                           (d + 1) + (2 * d + 2) + (8 * d + 8);
   EXPECT_EQ(expected, 50'972'683);
   const int64_t small = 2 * (12 * 16 * 16 + 13 * 16) + 16 * 16 + 2 * 16 + 7 * 16 + 17 + 34 + 136;
   int64_t counted = 0;
@@ -64,8 +66,9 @@ TEST(ControlModel, LossIsTheDocumentedFormula) {
       entropy[mode] -= torch::log_softmax(heads.mode[b][t], 0)[mode].item<double>();
       steps[mode] += 1;
       for (int64_t k = 0; k < 4; ++k) {
-        const double predicted = heads.dynamics[b][t][k].item<double>() +
-                                 heads.dynamics[b][t][4 + k].item<double>() * batch.applied_force[b][t].item<double>();
+        const double predicted =
+            heads.dynamics[b][t][k].item<double>() +
+            heads.dynamics[b][t][4 + k].item<double>() * batch.applied_force[b][t].item<double>();
         dynamics += std::pow(predicted - batch.delta[b][t][k].item<double>(), 2) / (4 * 24);
       }
     }
@@ -82,9 +85,11 @@ TEST(ControlModel, MaskedStepsChangeNothing) {
   batch.valid.slice(1, 5) = 0.0;
   ControlModel model = tiny_model();
   const auto loss = control_loss(model(batch.features), batch, count_targets(batch), kStatistics);
-  for (auto* tensor : {&batch.force, &batch.applied_force, &batch.delta}) tensor->slice(1, 5).fill_(77.0);
+  for (auto* tensor : {&batch.force, &batch.applied_force, &batch.delta})
+    tensor->slice(1, 5).fill_(77.0);
   batch.mode.slice(1, 5).fill_(1);
-  EXPECT_TRUE(torch::equal(loss, control_loss(model(batch.features), batch, count_targets(batch), kStatistics)));
+  EXPECT_TRUE(torch::equal(
+      loss, control_loss(model(batch.features), batch, count_targets(batch), kStatistics)));
 }
 
 TEST(ControlModel, SharesOfABatchAddUpToTheWhole) {
@@ -94,17 +99,21 @@ TEST(ControlModel, SharesOfABatchAddUpToTheWhole) {
   auto sum = torch::zeros({4});
   for (int64_t b = 0; b < 4; ++b) {
     const auto row = [&](const torch::Tensor& tensor) { return tensor.slice(0, b, b + 1); };
-    const Batch share{row(batch.features), row(batch.force), row(batch.applied_force), row(batch.mode), row(batch.delta), row(batch.valid)};
+    const Batch share{row(batch.features), row(batch.force), row(batch.applied_force),
+                      row(batch.mode),     row(batch.delta), row(batch.valid)};
     sum += control_loss(model(share.features), share, counts, kStatistics).detach();
   }
-  EXPECT_TRUE(torch::allclose(sum, control_loss(model(batch.features), batch, counts, kStatistics), 1e-5));
+  EXPECT_TRUE(
+      torch::allclose(sum, control_loss(model(batch.features), batch, counts, kStatistics), 1e-5));
 }
 
 TEST(ControlModel, GradientMatchesFiniteDifferences) {
   const Batch batch = random_batch();
   ControlModel model = tiny_model();
   const auto counts = count_targets(batch);
-  const auto loss = [&] { return control_loss(model(batch.features), batch, counts, kStatistics)[0]; };
+  const auto loss = [&] {
+    return control_loss(model(batch.features), batch, counts, kStatistics)[0];
+  };
   loss().backward();
   for (const auto& parameter : model->named_parameters()) {
     const torch::NoGradGuard no_grad;
@@ -117,6 +126,7 @@ TEST(ControlModel, GradientMatchesFiniteDifferences) {
     value.sub_(direction, 2 * h);
     const double down = loss().item<double>();
     value.add_(direction, h);
-    EXPECT_NEAR((up - down) / (2 * h), expected, 0.03 * std::abs(expected) + 0.05) << parameter.key();
+    EXPECT_NEAR((up - down) / (2 * h), expected, 0.03 * std::abs(expected) + 0.05)
+        << parameter.key();
   }
 }

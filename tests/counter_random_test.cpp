@@ -6,9 +6,11 @@
 TEST(CounterRandom, PhiloxGivesThePublishedAnswers) {
   EXPECT_EQ(CounterRandom::philox({0, 0, 0, 0}, {0, 0}),
             (CounterRandom::Block{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
-  EXPECT_EQ(CounterRandom::philox({0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff}, {0xffffffff, 0xffffffff}),
+  EXPECT_EQ(CounterRandom::philox({0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff},
+                                  {0xffffffff, 0xffffffff}),
             (CounterRandom::Block{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
-  EXPECT_EQ(CounterRandom::philox({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}),
+  EXPECT_EQ(CounterRandom::philox({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344},
+                                  {0xa4093822, 0x299f31d0}),
             (CounterRandom::Block{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
 }
 
@@ -18,7 +20,8 @@ TEST(CounterRandom, StreamsDifferInEveryCoordinateAndRepeat) {
   };
   const uint32_t base = first(1, 2, 3, 4);
   EXPECT_EQ(base, first(1, 2, 3, 4));
-  for (const uint32_t other : {first(2, 2, 3, 4), first(1, 3, 3, 4), first(1, 2, 4, 4), first(1, 2, 3, 5)})
+  for (const uint32_t other :
+       {first(2, 2, 3, 4), first(1, 3, 3, 4), first(1, 2, 4, 4), first(1, 2, 3, 5)})
     EXPECT_NE(base, other);
 }
 

@@ -27,9 +27,11 @@ TEST(Dataset, FindsTrajectoriesAcrossShards) {
   make_small_dataset(folder.path, 3, 5);
   const auto second = counting_trajectories(2, 5);
   write_shard(folder.path / "train/shard_00001.h5", second, {});
-  publish_manifest(folder.path, {{"steps", 5}},
-                   {{"train", {describe_shard(folder.path, "train/shard_00000.h5", counting_trajectories(3, 5)),
-                               describe_shard(folder.path, "train/shard_00001.h5", second)}}});
+  publish_manifest(
+      folder.path, {{"steps", 5}},
+      {{"train",
+        {describe_shard(folder.path, "train/shard_00000.h5", counting_trajectories(3, 5)),
+         describe_shard(folder.path, "train/shard_00001.h5", second)}}});
   const auto manifest = Manifest::read(folder.path);
   const Dataset dataset(manifest, "train");
   EXPECT_EQ(dataset.size(), 5U);

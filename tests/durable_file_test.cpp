@@ -24,7 +24,8 @@ TEST(DurableFile, PublishesWhollyAndLeavesNothingBeside) {
 TEST(DurableFile, AFailureNamesThePathAndKeepsWhatWasThere) {
   const TemporaryFolder folder;
   publish_file(folder.path / "file", "kept");
-  std::filesystem::create_directory(temporary_name(folder.path / "file"));  // writing beside the name must fail
+  std::filesystem::create_directory(
+      temporary_name(folder.path / "file"));  // writing beside the name must fail
   try {
     publish_file(folder.path / "file", "new");
     FAIL() << "no error";

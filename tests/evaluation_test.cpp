@@ -6,9 +6,11 @@
 
 // Newcombe, Statistics in Medicine 17 (1998), table I, method 3: 81/263, 15/148, 0/20.
 TEST(Evaluation, WilsonIntervalsMatchPublishedOnes) {
-  const double table[][4] = {{81, 263, 0.2553, 0.3662}, {15, 148, 0.0624, 0.1605}, {0, 20, 0.0, 0.1611}};
+  const double table[][4] = {
+      {81, 263, 0.2553, 0.3662}, {15, 148, 0.0624, 0.1605}, {0, 20, 0.0, 0.1611}};
   for (const auto& [successes, trials, low, high] : table) {
-    const auto interval = wilson_interval(static_cast<size_t>(successes), static_cast<size_t>(trials));
+    const auto interval =
+        wilson_interval(static_cast<size_t>(successes), static_cast<size_t>(trials));
     EXPECT_NEAR(interval[0], low, 5e-5);
     EXPECT_NEAR(interval[1], high, 5e-5);
   }
@@ -28,8 +30,10 @@ TEST(Evaluation, ReferencePoliciesRankAsTheyMust) {
   std::map<std::string, Rollout> rollouts;
   for (const auto& policy : kPolicies) {
     rollouts[policy] = play_policy(policy, plants, starts, 1024, 0, model, tiny_model_config(), 16);
-    success[policy] = summarise(rollouts[policy].outcome, rollouts["expert"].outcome.empty()
-                                    ? rollouts[policy].outcome : rollouts["expert"].outcome)["success"];
+    success[policy] =
+        summarise(rollouts[policy].outcome, rollouts["expert"].outcome.empty()
+                                                ? rollouts[policy].outcome
+                                                : rollouts["expert"].outcome)["success"];
   }
   EXPECT_GE(success["expert"], 0.9);
   EXPECT_LT(success["nominal_expert"], 0.7);
@@ -49,16 +53,20 @@ TEST(Evaluation, SuccessGivenExpertCountsOnlyWhatTheExpertSolves) {
 }
 
 TEST(Evaluation, OneStepMetricsOfAPerfectAndAnIdleModel) {
-  // The idle model: every head zero. Its force error is the label, its next state "nothing changes".
+  // The idle model: every head zero. Its force error is the label, its next state "nothing
+  // changes".
   ControlModel idle = tiny_model();
   const torch::NoGradGuard no_grad;
   for (auto& parameter : idle->parameters()) parameter.zero_();
   const Manifest manifest = Manifest::read(TINY_DATASET);
   const Dataset dataset(manifest, "train");
-  const auto metrics = one_step_metrics(dataset, manifest.statistics, idle, tiny_model_config(), 16);
+  const auto metrics =
+      one_step_metrics(dataset, manifest.statistics, idle, tiny_model_config(), 16);
   EXPECT_EQ(metrics["steps"], 48 * 64.0);
-  EXPECT_NEAR(metrics["force_rmse_newtons"]["swing_up"].get<double>(), std::sqrt(manifest.statistics.force_mean_square[0]), 1e-4);
-  EXPECT_NEAR(metrics["force_rmse_newtons"]["stabilise"].get<double>(), std::sqrt(manifest.statistics.force_mean_square[1]), 1e-4);
+  EXPECT_NEAR(metrics["force_rmse_newtons"]["swing_up"].get<double>(),
+              std::sqrt(manifest.statistics.force_mean_square[0]), 1e-4);
+  EXPECT_NEAR(metrics["force_rmse_newtons"]["stabilise"].get<double>(),
+              std::sqrt(manifest.statistics.force_mean_square[1]), 1e-4);
   EXPECT_NEAR(metrics["next_state_skill"]["theta"].get<double>(), 0.0, 1e-6);
   EXPECT_EQ(metrics["mode_balanced_accuracy"], 0.5);
 }

@@ -10,12 +10,14 @@
 
 namespace {
 
-double success_share(const std::vector<CartPoleParameters>& truth, const std::vector<CartPoleParameters>& believed,
+double success_share(const std::vector<CartPoleParameters>& truth,
+                     const std::vector<CartPoleParameters>& believed,
                      const std::vector<CartPoleState>& starts) {
   ExpertBatch expert(believed);
-  const auto rollout = play([&](const StateBatch& states, const std::vector<double>&, std::vector<double>& force,
-                                std::vector<uint8_t>& mode) { expert.act(states, force, mode); },
-                            truth, starts, {});
+  const auto rollout =
+      play([&](const StateBatch& states, const std::vector<double>&, std::vector<double>& force,
+               std::vector<uint8_t>& mode) { expert.act(states, force, mode); },
+           truth, starts, {});
   double successes = 0;
   for (const auto& outcome : rollout.outcome) successes += outcome.success;
   return successes / static_cast<double>(truth.size());
@@ -38,14 +40,16 @@ Trials draw(bool nominal) {
     }
     trials.plants.push_back(plant);
     trials.starts.push_back({random.uniform(-0.5, 0.5), random.uniform(-0.5, 0.5),
-                             random.uniform(-std::numbers::pi, std::numbers::pi), random.uniform(-2, 2)});
+                             random.uniform(-std::numbers::pi, std::numbers::pi),
+                             random.uniform(-2, 2)});
   }
   return trials;
 }
 
 }  // namespace
 
-// K = (-2.81, -4.21, -40.4, -10.5) for these weights, from an independent solution of the same Riccati equation.
+// K = (-2.81, -4.21, -40.4, -10.5) for these weights, from an independent solution of the same
+// Riccati equation.
 TEST(Expert, NominalGainMatchesAnIndependentSolution) {
   const auto K = stabilising_gain({});
   const double expected[] = {-2.81, -4.21, -40.4, -10.5};

@@ -12,11 +12,15 @@ TEST(Gpt2, NamesAndShapesAreHuggingFaces) {
   for (const auto& parameter : model->named_parameters()) names.insert(parameter.key());
   std::set<std::string> expected{"wpe.weight", "ln_f.weight", "ln_f.bias"};
   for (const char* layer : {"h.0.", "h.1."})
-    for (const char* part : {"ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj"})
-      for (const char* kind : {".weight", ".bias"}) expected.insert(std::string(layer) + part + kind);
+    for (const char* part :
+         {"ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj"})
+      for (const char* kind : {".weight", ".bias"})
+        expected.insert(std::string(layer) + part + kind);
   EXPECT_EQ(names, expected);
-  EXPECT_EQ(model->named_parameters().find("h.0.attn.c_attn.weight")->sizes(), torch::IntArrayRef({16, 48}));
-  EXPECT_EQ(model->named_parameters().find("h.1.mlp.c_proj.weight")->sizes(), torch::IntArrayRef({64, 16}));
+  EXPECT_EQ(model->named_parameters().find("h.0.attn.c_attn.weight")->sizes(),
+            torch::IntArrayRef({16, 48}));
+  EXPECT_EQ(model->named_parameters().find("h.1.mlp.c_proj.weight")->sizes(),
+            torch::IntArrayRef({64, 16}));
 }
 
 TEST(Gpt2, AFutureTokenChangesNothingBeforeIt) {

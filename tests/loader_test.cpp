@@ -74,7 +74,8 @@ TEST(Loader, TargetsBelongToTheirStates) {
                 k ? shard.force_applied(row)[start + k - 1] / scales[5] : 0.0, 1e-6);
     EXPECT_NEAR(batch.force[0][at].item<double>(), shard.force_expert(row)[start + k] / 10, 1e-6);
     EXPECT_EQ(batch.mode[0][at].item<int64_t>(), shard.mode(row)[start + k]);
-    EXPECT_NEAR(batch.delta[0][at][3].item<double>() * tiny.manifest.statistics.delta_rms[3], s[7] - s[3], 1e-5);
+    EXPECT_NEAR(batch.delta[0][at][3].item<double>() * tiny.manifest.statistics.delta_rms[3],
+                s[7] - s[3], 1e-5);
   }
 }
 
@@ -82,7 +83,8 @@ TEST(Loader, StepsAfterATrackExitAreMaskedNotInvented) {
   const TinyLoader tiny;
   Batch batch = empty_batch(1, 16);
   const auto source = tiny.dataset[0];
-  write_window(source, 60, tiny.manifest.statistics, tiny.config.model.feature_scales, batch, 0);  // of 64 steps
+  write_window(source, 60, tiny.manifest.statistics, tiny.config.model.feature_scales, batch,
+               0);  // of 64 steps
   EXPECT_EQ(batch.valid.sum().item<double>(), 4.0);
   EXPECT_EQ(batch.delta.slice(1, 4).abs().sum().item<double>(), 0.0);
 }

@@ -15,7 +15,9 @@ TEST(Metrics, AResumedRunCutsWhatTheCheckpointDoesNotKnow) {
     }
     metrics.say("step 4 saved, leaving as asked");
   }
-  { std::ofstream(folder.path / "metrics.jsonl", std::ios::app) << R"({"step": 5, "lo)"; }  // killed while writing
+  {
+    std::ofstream(folder.path / "metrics.jsonl", std::ios::app) << R"({"step": 5, "lo)";
+  }  // killed while writing
   Metrics(folder.path, 2).log({{"step", 3}, {"loss", 0.25}});
   EXPECT_EQ(read_file(folder.path / "metrics.jsonl"),
             "{\"step\":1,\"loss\":0.5}\n{\"step\":2,\"loss\":0.5}\n{\"step\":3,\"loss\":0.25}\n");

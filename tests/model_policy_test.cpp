@@ -34,10 +34,12 @@ TEST(ModelPolicy, CachedRolloutEqualsFullForwardPassesOverTheSameWindow) {
       states.push_back({s[0], s[1], s[2], s[3]});
     }
     // When the window is full its last half is kept, and the new token continues it.
-    if (tokens.size() == static_cast<size_t>(window)) tokens.erase(tokens.begin(), tokens.begin() + window / 2);
+    if (tokens.size() == static_cast<size_t>(window))
+      tokens.erase(tokens.begin(), tokens.begin() + window / 2);
     auto token = torch::empty({3, 1, kFeatures});
     for (size_t i = 0; i < 3; ++i)
-      write_features(states[i], previous[i], config.feature_scales, token.data_ptr<float>() + i * kFeatures);
+      write_features(states[i], previous[i], config.feature_scales,
+                     token.data_ptr<float>() + i * kFeatures);
     tokens.push_back(token);
     policy.act(StateBatch(states), previous, force, mode);
     const auto expected = forces_over(model, tokens);
@@ -49,8 +51,9 @@ TEST(ModelPolicy, CachedRolloutEqualsFullForwardPassesOverTheSameWindow) {
 TEST(ModelPolicy, TheShortestWindowStillPlays) {
   ControlModel model = tiny_model();
   ModelPolicy policy(model, tiny_model_config(), 2, 1);
-  const auto rollout = play([&](const StateBatch& states, const std::vector<double>& previous, std::vector<double>& force,
-                                std::vector<uint8_t>& mode) { policy.act(states, previous, force, mode); },
-                            {{}}, {{}}, {260});
+  const auto rollout = play(
+      [&](const StateBatch& states, const std::vector<double>& previous, std::vector<double>& force,
+          std::vector<uint8_t>& mode) { policy.act(states, previous, force, mode); },
+      {{}}, {{}}, {260});
   EXPECT_GE(rollout.outcome[0].length, 1U);
 }

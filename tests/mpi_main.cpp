@@ -14,7 +14,8 @@ int main(int argc, char** argv) {
     struct FailurePrinter : testing::EmptyTestEventListener {
       void OnTestPartResult(const testing::TestPartResult& result) override {
         if (result.failed())
-          std::cerr << result.file_name() << ":" << result.line_number() << ": " << result.message() << std::endl;
+          std::cerr << result.file_name() << ":" << result.line_number() << ": " << result.message()
+                    << std::endl;
       }
     };
     listeners.Append(new FailurePrinter);

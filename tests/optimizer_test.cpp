@@ -25,7 +25,8 @@ TEST(Optimizer, LearningRateAtItsCorners) {
   EXPECT_DOUBLE_EQ(learning_rate_at(config, 70, 100), 1.0);
   EXPECT_DOUBLE_EQ(learning_rate_at(config, 85, 100), 0.5);
   EXPECT_NEAR(learning_rate_at(config, 99, 100), 1.0 / 30, 1e-12);
-  for (const int64_t step : {100, 101, 1000}) EXPECT_EQ(learning_rate_at(config, step, 100), 0.0);  // never again
+  for (const int64_t step : {100, 101, 1000})
+    EXPECT_EQ(learning_rate_at(config, step, 100), 0.0);  // never again
   for (int64_t step = 71; step < 100; ++step)
     EXPECT_LT(learning_rate_at(config, step, 100), learning_rate_at(config, step - 1, 100));
   auto constant = config;
@@ -63,13 +64,15 @@ TEST(Optimizer, UpdatesAreThoseOfAdamW) {
 }
 
 TEST(Optimizer, AGradientThatIsNotFiniteChangesNothing) {
-  for (const float poison : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+  for (const float poison :
+       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
     ControlModel model = tiny_model();
     FlatParameters flat(*model);
     AdamW optimizer(flat, training());
     flat.gradients.normal_();
     optimizer.step(0.01);
-    const auto values = flat.values.clone(), first = optimizer.first_moment.clone(), second = optimizer.second_moment.clone();
+    const auto values = flat.values.clone(), first = optimizer.first_moment.clone(),
+               second = optimizer.second_moment.clone();
     flat.gradients.normal_();
     flat.gradients[flat.size() / 2] = poison;
     EXPECT_FALSE(std::isfinite(optimizer.step(0.01)));

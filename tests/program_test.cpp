@@ -9,7 +9,8 @@ TEST(Program, AnErrorOfOneRankReachesAllRanks) {
   EXPECT_NO_THROW(agree("", ExitCode::kData));
   for (int speaker = 0; speaker < size; ++speaker) {
     try {
-      agree(rank >= speaker ? "rank " + std::to_string(rank) : "", rank == speaker ? ExitCode::kData : ExitCode::kIo);
+      agree(rank >= speaker ? "rank " + std::to_string(rank) : "",
+            rank == speaker ? ExitCode::kData : ExitCode::kIo);
       ADD_FAILURE() << "no error";
     } catch (const UserError& error) {
       EXPECT_EQ(error.what(), "rank " + std::to_string(speaker));

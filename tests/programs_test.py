@@ -98,7 +98,7 @@ class Generate(ProgramTest):
         before = tree(self.folder / "data")
         shard = self.folder / "data/train/shard_00001.h5"
         shard.write_bytes(shard.read_bytes()[:-1])
-        self.expect(self.generate(), 0, "6 of 7 shards were there already")
+        self.expect(self.generate(), 0, "10 of 11 shards were there already")
         self.assertEqual(tree(self.folder / "data"), before)
 
     def test_a_target_it_may_not_touch_stays_as_it_is(self):
@@ -119,8 +119,7 @@ class Generate(ProgramTest):
             self.assertEqual(state.shape, (16, 65, 4))
             self.assertEqual(force.shape, (16, 64))
             self.assertLessEqual(abs(force).max(), 10.0)
-            self.assertEqual(shard["params"].attrs["unit"].split(", ")[0].decode() if isinstance(shard["params"].attrs["unit"], bytes)
-                             else shard["params"].attrs["unit"].split(", ")[0], "kg")
+            self.assertTrue(shard["params"].attrs["unit"].startswith("kg, kg, m"))
             self.assertEqual(shard["success"][:].tolist(), [1] * 16)
 
 
@@ -205,7 +204,7 @@ class Train(ProgramTest):
         self.assertEqual(state["step"], 20)
         self.assertEqual(state["model"]["transformer.h.1.attn.c_attn.weight"].shape, (16, 48))
         self.assertEqual(state["exp_avg"].keys(), state["model"].keys())
-        self.assertEqual(sum(tensor.numel() for tensor in state["model"].values()), 7179)
+        self.assertEqual(sum(tensor.numel() for tensor in state["model"].values()), 7147)
         self.assertEqual(state["model"]["force_head.bias"].untyped_storage().nbytes(), 4)  # not the whole buffer
         self.assertIn("n_embd: 16", state["config"])
         record = (self.folder / "run/checkpoint_20.pt.sha256").read_text().split()
@@ -216,13 +215,11 @@ class Train(ProgramTest):
     def test_a_damaged_checkpoint_is_passed_over_and_all_damaged_refused(self):
         self.expect(self.train(), 0)
         out = self.folder / "run"
-        good = tree(out)
         newest = out / "checkpoint_20.pt"
+        shutil.copy(newest, self.folder / "intact.pt")
         newest.write_bytes(newest.read_bytes()[:-1])
-        self.expect(self.train(ranks=2), 0, "passing over", "resumed at step 15")
-        self.assertEqual(tree(out)["metrics.jsonl"] != "", True)
-        same = torch.load(newest)
-        self.assertEqual(same["step"], 20)
+        self.expect(self.train(), 0, "passing over", "resumed at step 15")
+        same_state(self, self.folder / "intact.pt", newest)
         for checkpoint in out.glob("checkpoint_*.pt"):
             checkpoint.write_bytes(b"")
         before = tree(out)
@@ -230,7 +227,6 @@ class Train(ProgramTest):
         self.assertEqual(result.returncode, 65, result.stderr)
         self.assertIn("no checkpoint in", result.stderr)
         self.assertEqual(tree(out), before)
-        self.assertTrue(good)
 
     def test_bad_input_is_said_once_by_name_and_changes_nothing(self):
         self.expect(self.train(), 0)

@@ -1,4 +1,5 @@
-// The controller's forward pass in naive double-precision loops over named parameters: the oracle of the model.
+// The controller's forward pass in naive double-precision loops over named parameters: the oracle
+// of the model.
 #pragma once
 
 #include <torch/torch.h>
@@ -17,7 +18,8 @@ class ReferenceModel {
   using Row = std::vector<double>;
   // One sequence of feature rows -> force, 2 mode logits, 8 dynamics numbers per step.
   std::vector<Row> forward(const std::vector<Row>& features) const {
-    const auto C = static_cast<size_t>(config_.n_embd), H = static_cast<size_t>(config_.n_head), D = C / H;
+    const auto C = static_cast<size_t>(config_.n_embd), H = static_cast<size_t>(config_.n_head),
+               D = C / H;
     std::vector<Row> x;
     for (size_t t = 0; t < features.size(); ++t) {
       x.push_back(linear("read_in", features[t]));
@@ -26,7 +28,8 @@ class ReferenceModel {
     for (int64_t layer = 0; layer < config_.n_layer; ++layer) {
       const std::string block = "transformer.h." + std::to_string(layer) + ".";
       std::vector<Row> qkv;
-      for (const Row& row : x) qkv.push_back(conv1d(block + "attn.c_attn", layer_norm(block + "ln_1", row)));
+      for (const Row& row : x)
+        qkv.push_back(conv1d(block + "attn.c_attn", layer_norm(block + "ln_1", row)));
       for (size_t t = 0; t < x.size(); ++t) {
         Row mixed(C, 0.0);
         for (size_t h = 0; h < H; ++h) {
@@ -37,7 +40,8 @@ class ReferenceModel {
             total += score[s] = std::exp(score[s] / std::sqrt(static_cast<double>(D)));
           }
           for (size_t s = 0; s <= t; ++s)
-            for (size_t d = 0; d < D; ++d) mixed[h * D + d] += score[s] / total * qkv[s][2 * C + h * D + d];
+            for (size_t d = 0; d < D; ++d)
+              mixed[h * D + d] += score[s] / total * qkv[s][2 * C + h * D + d];
         }
         add(x[t], conv1d(block + "attn.c_proj", mixed));
         Row hidden = conv1d(block + "mlp.c_fc", layer_norm(block + "ln_2", x[t]));
@@ -58,7 +62,9 @@ class ReferenceModel {
   }
 
  private:
-  double at(const std::string& name, size_t i) const { return parameters_.at(name).data_ptr<double>()[i]; }
+  double at(const std::string& name, size_t i) const {
+    return parameters_.at(name).data_ptr<double>()[i];
+  }
   static void add(Row& to, const Row& from) {
     for (size_t i = 0; i < to.size(); ++i) to[i] += from[i];
   }
@@ -86,7 +92,8 @@ class ReferenceModel {
     for (const double v : x) variance += (v - mean) * (v - mean) / static_cast<double>(x.size());
     Row y;
     for (size_t i = 0; i < x.size(); ++i)
-      y.push_back((x[i] - mean) / std::sqrt(variance + 1e-5) * at(name + ".weight", i) + at(name + ".bias", i));
+      y.push_back((x[i] - mean) / std::sqrt(variance + 1e-5) * at(name + ".weight", i) +
+                  at(name + ".bias", i));
     return y;
   }
 

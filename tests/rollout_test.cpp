@@ -8,9 +8,8 @@
 namespace {
 
 Policy constant(double value) {
-  return [value](const StateBatch&, const std::vector<double>&, std::vector<double>& force, std::vector<uint8_t>&) {
-    std::fill(force.begin(), force.end(), value);
-  };
+  return [value](const StateBatch&, const std::vector<double>&, std::vector<double>& force,
+                 std::vector<uint8_t>&) { std::fill(force.begin(), force.end(), value); };
 }
 
 }  // namespace
@@ -51,19 +50,23 @@ TEST(Rollout, NoiseMovesThePlantButNotTheLabel) {
 TEST(Rollout, PolicySeesTheForceThatWasAppliedBefore) {
   std::vector<CounterRandom> noise{CounterRandom(1, 2, 3)};
   std::vector<double> seen;
-  const auto rollout = play([&](const StateBatch&, const std::vector<double>& previous, std::vector<double>& force,
-                                std::vector<uint8_t>&) {
-    seen.push_back(previous[0]);
-    force[0] = 2;
-  }, {{}}, {{}}, {250, 10, 1.0, &noise});
+  const auto rollout = play(
+      [&](const StateBatch&, const std::vector<double>& previous, std::vector<double>& force,
+          std::vector<uint8_t>&) {
+        seen.push_back(previous[0]);
+        force[0] = 2;
+      },
+      {{}}, {{}}, {250, 10, 1.0, &noise});
   EXPECT_EQ(seen[0], 0.0);
-  for (size_t t = 1; t < 10; ++t) EXPECT_FLOAT_EQ(static_cast<float>(seen[t]), rollout.recording.force_applied[t - 1]);
+  for (size_t t = 1; t < 10; ++t)
+    EXPECT_FLOAT_EQ(static_cast<float>(seen[t]), rollout.recording.force_applied[t - 1]);
 }
 
 TEST(Rollout, CountsSwitchesOfMode) {
   int step = 0;
   const auto rollout = play([&](const StateBatch&, const std::vector<double>&, std::vector<double>&,
-                                std::vector<uint8_t>& mode) { mode[0] = (step++ / 10) % 2; }, {{}}, {{}}, {250});
+                                std::vector<uint8_t>& mode) { mode[0] = (step++ / 10) % 2; },
+                            {{}}, {{}}, {250});
   EXPECT_EQ(rollout.outcome[0].first_switch, 10);
   EXPECT_EQ(rollout.outcome[0].switches, 24U);
 }

@@ -17,7 +17,8 @@ inline Trajectories counting_trajectories(uint32_t rows, uint32_t steps) {
     result.outcome[i].success = i % 2 == 0;
     result.attempt[i] = i;
     for (uint32_t t = 0; t <= steps; ++t)
-      for (const float value : {1.0F * i, 1.0F * t, 1.0F * (i + t), -1.0F * t}) result.recording.state.push_back(value);
+      for (const float value : {1.0F * i, 1.0F * t, 1.0F * (i + t), -1.0F * t})
+        result.recording.state.push_back(value);
     for (uint32_t t = 0; t < steps; ++t) {
       result.recording.force_policy.push_back(0.5F * i);
       result.recording.force_applied.push_back(0.25F * t);
@@ -28,9 +29,11 @@ inline Trajectories counting_trajectories(uint32_t rows, uint32_t steps) {
 }
 
 // A published dataset of one train shard.
-inline void make_small_dataset(const std::filesystem::path& folder, uint32_t rows = 3, uint32_t steps = 5) {
+inline void make_small_dataset(const std::filesystem::path& folder, uint32_t rows = 3,
+                               uint32_t steps = 5) {
   std::filesystem::create_directories(folder / "train");
   const auto trajectories = counting_trajectories(rows, steps);
   write_shard(folder / "train/shard_00000.h5", trajectories, {{"split", "train"}});
-  publish_manifest(folder, {{"steps", steps}}, {{"train", {describe_shard(folder, "train/shard_00000.h5", trajectories)}}});
+  publish_manifest(folder, {{"steps", steps}},
+                   {{"train", {describe_shard(folder, "train/shard_00000.h5", trajectories)}}});
 }

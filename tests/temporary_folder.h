@@ -7,7 +7,8 @@
 class TemporaryFolder {
  public:
   TemporaryFolder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "cartpole_test_XXXXXX").string();
+    std::string pattern =
+        (std::filesystem::temp_directory_path() / "cartpole_test_XXXXXX").string();
     path = ::mkdtemp(pattern.data());
   }
   ~TemporaryFolder() { std::filesystem::remove_all(path); }

@@ -17,11 +17,13 @@ struct Training {
   Communicator communicator;
 
   explicit Training(MPI_Comm comm)
-      : optimizer(parameters, config.training), loader(dataset, manifest.statistics, config, 8), communicator(comm) {}
+      : optimizer(parameters, config.training),
+        loader(dataset, manifest.statistics, config, 8),
+        communicator(comm) {}
 
   StepReport step(int64_t step, int64_t micro_batch, bool stop = false) {
-    return train_step({step, 16, 8 / communicator.size(), micro_batch, 1e-2, stop}, loader, manifest.statistics, model,
-                      parameters, optimizer, communicator);
+    return train_step({step, 16, 8 / communicator.size(), micro_batch, 1e-2, stop}, loader,
+                      manifest.statistics, model, parameters, optimizer, communicator);
   }
 };
 
@@ -35,8 +37,10 @@ TEST(TrainStep, AnyNumberOfRanksTrainsAsOneRankDoes) {
     EXPECT_NEAR(one.loss, all.loss, 1e-5 * one.loss);
     EXPECT_NEAR(one.gradient_norm, all.gradient_norm, 1e-4 * one.gradient_norm);
     EXPECT_EQ(one.tokens, all.tokens);
-    // Gradients, not weights: a key bias has no gradient but rounding, which Adam blows up to a full step.
-    EXPECT_TRUE(torch::allclose(alone.parameters.gradients, together.parameters.gradients, 1e-3, 1e-4));
+    // Gradients, not weights: a key bias has no gradient but rounding, which Adam blows up to a
+    // full step.
+    EXPECT_TRUE(
+        torch::allclose(alone.parameters.gradients, together.parameters.gradients, 1e-3, 1e-4));
   }
 }
 

@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# The only definition of green: set-up, formatting, build, every test that needs no GPU, sanitizers over the unit tests.
+# Ends with one line of counts. Fails on any failure, any skipped test, and when no test ran.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+stage() { printf '\n[%d:%02d] %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$1"; }
+
+stage 'set-up'
+tools/setup.sh
+
+mkdir -p build
+stage 'formatting'
+clang-format --dry-run --Werror src/*.h src/*.cpp datagen/*.cpp tests/*.h tests/*.cpp
+for script in launch/*.sh tools/*.sh .ci/run; do bash -n "$script"; done
+
+logs=()
+for preset in release asan; do
+  stage "build: $preset"
+  targets=()
+  if [[ $preset == asan ]]; then targets=(--target generate_trajectories data_tests trainer_tests mpi_tests); fi
+  cmake --preset $preset -DBUILD_TESTING=ON >build/check_$preset.log
+  if ! cmake --build --preset $preset "${targets[@]}" >>build/check_$preset.log 2>&1; then
+    tail -n 40 build/check_$preset.log
+    exit 1
+  fi
+  stage "tests: $preset"
+  logs+=(build/check_tests_$preset.log)
+  status=0
+  ctest --preset $preset --verbose >"${logs[-1]}" 2>&1 || status=$?
+  grep -E '^ *[0-9]+/[0-9]+ Test' "${logs[-1]}" || true
+  if ((status)); then
+    grep -E -B 12 'Failure|FAILED|^[0-9]+: (FAIL|ERROR)|AssertionError|runtime error|ERROR: AddressSanitizer' "${logs[-1]}" | tail -n 120 || true
+    echo "check: tests of the $preset build failed; everything they said is in ${logs[-1]}" >&2
+  fi
+done
+
+# Single test cases, counted from what GoogleTest and unittest print (at 1, 2 and 4 ranks, rank 0 prints).
+plain() { sed 's/\x1b\[[0-9;]*m//g' "${logs[@]}" | grep -E '^[0-9]+: '; }
+sum() { awk '{ total += $1 } END { print total + 0 }'; }
+passed=$(plain | sed -n 's/.*\[  PASSED  \] \([0-9]*\) tests*\.*$/\1/p' | sum)
+failed=$(plain | sed -n 's/.*\[  FAILED  \] \([0-9]*\) tests*,.*/\1/p' | sum)
+skipped=$(plain | sed -n 's/.*\[  SKIPPED \] \([0-9]*\) tests*,.*/\1/p; s/.*skipped=\([0-9]*\).*/\1/p' | sum)
+python_ran=$(plain | sed -n 's/.*Ran \([0-9]*\) tests* in .*/\1/p' | sum)
+python_failed=$(plain | sed -n 's/.*FAILED (\(.*\))$/\1/p' | grep -o '\(failures\|errors\)=[0-9]*' | cut -d= -f2 | sum)
+failed=$((failed + python_failed))
+passed=$((passed + python_ran - python_failed))
+broken=$(grep -hE '^ *[0-9]+/[0-9]+ Test' "${logs[@]}" | grep -vc ' Passed ' || true)  # crashes and time-outs too
+if ((broken && !failed)); then failed=$broken; fi
+
+stage 'done'
+echo "$passed passed, $failed failed, $skipped skipped"
+((passed > 0 && failed == 0 && skipped == 0))
