@@ -245,7 +245,7 @@ void Trainer::log(const StepPlan& plan, const StepReport& report, double step_se
                    {"tokens", report.tokens},
                    {"step_seconds", step_seconds},
                    {"attempt", attempt_}});
-  if (now - last_line_ < 5.0 && step_ < run_.steps && !report.stop_requested) return;
+  if (now - last_line_ < 10.0 && step_ < run_.steps && !report.stop_requested) return;
   last_line_ = now;
   const double per_step = (now - begin_) / static_cast<double>(step_ - first_step_);
   char line[256];

@@ -42,7 +42,7 @@ passed=$(plain | sed -n 's/.*\[  PASSED  \] \([0-9]*\) tests*\.*$/\1/p' | sum)
 failed=$(plain | sed -n 's/.*\[  FAILED  \] \([0-9]*\) tests*,.*/\1/p' | sum)
 skipped=$(plain | sed -n 's/.*\[  SKIPPED \] \([0-9]*\) tests*,.*/\1/p; s/.*skipped=\([0-9]*\).*/\1/p' | sum)
 python_ran=$(plain | sed -n 's/.*Ran \([0-9]*\) tests* in .*/\1/p' | sum)
-python_failed=$(plain | sed -n 's/.*FAILED (\(.*\))$/\1/p' | grep -o '\(failures\|errors\)=[0-9]*' | cut -d= -f2 | sum)
+python_failed=$(plain | sed -n 's/.*FAILED (.*failures=\([0-9]*\).*/\1/p; s/.*FAILED (.*errors=\([0-9]*\).*/\1/p' | sum)
 failed=$((failed + python_failed))
 passed=$((passed + python_ran - python_failed))
 broken=$(grep -hE '^ *[0-9]+/[0-9]+ Test' "${logs[@]}" | grep -vc ' Passed ' || true)  # crashes and time-outs too
