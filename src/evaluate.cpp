@@ -14,7 +14,7 @@ using nlohmann::ordered_json;
 
 namespace {
 
-const std::vector<std::string> kSplits{"test", "test_ood", "test_ic"};
+const std::vector<std::string> kHeldOut{"test", "test_ood", "test_ic"};
 
 Checkpoint load_checkpoint(const Config& config) {
   if (!config.evaluation.checkpoint.empty()) return read_checkpoint(config.evaluation.checkpoint);
@@ -31,34 +31,24 @@ ModelConfig model_config_of(const Checkpoint& checkpoint) {
   return parse_yaml(checkpoint.config, "the checkpoint's configuration").model;
 }
 
-std::string csv_row(const std::string& split, const std::string& policy, size_t trial,
-                    const CartPoleParameters& plant, const CartPoleState& start,
-                    const TrialOutcome& outcome) {
-  char row[384];
-  std::snprintf(row, sizeof row,
-                "%s,%s,%zu,%.6g,%.6g,%.6g,%.6g,%.6g,%.6g,%.6g,%d,%u,%d,%d,%u,%.6g,%.6g\n",
-                split.c_str(), policy.c_str(), trial, plant.cart_mass, plant.pole_mass,
-                plant.half_length, start.x, start.x_dot, start.theta, start.theta_dot,
-                outcome.success, outcome.length, outcome.settled_step, outcome.first_switch,
-                outcome.switches, outcome.peak_x, outcome.force_rms);
-  return row;
-}
-
-std::string rollout_rows(const std::string& split, const std::string& policy,
-                         const Recording& recording, size_t trials) {
-  std::string rows;
-  for (size_t i = 0; i < trials; ++i)
-    for (size_t t = 0; t < recording.steps; ++t) {
-      const float* s = &recording.state[(i * (recording.steps + 1) + t) * 4];
-      char row[192];
-      std::snprintf(row, sizeof row, "%s,%s,%zu,%zu,%.6g,%.6g,%.6g,%.6g,%.6g,%d\n", split.c_str(),
-                    policy.c_str(), i, t, static_cast<double>(s[0]), static_cast<double>(s[1]),
-                    static_cast<double>(s[2]), static_cast<double>(s[3]),
-                    static_cast<double>(recording.force_applied[i * recording.steps + t]),
-                    recording.mode[i * recording.steps + t]);
-      rows += row;
-    }
-  return rows;
+void print_verdict(const std::string& split, const ordered_json& numbers, int64_t steps) {
+  std::printf("%s: %d held-out plants and starts, %ld steps, success with 95 %% interval\n",
+              split.c_str(), numbers["closed_loop"]["model"]["n"].get<int>(), steps);
+  for (const auto& [policy, c] : numbers["closed_loop"].items())
+    std::printf("  %-15s %.3f [%.3f, %.3f]   of those the expert solves %.3f\n", policy.c_str(),
+                c["success"].get<double>(), c["interval"][0].get<double>(),
+                c["interval"][1].get<double>(), c["success_given_expert"].get<double>());
+  const auto& one = numbers["one_step"];
+  double worst_skill = 1.0;
+  for (const auto& skill : one["next_state_skill"])
+    worst_skill = std::min(worst_skill, skill.get<double>());
+  std::printf(
+      "  force RMSE %.2f N swinging up, %.2f N stabilising; mode balanced accuracy %.3f; worst "
+      "next-state skill %.3f\n",
+      one["force_rmse_newtons"]["swing_up"].get<double>(),
+      one["force_rmse_newtons"]["stabilise"].get<double>(),
+      one["mode_balanced_accuracy"].get<double>(), worst_skill);
+  std::fflush(stdout);
 }
 
 ExitCode evaluate(const Config& config, const MpiSession& mpi) {
@@ -68,7 +58,7 @@ ExitCode evaluate(const Config& config, const MpiSession& mpi) {
   const Checkpoint checkpoint = load_checkpoint(config);
   const ModelConfig model_config = model_config_of(checkpoint);
   const Manifest manifest = Manifest::read(config.dataset.path);
-  for (const auto& split : kSplits)
+  for (const auto& split : kHeldOut)
     if (const std::string damage = manifest.find_damage(split); !damage.empty())
       throw UserError(ExitCode::kData, damage);
   if (checkpoint.manifest_sha256 != manifest.sha256)
@@ -97,61 +87,19 @@ ExitCode evaluate(const Config& config, const MpiSession& mpi) {
                          {"criterion",
                           "|theta| < 0.1 rad and |theta_dot| < 0.5 rad/s over the last 250 steps, "
                           "never off the track"}};
-  std::string trials_csv =
-      "split,policy,trial,cart_mass,pole_mass,half_length,x,x_dot,theta,theta_dot,success,length,"
-      "settled_step,first_switch,switches,peak_x,force_rms\n";
-  std::string rollouts_csv = "split,policy,trial,step,x,x_dot,theta,theta_dot,force,mode\n";
-
-  for (const auto& split : kSplits) {
-    const Dataset dataset(manifest, split);
-    const size_t n = std::min(dataset.size(), static_cast<size_t>(config.evaluation.trajectories));
-    std::vector<CartPoleParameters> plants;
-    std::vector<CartPoleState> starts;
-    for (size_t i = 0; i < n; ++i) {
-      plants.push_back(dataset[i].shard.plant(dataset[i].row));
-      starts.push_back(dataset[i].shard.start(dataset[i].row));
-    }
-    const auto steps = static_cast<uint32_t>(config.evaluation.steps);
+  std::string trials = kTrialColumns, rollouts = kRolloutColumns;
+  for (const auto& split : kHeldOut) {
     const size_t examples =
-        split == kSplits.front() ? std::min(n, static_cast<size_t>(config.evaluation.examples)) : 0;
-    std::map<std::string, Rollout> rollouts;
-    for (const auto& policy : kPolicies)
-      rollouts[policy] = play_policy(policy, plants, starts, steps, examples ? steps : 0, model,
-                                     model_config, window);
-
-    ordered_json& into = result["splits"][split];
-    for (const auto& policy : kPolicies) {
-      const auto& outcome = rollouts[policy].outcome;
-      into["closed_loop"][policy] = summarise(outcome, rollouts["expert"].outcome);
-      for (size_t i = 0; i < n; ++i)
-        trials_csv += csv_row(split, policy, i, plants[i], starts[i], outcome[i]);
-      if (policy == "model" || policy == "expert")
-        rollouts_csv += rollout_rows(split, policy, rollouts[policy].recording, examples);
-    }
-    into["one_step"] = one_step_metrics(dataset, manifest.statistics, model, model_config, window);
-
-    std::printf("%s: %zu held-out plants and starts, %ld steps, success with 95 %% interval\n",
-                split.c_str(), n, config.evaluation.steps);
-    for (const auto& policy : kPolicies) {
-      const auto& c = into["closed_loop"][policy];
-      std::printf("  %-15s %.3f [%.3f, %.3f]   of those the expert solves %.3f\n", policy.c_str(),
-                  c["success"].get<double>(), c["interval"][0].get<double>(),
-                  c["interval"][1].get<double>(), c["success_given_expert"].get<double>());
-    }
-    const auto& one = into["one_step"];
-    std::printf(
-        "  force RMSE %.2f N swinging up, %.2f N stabilising; mode balanced accuracy %.3f; worst "
-        "next-state skill %.3f\n",
-        one["force_rmse_newtons"]["swing_up"].get<double>(),
-        one["force_rmse_newtons"]["stabilise"].get<double>(),
-        one["mode_balanced_accuracy"].get<double>(),
-        std::ranges::min(one["next_state_skill"], {}, [](const ordered_json& v) {
-          return v.get<double>();
-        }).get<double>());
-    std::fflush(stdout);
+        split == kHeldOut.front() ? static_cast<size_t>(config.evaluation.examples) : 0;
+    const auto verdict = judge_split(split, Dataset(manifest, split), manifest.statistics,
+                                     config.evaluation, examples, model, model_config, window);
+    trials += verdict.trial_rows;
+    rollouts += verdict.rollout_rows;
+    result["splits"][split] = verdict.numbers;
+    print_verdict(split, verdict.numbers, config.evaluation.steps);
   }
-  publish_file(folder / "trials.csv", trials_csv);
-  publish_file(folder / "rollouts.csv", rollouts_csv);
+  publish_file(folder / "trials.csv", trials);
+  publish_file(folder / "rollouts.csv", rollouts);
   publish_file(folder / "evaluation.json", result.dump(1) + "\n");
   std::printf("written to %s\n", folder.c_str());
   return ExitCode::kDone;

@@ -8,6 +8,40 @@
 
 using nlohmann::ordered_json;
 
+namespace {
+
+std::string csv_row(const std::string& split, const std::string& policy, size_t trial,
+                    const CartPoleParameters& plant, const CartPoleState& start,
+                    const TrialOutcome& outcome) {
+  char row[384];
+  std::snprintf(row, sizeof row,
+                "%s,%s,%zu,%.6g,%.6g,%.6g,%.6g,%.6g,%.6g,%.6g,%d,%u,%d,%d,%u,%.6g,%.6g\n",
+                split.c_str(), policy.c_str(), trial, plant.cart_mass, plant.pole_mass,
+                plant.half_length, start.x, start.x_dot, start.theta, start.theta_dot,
+                outcome.success, outcome.length, outcome.settled_step, outcome.first_switch,
+                outcome.switches, outcome.peak_x, outcome.force_rms);
+  return row;
+}
+
+std::string rollout_rows(const std::string& split, const std::string& policy,
+                         const Recording& recording, size_t trials) {
+  std::string rows;
+  for (size_t i = 0; i < trials; ++i)
+    for (size_t t = 0; t < recording.steps; ++t) {
+      const float* s = &recording.state[(i * (recording.steps + 1) + t) * 4];
+      char row[192];
+      std::snprintf(row, sizeof row, "%s,%s,%zu,%zu,%.6g,%.6g,%.6g,%.6g,%.6g,%d\n", split.c_str(),
+                    policy.c_str(), i, t, static_cast<double>(s[0]), static_cast<double>(s[1]),
+                    static_cast<double>(s[2]), static_cast<double>(s[3]),
+                    static_cast<double>(recording.force_applied[i * recording.steps + t]),
+                    recording.mode[i * recording.steps + t]);
+      rows += row;
+    }
+  return rows;
+}
+
+}  // namespace
+
 const std::vector<std::string> kPolicies{"model", "expert", "nominal_expert", "stabiliser",
                                          "zero_force"};
 
@@ -136,4 +170,35 @@ ordered_json summarise(const std::vector<TrialOutcome>& trials,
           {"settling_seconds_p95", quantile(settling, 0.95)},
           {"peak_x_metres_p50", quantile(peak, 0.5)},
           {"force_rms_newtons_p50", quantile(force, 0.5)}};
+}
+
+SplitVerdict judge_split(const std::string& split, const Dataset& dataset,
+                         const Statistics& statistics, const EvaluationConfig& config,
+                         size_t examples, ControlModel& model, const ModelConfig& model_config,
+                         int64_t window) {
+  const size_t n = std::min(dataset.size(), static_cast<size_t>(config.trajectories));
+  std::vector<CartPoleParameters> plants;
+  std::vector<CartPoleState> starts;
+  for (size_t i = 0; i < n; ++i) {
+    plants.push_back(dataset[i].shard.plant(dataset[i].row));
+    starts.push_back(dataset[i].shard.start(dataset[i].row));
+  }
+  const auto steps = static_cast<uint32_t>(config.steps);
+  std::map<std::string, Rollout> rollouts;
+  for (const auto& policy : kPolicies)
+    rollouts[policy] = play_policy(policy, plants, starts, steps, examples ? steps : 0, model,
+                                   model_config, window);
+
+  SplitVerdict verdict;
+  for (const auto& policy : kPolicies) {
+    const auto& outcome = rollouts[policy].outcome;
+    verdict.numbers["closed_loop"][policy] = summarise(outcome, rollouts["expert"].outcome);
+    for (size_t i = 0; i < n; ++i)
+      verdict.trial_rows += csv_row(split, policy, i, plants[i], starts[i], outcome[i]);
+    if (policy == "model" || policy == "expert")
+      verdict.rollout_rows +=
+          rollout_rows(split, policy, rollouts[policy].recording, std::min(n, examples));
+  }
+  verdict.numbers["one_step"] = one_step_metrics(dataset, statistics, model, model_config, window);
+  return verdict;
 }

@@ -3,7 +3,8 @@
 #pragma once
 
 #include <nlohmann/json.hpp>
-#include <ostream>
+#include <string>
+#include <vector>
 
 #include "config.h"
 #include "control_model.h"
@@ -35,3 +36,20 @@ nlohmann::ordered_json one_step_metrics(const Dataset& dataset, const Statistics
 // success_given_expert counts only the trials the expert solves.
 nlohmann::ordered_json summarise(const std::vector<TrialOutcome>& trials,
                                  const std::vector<TrialOutcome>& expert);
+
+// Everything about one split: the numbers of evaluation.json, and rows of trials.csv and
+// rollouts.csv (the latter of the first `examples` trials, model and expert).
+struct SplitVerdict {
+  nlohmann::ordered_json numbers;
+  std::string trial_rows, rollout_rows;
+};
+constexpr const char* kTrialColumns =
+    "split,policy,trial,cart_mass,pole_mass,half_length,x,x_dot,theta,theta_dot,success,length,"
+    "settled_step,"
+    "first_switch,switches,peak_x,force_rms\n";
+constexpr const char* kRolloutColumns =
+    "split,policy,trial,step,x,x_dot,theta,theta_dot,force,mode\n";
+SplitVerdict judge_split(const std::string& split, const Dataset& dataset,
+                         const Statistics& statistics, const EvaluationConfig& config,
+                         size_t examples, ControlModel& model, const ModelConfig& model_config,
+                         int64_t window);

@@ -1,0 +1,11 @@
+// A training run from its configuration to its last checkpoint: verify, resume, step, log, save.
+#pragma once
+
+#include "config.h"
+#include "program.h"
+
+// Collective. Trains until train_steps (or epochs) are done, or until a rank receives SIGUSR1,
+// which commits a checkpoint and gives kAskedToLeave. Continues from the newest valid checkpoint of
+// out_dir. Rank 0 alone writes. Throws UserError on all ranks alike: data, configuration, I/O, no
+// progress.
+ExitCode train(const Config& config, const MpiSession& mpi);
