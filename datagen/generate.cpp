@@ -3,8 +3,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <filesystem>
-#include <iostream>
 
 #include "dataset.h"
 #include "durable_file.h"
@@ -16,8 +16,12 @@ namespace fs = std::filesystem;
 
 namespace {
 
+// Raise when the plant, the expert or the sampling changes what a trajectory holds.
+constexpr int kGeneratorVersion = 1;
+
 json settings_of(const Config& config) {
-  return {{"seed", config.dataset.seed},
+  return {{"generator", kGeneratorVersion},
+          {"seed", config.dataset.seed},
           {"train_shards", config.dataset.train_shards},
           {"trajectories_per_shard", config.dataset.trajectories_per_shard},
           {"evaluation_trajectories", config.dataset.evaluation_trajectories},
@@ -52,23 +56,6 @@ fs::path entry_path(const fs::path& folder, const ShardTask& task) {
   return folder / (task.file + ".json");
 }
 
-// The entry of a shard that a former run with the same settings completed, from its own file or the
-// manifest.
-std::optional<json> finished_entry(const fs::path& folder, const ShardTask& task,
-                                   const json& settings, const json& former_manifest) {
-  json entry;
-  if (fs::exists(entry_path(folder, task))) {
-    const json stored = json::parse(read_file(entry_path(folder, task)), nullptr, false);
-    if (!stored.is_object() || stored.value("settings", json()) != settings) return std::nullopt;
-    entry = stored.value("entry", json());
-  } else if (former_manifest.is_object()) {
-    for (const json& shard : former_manifest["splits"][kSplits[task.split].name]["shards"])
-      if (shard.value("file", "") == task.file) entry = shard;
-  }
-  if (!entry.is_object() || !is_intact(folder, entry)) return std::nullopt;
-  return entry;
-}
-
 json make_shard(const Config& config, const fs::path& folder, const ShardTask& task,
                 const json& settings) {
   const Trajectories trajectories = simulate(config.dataset, task.split, task.first, task.rows);
@@ -95,28 +82,50 @@ json make_shard(const Config& config, const fs::path& folder, const ShardTask& t
   return entry;
 }
 
-// What stands at dataset.path, before anything is written: a former manifest of these settings, or
-// nothing.
+void refuse_other_settings(const fs::path& folder, const json& there, const json& settings) {
+  for (const auto& [key, value] : settings.items())
+    if (there.value(key, json()) != value)
+      throw UserError(ExitCode::kConfiguration,
+                      folder.string() + " holds a dataset made with " +
+                          (key == "generator" ? "" : "dataset.") + key + " " +
+                          there.value(key, json()).dump() + ", not " + value.dump() +
+                          ": choose another dataset.path, or remove that folder");
+}
+
+// What stands at dataset.path before anything is written: file -> entry of the shards former runs
+// completed. Refuses what was made with other settings and what does not belong there.
 json inspect_target(const fs::path& folder, const json& settings,
                     const std::vector<ShardTask>& tasks) {
-  json former;
-  if (fs::exists(folder / "manifest.json")) {
-    former = json::parse(read_file(folder / "manifest.json"), nullptr, false);
-    if (!former.is_object() || !former.contains("settings") || !former.contains("splits"))
-      throw UserError(ExitCode::kData, (folder / "manifest.json").string() +
-                                           " is damaged: remove it and start again");
-    for (const auto& [key, value] : settings.items())
-      if (const json there = former["settings"].value(key, json()); there != value)
-        throw UserError(ExitCode::kConfiguration,
-                        folder.string() + " holds a dataset made with dataset." + key + " " +
-                            there.dump() + ", not " + value.dump() +
-                            ": choose another dataset.path, or remove that folder");
+  json former = json::object();
+  const fs::path manifest = folder / "manifest.json";
+  try {
+    if (fs::exists(manifest)) {
+      const json document = json::parse(read_file(manifest));
+      if (const json there = document.at("schema_version"); there != kSchemaVersion)
+        throw UserError(ExitCode::kData, manifest.string() + " is of schema " + there.dump() +
+                                             ", this program writes schema " +
+                                             std::to_string(kSchemaVersion) +
+                                             ": choose another dataset.path");
+      refuse_other_settings(folder, document.at("settings"), settings);
+      for (const json& split : document.at("splits"))
+        for (const json& entry : split.at("shards"))
+          former[entry.at("file").get<std::string>()] = entry;
+    }
+  } catch (const json::exception&) {
+    throw UserError(ExitCode::kData, manifest.string() + " is damaged: remove it and start again");
   }
   std::vector<std::string> expected;
-  for (const auto& task : tasks) expected.push_back((folder / task.file).string());
+  for (const auto& task : tasks) {
+    expected.push_back((folder / task.file).string());
+    if (!fs::exists(entry_path(folder, task))) continue;
+    const json stored = json::parse(read_file(entry_path(folder, task)), nullptr, false);
+    if (!stored.is_object() || !stored.contains("settings") || !stored.contains("entry")) continue;
+    refuse_other_settings(folder, stored["settings"], settings);
+    former[task.file] = stored["entry"];
+  }
   for (const Split& split : kSplits) {
-    std::error_code missing;
-    for (const auto& file : fs::directory_iterator(folder / split.name, missing))
+    if (!fs::exists(folder / split.name)) continue;
+    for (const auto& file : fs::directory_iterator(folder / split.name))
       if (file.path().extension() == ".h5" &&
           std::find(expected.begin(), expected.end(), file.path()) == expected.end())
         throw UserError(ExitCode::kData,
@@ -124,6 +133,16 @@ json inspect_target(const fs::path& folder, const json& settings,
   }
   for (const Split& split : kSplits) make_folder(folder / split.name);
   return former;
+}
+
+// Collective: rank 0's value on every rank.
+json broadcast(const json& value, const MpiSession& mpi) {
+  std::string text = mpi.rank() == 0 ? value.dump() : "";
+  auto size = static_cast<int>(text.size());
+  MPI_Bcast(&size, 1, MPI_INT, 0, MPI_COMM_WORLD);
+  text.resize(static_cast<size_t>(size));
+  MPI_Bcast(text.data(), size, MPI_CHAR, 0, MPI_COMM_WORLD);
+  return json::parse(text);
 }
 
 // Collective: every rank's list of {task, entry}, joined on rank 0.
@@ -145,91 +164,74 @@ std::vector<json> gather(const std::vector<json>& mine, const MpiSession& mpi) {
   return all;
 }
 
+void print_summary(const fs::path& folder, size_t shards, size_t kept, double seconds) {
+  const json manifest = json::parse(read_file(folder / "manifest.json"));
+  size_t rows = 0, bytes = 0;
+  for (const json& split : manifest["splits"]) {
+    rows += split["trajectories"].get<size_t>();
+    for (const json& shard : split["shards"]) bytes += shard["bytes"].get<size_t>();
+  }
+  std::printf("%zu trajectories, %.1f MB in %s, %.1f s", rows, static_cast<double>(bytes) / 1e6,
+              folder.c_str(), seconds);
+  if (kept) std::printf(" (%zu of %zu shards were there already)", kept, shards);
+  std::printf("\n");
+  for (const Split& split : kSplits) {
+    const json& s = manifest["splits"][split.name];
+    std::printf("  %-10s %7zu   expert success %.3f   stabilising %.2f of the steps", split.name,
+                s["trajectories"].get<size_t>(), s["expert_success"].get<double>(),
+                s["stabilise_share"].get<double>());
+    if (split.drop) std::printf("   %zu failed draws dropped", s["dropped"].get<size_t>());
+    std::printf("\n");
+  }
+  std::fflush(stdout);
+}
+
 ExitCode generate(const Config& config, const MpiSession& mpi) {
   const fs::path folder = config.dataset.path;
   const json settings = settings_of(config);
   const auto tasks = list_tasks(config);
-  const auto begin = MPI_Wtime();
+  const double begin = MPI_Wtime();
 
-  json former;
-  std::string error;
-  ExitCode code = ExitCode::kIo;
-  try {
+  json former = json::object();
+  together([&] {
     if (mpi.rank() == 0) former = inspect_target(folder, settings, tasks);
-  } catch (const UserError& refusal) {
-    error = refusal.what();
-    code = refusal.code;
-  }
-  agree(error, code);
-  if (mpi.rank() != 0 && fs::exists(folder / "manifest.json"))
-    former = json::parse(read_file(folder / "manifest.json"), nullptr, false);
+  });
+  former = broadcast(former, mpi);
 
   std::vector<json> mine;
-  size_t kept = 0, share = 0;
-  try {
+  size_t kept = 0;
+  together([&] {
     const auto size = static_cast<size_t>(mpi.size());
+    double last_line = begin;
     for (size_t i = static_cast<size_t>(mpi.rank()); i < tasks.size(); i += size) {
-      auto entry = finished_entry(folder, tasks[i], settings, former);
-      kept += entry.has_value();
-      if (!entry) entry = make_shard(config, folder, tasks[i], settings);
-      mine.push_back({{"task", i}, {"entry", *entry}});
-      ++share;
-      static double last_line = MPI_Wtime();
-      if (mpi.rank() == 0 && MPI_Wtime() - last_line > 2.0) {
-        last_line = MPI_Wtime();
-        const double done = static_cast<double>(share * size) / static_cast<double>(tasks.size());
-        const double elapsed = last_line - begin;
-        std::printf("about %.0f %% of %zu shards, %.0f s left\n", std::min(100.0, 100.0 * done),
-                    tasks.size(), std::max(0.0, elapsed / done - elapsed));
-        std::fflush(stdout);
-      }
+      const auto found = former.find(tasks[i].file);
+      const bool keep = found != former.end() && is_intact(folder, *found);
+      kept += keep;
+      mine.push_back(
+          {{"task", i}, {"entry", keep ? *found : make_shard(config, folder, tasks[i], settings)}});
+      if (mpi.rank() != 0 || MPI_Wtime() - last_line < 2.0) continue;
+      last_line = MPI_Wtime();
+      const double done = std::min(
+          1.0, static_cast<double>(mine.size() * size) / static_cast<double>(tasks.size()));
+      std::printf("about %.0f %% of %zu shards, %.0f s left\n", 100.0 * done, tasks.size(),
+                  (last_line - begin) * (1.0 / done - 1.0));
+      std::fflush(stdout);
     }
-  } catch (const UserError& failure) {
-    error = failure.what();
-    code = failure.code;
-  }
-  agree(error, code);
+  });
 
   const auto gathered = gather(mine, mpi);
   MPI_Allreduce(MPI_IN_PLACE, &kept, 1, MPI_UNSIGNED_LONG, MPI_SUM, MPI_COMM_WORLD);
-  if (mpi.rank() != 0) {
-    agree("", code);
-    return ExitCode::kDone;
-  }
-  try {
-    std::map<std::string, std::vector<json>> entries;
-    for (const Split& split : kSplits) entries[split.name];
+  together([&] {
+    if (mpi.rank() != 0) return;
     std::vector<json> by_task(tasks.size());
     for (const json& item : gathered) by_task[item["task"]] = item["entry"];
+    std::map<std::string, std::vector<json>> entries;
     for (size_t i = 0; i < tasks.size(); ++i)
       entries[kSplits[tasks[i].split].name].push_back(by_task[i]);
     publish_manifest(folder, settings, entries);
     for (const auto& task : tasks) fs::remove(entry_path(folder, task));
-
-    const json manifest = json::parse(read_file(folder / "manifest.json"));
-    size_t rows = 0, bytes = 0;
-    for (const auto& task : tasks) {
-      rows += task.rows;
-      bytes += fs::file_size(folder / task.file);
-    }
-    std::printf("%zu trajectories, %.0f MB in %s, %.1f s", rows, static_cast<double>(bytes) / 1e6,
-                folder.c_str(), MPI_Wtime() - begin);
-    if (kept) std::printf(" (%zu of %zu shards were there already)", kept, tasks.size());
-    std::printf("\n");
-    for (const Split& split : kSplits) {
-      const json& s = manifest["splits"][split.name];
-      std::printf("  %-10s %7zu   expert success %.3f   stabilising %.2f of the steps", split.name,
-                  s["trajectories"].get<size_t>(), s["expert_success"].get<double>(),
-                  s["stabilise_share"].get<double>());
-      if (split.drop) std::printf("   %zu failed draws dropped", s["dropped"].get<size_t>());
-      std::printf("\n");
-    }
-    std::fflush(stdout);
-  } catch (const UserError& failure) {
-    error = failure.what();
-    code = failure.code;
-  }
-  agree(error, code);
+    print_summary(folder, tasks.size(), kept, MPI_Wtime() - begin);
+  });
   return ExitCode::kDone;
 }
 

@@ -9,10 +9,12 @@ if (($# < 2)) || ! [[ $1 =~ ^[1-9][0-9]*$ ]]; then
 fi
 ranks=$1
 shift
+processors=$(nproc)  # before env.sh: nproc obeys OMP_NUM_THREADS
+trap '' USR1         # mpirun and the ranks install their own handlers
 source "$(dirname "$0")/env.sh"
 
 # --quiet: the programs say themselves why they end. Unbound: each rank takes its share of the processors as threads.
-options=(--quiet --bind-to none)
+options=(--quiet --bind-to none --use-hwthread-cpus)
 # More ranks than processors are allowed, and then waiting ranks give way instead of spinning.
-if ((ranks > $(nproc))); then options+=(--oversubscribe --mca mpi_yield_when_idle 1); fi
+if ((ranks > processors)); then options+=(--oversubscribe --mca mpi_yield_when_idle 1); fi
 exec mpirun "${options[@]}" -np "$ranks" "$@"

@@ -11,7 +11,11 @@ train=(launch/local.sh 2 $programs/train_gpt2 --config $config)
 
 clock() { printf '%d:%02d' $((SECONDS / 60)) $((SECONDS % 60)); }
 stage() { printf '\n\033[1m[%s] %d/7 %s\033[0m\n' "$(clock)" "$1" "$2"; }
-steps_done() { tail -n 1 $out/metrics.jsonl 2>/dev/null | sed -n 's/^{"step":\([0-9]*\),.*/\1/p'; }
+steps_done() {
+  local step
+  step=$(tail -n 1 $out/metrics.jsonl 2>/dev/null | sed -n 's/^{"step":\([0-9]*\),.*/\1/p') || true
+  echo "${step:-0}"
+}
 
 stage 1 'Set-up: packages and LibTorch'
 tools/setup.sh
@@ -28,25 +32,35 @@ stage 3 'Generate: 2 ranks simulate the expert on random cart-poles'
 launch/local.sh 2 $programs/generate_trajectories --config $config
 
 stage 4 'Train with 2 ranks, until the process is asked to leave'
-"${train[@]}" &
-training=$!
-while kill -0 $training 2>/dev/null && ! (($(steps_done || true) >= 3000)); do sleep 1; done
-kill -USR1 $training 2>/dev/null || true
-code=0
-wait $training || code=$?
+if [[ -e $out/DONE ]]; then
+  code=0
+else
+  leave_at=$(($(steps_done) + 3000))
+  "${train[@]}" &
+  training=$!
+  trap 'kill $training 2>/dev/null' EXIT
+  while kill -0 $training 2>/dev/null && (($(steps_done) < leave_at)); do sleep 1; done
+  kill -USR1 $training 2>/dev/null || true
+  code=0
+  wait $training || code=$?
+  trap - EXIT
+fi
 
 stage 5 'Train on: resume from the checkpoint'
 case $code in
   75) "${train[@]}" ;;
-  0) echo 'the run was complete already' ;;
-  *) exit $code ;;
+  0) echo 'the run is complete' ;;
+  *)
+    echo "quickstart: training ended with exit code $code; start again to resume" >&2
+    exit "$code"
+    ;;
 esac
 
 stage 6 'Evaluate: closed loop on plants and starts it never saw (about 1 minute)'
 $programs/evaluate_policy --config $config
 
 stage 7 'Report'
-report=$(.venv/bin/python tools/report.py $out)
+report=$(MPLCONFIGDIR=build/matplotlib .venv/bin/python tools/report.py $out)
 
 .venv/bin/python - $out/evaluation/evaluation.json <<'PYTHON'
 import json, sys

@@ -63,8 +63,8 @@ std::string serialize(const c10::IValue& value) {
 // The steps of all checkpoint_<step>.pt in the folder, newest first.
 std::vector<int64_t> steps_on_disk(const fs::path& folder) {
   std::vector<int64_t> steps;
-  std::error_code missing;
-  for (const auto& entry : fs::directory_iterator(folder, missing)) {
+  if (!fs::exists(folder)) return steps;
+  for (const auto& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
     constexpr std::string_view prefix = "checkpoint_", suffix = ".pt";
     if (!name.starts_with(prefix) || !name.ends_with(suffix)) continue;
@@ -127,7 +127,9 @@ void publish_checkpoint(const fs::path& folder, const Checkpoint& checkpoint) {
 }
 
 Checkpoint read_checkpoint(const fs::path& path) {
-  const fs::path file = fs::is_symlink(path) ? fs::canonical(path) : path;
+  std::error_code error;
+  const fs::path file = fs::is_symlink(path) ? fs::canonical(path, error) : path;
+  if (error) throw UserError(ExitCode::kData, path.string() + " points to nothing");
   const std::string bytes = read_verified(file);
   const auto root = torch::pickle_load({bytes.begin(), bytes.end()}).toGenericDict();
   if (const int64_t format = root.at("format").toInt(); format != kFormat)
@@ -148,29 +150,37 @@ Checkpoint read_checkpoint(const fs::path& path) {
 
 std::optional<Checkpoint> find_newest_checkpoint(const fs::path& folder, std::ostream& warn) {
   const auto steps = steps_on_disk(folder);
-  std::string complaints;
   for (const int64_t step : steps) {
     try {
       return read_checkpoint(checkpoint_path(folder, step));
     } catch (const UserError& error) {
       warn << "passing over: " << error.what() << std::endl;
-      complaints += std::string(complaints.empty() ? "" : "; ") + error.what();
     }
   }
   if (steps.empty()) return std::nullopt;
   throw UserError(ExitCode::kData,
-                  "no checkpoint in " + folder.string() +
-                      " is valid: restore one, or choose another out_dir to start over (" +
-                      complaints + ")");
+                  "none of the " + std::to_string(steps.size()) + " checkpoints in " +
+                      folder.string() +
+                      " is valid: restore one, or choose another out_dir to start over");
 }
 
-void prune_checkpoints(const fs::path& folder, int64_t keep_last, int64_t keep_every) {
-  const auto steps = steps_on_disk(folder);
-  for (size_t i = static_cast<size_t>(keep_last); i < steps.size(); ++i) {
-    if (keep_every > 0 && steps[i] % keep_every == 0) continue;
+void prune_checkpoints(const fs::path& folder, int64_t newest, int64_t keep_last,
+                       int64_t keep_every) {
+  int64_t kept = 0;
+  for (const int64_t step : steps_on_disk(folder)) {
+    const fs::path path = checkpoint_path(folder, step);
+    // Of later steps than the newest of this run: not ours to judge, and not to be counted as a
+    // state we could resume.
+    if (step > newest) continue;
+    const bool committed = fs::exists(record_path(path));
+    if (committed && (kept++ < keep_last || (keep_every > 0 && step % keep_every == 0))) continue;
     // The record goes first: a checkpoint that is half deleted has none and does not count.
     std::error_code ignored;
-    fs::remove(record_path(checkpoint_path(folder, steps[i])), ignored);
-    fs::remove(checkpoint_path(folder, steps[i]), ignored);
+    fs::remove(record_path(path), ignored);
+    fs::remove(path, ignored);
   }
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (entry.path().filename().string().starts_with("checkpoint_") &&
+        entry.path().extension() == ".tmp" && entry.is_regular_file())
+      fs::remove(entry.path());
 }

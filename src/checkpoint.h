@@ -1,9 +1,10 @@
 // Complete training states on disk: published whole, verified before they are parsed, found again,
-// pruned. Rank 0 alone calls what is declared here.
+// pruned. Rank 0 alone calls what is declared here. In a run's folder:
 //
-//   checkpoint_250.pt         opens in Python with plain torch.load
-//   checkpoint_250.pt.sha256  its commit record (sha256sum format): without a matching one it does
-//   not exist state.pt                  link to the newest
+//   checkpoint_250.pt          opens in Python with plain torch.load
+//   checkpoint_250.pt.sha256   its commit record (sha256sum format); without a matching one the
+//                              checkpoint does not exist
+//   state.pt                   link to the newest
 #pragma once
 
 #include <torch/torch.h>
@@ -42,6 +43,8 @@ Checkpoint read_checkpoint(const std::filesystem::path& path);
 std::optional<Checkpoint> find_newest_checkpoint(const std::filesystem::path& folder,
                                                  std::ostream& warn);
 
-// Deletes all but the newest `keep_last` and the multiples of `keep_every` (0: none), temporary
-// files included.
-void prune_checkpoints(const std::filesystem::path& folder, int64_t keep_last, int64_t keep_every);
+// After `newest` was published: deletes earlier checkpoints but the last `keep_last` (the newest
+// among them) and the multiples of `keep_every` (0: none), those without a commit record, and what
+// an interrupted save left.
+void prune_checkpoints(const std::filesystem::path& folder, int64_t newest, int64_t keep_last,
+                       int64_t keep_every);

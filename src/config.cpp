@@ -21,7 +21,9 @@ namespace {
   throw UserError(ExitCode::kConfiguration, what);
 }
 
-std::string to_text(const std::string& value) { return value; }
+std::string to_text(const std::string& value) {  // quoted, so that YAML reads back what it was
+  return "'" + std::regex_replace(value, std::regex("'"), "''") + "'";
+}
 std::string to_text(int64_t value) { return std::to_string(value); }
 std::string to_text(double value) {
   char buffer[32];
@@ -266,8 +268,7 @@ Config parse_config(int argc, const char* const* argv, const std::string& progra
       "config", po::value<std::string>()->value_name("FILE.yaml"), "configuration file");
   for (const auto& setting : settings.all()) {
     const std::string text = setting.text();
-    options.add_options()(setting.key.c_str(),
-                          po::value<std::string>()->value_name(text.empty() ? "''" : text),
+    options.add_options()(setting.key.c_str(), po::value<std::string>()->value_name(text),
                           setting.help.c_str());
   }
   po::variables_map given;
@@ -332,9 +333,7 @@ std::string to_yaml(const Config& config) {
       if (depth + 1 < path.size()) text += "\n";
     }
     const std::string value = setting.text();
-    const bool quoted = value.empty() || value.find_first_of(":#{}\"'") != std::string::npos;
-    text += " " + (quoted ? "'" + std::regex_replace(value, std::regex("'"), "''") + "'" : value) +
-            "\n";
+    text += " " + value + "\n";
   }
   return text;
 }

@@ -32,12 +32,12 @@ TORCH_MODULE(ControlModel);
 torch::Tensor count_targets(const Batch& batch);
 
 // The batch's share of the global losses [4]: total, force, mode, dynamics. Summed over all shares
-// of a global batch whose counts are `counts`, they are
+// of a global batch whose counts are `counts`:
+//
 //   force     squared error over that mode's mean-square expert force, mean over each mode's steps,
-//   mean of both:
-//             1 is what predicting zero costs
-//   mode      cross-entropy, mean over each mode's steps, mean of both
-//   dynamics  squared error of the change in units of delta_rms, mean over steps and the four
-//   coordinates total     their sum
+//             mean of both modes; predicting zero costs 1
+//   mode      cross-entropy, mean over each mode's steps, mean of both modes
+//   dynamics  squared error of the change in units of delta_rms, mean over steps and coordinates
+//   total     their sum
 torch::Tensor control_loss(const Heads& heads, const Batch& batch, const torch::Tensor& counts,
                            const Statistics& statistics);

@@ -70,6 +70,7 @@ ExitCode evaluate(const Config& config, const MpiSession& mpi) {
                                          std::to_string(checkpoint.step) +
                                          ": nothing is trained yet");
 
+  at::set_num_threads(mpi.processors());
   at::globalContext().setFlushDenormal(true);
   ControlModel model(model_config);
   model->eval();
@@ -82,6 +83,7 @@ ExitCode evaluate(const Config& config, const MpiSession& mpi) {
   make_folder(folder);
   ordered_json result = {{"step", checkpoint.step},
                          {"attempt", checkpoint.attempt},
+                         {"manifest_sha256", manifest.sha256},
                          {"window", window},
                          {"steps", config.evaluation.steps},
                          {"criterion",

@@ -40,6 +40,38 @@ std::string rollout_rows(const std::string& split, const std::string& policy,
   return rows;
 }
 
+// The network plays as many trials at once as its cache has room for.
+Rollout play_model(const std::vector<CartPoleParameters>& plants,
+                   const std::vector<CartPoleState>& starts, const RolloutOptions& options,
+                   ControlModel& model, const ModelConfig& model_config, int64_t window,
+                   int64_t cache_bytes) {
+  const int64_t bytes_per_trial =
+      2 * model_config.n_layer * window * model_config.n_embd * static_cast<int64_t>(sizeof(float));
+  const auto at_once = static_cast<size_t>(std::max<int64_t>(1, cache_bytes / bytes_per_trial));
+  Rollout all;
+  all.recording.steps = options.recorded_steps;
+  const auto append = [](auto& to, const auto& from) {
+    to.insert(to.end(), from.begin(), from.end());
+  };
+  for (size_t first = 0; first < plants.size(); first += at_once) {
+    const auto from = static_cast<ptrdiff_t>(first),
+               to = static_cast<ptrdiff_t>(std::min(first + at_once, plants.size()));
+    ModelPolicy network(model, model_config, window, to - from);
+    const Rollout part =
+        play([&](const StateBatch& states, const std::vector<double>& previous,
+                 std::vector<double>& force,
+                 std::vector<uint8_t>& mode) { network.act(states, previous, force, mode); },
+             {plants.begin() + from, plants.begin() + to},
+             {starts.begin() + from, starts.begin() + to}, options);
+    append(all.outcome, part.outcome);
+    append(all.recording.state, part.recording.state);
+    append(all.recording.force_policy, part.recording.force_policy);
+    append(all.recording.force_applied, part.recording.force_applied);
+    append(all.recording.mode, part.recording.mode);
+  }
+  return all;
+}
+
 }  // namespace
 
 const std::vector<std::string> kPolicies{"model", "expert", "nominal_expert", "stabiliser",
@@ -58,15 +90,10 @@ std::array<double, 2> wilson_interval(size_t successes, size_t trials) {
 Rollout play_policy(const std::string& policy, const std::vector<CartPoleParameters>& plants,
                     const std::vector<CartPoleState>& starts, uint32_t steps,
                     uint32_t recorded_steps, ControlModel& model, const ModelConfig& model_config,
-                    int64_t window) {
+                    int64_t window, int64_t cache_bytes) {
   const RolloutOptions options{steps, recorded_steps};
-  if (policy == "model") {
-    ModelPolicy network(model, model_config, window, static_cast<int64_t>(plants.size()));
-    return play([&](const StateBatch& states, const std::vector<double>& previous,
-                    std::vector<double>& force,
-                    std::vector<uint8_t>& mode) { network.act(states, previous, force, mode); },
-                plants, starts, options);
-  }
+  if (policy == "model")
+    return play_model(plants, starts, options, model, model_config, window, cache_bytes);
   // The nominal expert believes every plant to be the nominal one.
   ExpertBatch expert(policy == "nominal_expert" ? std::vector<CartPoleParameters>(plants.size())
                                                 : plants);

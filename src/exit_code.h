@@ -7,6 +7,7 @@
 
 enum class ExitCode : int {
   kDone = 0,
+  kCrashed = 1,
   kData = 65,          // dataset, or every checkpoint, invalid: a retry cannot help
   kIo = 74,            // writing failed repeatedly
   kAskedToLeave = 75,  // USR1: a checkpoint is committed, start again to continue

@@ -7,6 +7,7 @@
 #include <regex>
 
 #include "durable_file.h"
+#include "exit_code.h"
 
 namespace fs = std::filesystem;
 
@@ -35,14 +36,30 @@ Metrics::Metrics(const fs::path& folder, int64_t step) {
     std::smatch match;
     return std::regex_match(line, match, step_line) ? std::stoll(match[1]) : int64_t{-1};
   });
-  jsonl_.open(folder / "metrics.jsonl", std::ios::app);
-  text_.open(folder / "model_training_log.txt", std::ios::app);
+  for (auto [log, name] :
+       {std::pair(&jsonl_, "metrics.jsonl"), {&text_, "model_training_log.txt"}}) {
+    log->path = folder / name;
+    log->stream.open(log->path, std::ios::app);
+    if (!log->stream) throw UserError(ExitCode::kIo, "cannot write " + log->path.string());
+  }
 }
 
-void Metrics::log(const nlohmann::ordered_json& values) { jsonl_ << values.dump() << std::endl; }
+void Metrics::Log::append(const std::string& line) {
+  std::error_code error;
+  const auto whole = fs::file_size(path, error);
+  stream << line << std::endl;
+  if (stream) return;
+  std::cerr << "warning: a line of " << path.string() << " is lost (disk full?)" << std::endl;
+  stream.close();
+  if (!error) fs::resize_file(path, whole, error);  // no half line
+  stream.clear();
+  stream.open(path, std::ios::app);
+}
+
+void Metrics::log(const nlohmann::ordered_json& values) { jsonl_.append(values.dump()); }
 
 void Metrics::say(const std::string& line) {
-  text_ << line << std::endl;
+  text_.append(line);
   std::cout << line << std::endl;
 }
 

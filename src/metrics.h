@@ -14,13 +14,21 @@ class Metrics {
   // so that the curves stay single-valued across interruptions.
   Metrics(const std::filesystem::path& folder, int64_t step);
 
+  // Throws UserError(kIo) when the files cannot be opened. A line that later cannot be written is
+  // lost, with a warning, and leaves no trace: training goes on, and so do the lines after it.
+
   // One line of metrics.jsonl; `values` must hold "step".
   void log(const nlohmann::ordered_json& values);
   // One line for people: text log and standard output.
   void say(const std::string& line);
 
  private:
-  std::ofstream jsonl_, text_;
+  struct Log {
+    std::filesystem::path path;
+    std::ofstream stream;
+    void append(const std::string& line);
+  };
+  Log jsonl_, text_;
 };
 
 // "1:02:03", "2:03" or "0:07".

@@ -1,5 +1,6 @@
 #include "program.h"
 
+#include <filesystem>
 #include <iostream>
 
 void agree(const std::string& error, ExitCode code) {
@@ -16,7 +17,21 @@ void agree(const std::string& error, ExitCode code) {
   MPI_Bcast(&length, 1, MPI_INT, speaker, MPI_COMM_WORLD);
   text.resize(static_cast<size_t>(length));
   MPI_Bcast(text.data(), length, MPI_CHAR, speaker, MPI_COMM_WORLD);
-  throw UserError(static_cast<ExitCode>(exit_code), text);
+  throw AgreedError(static_cast<ExitCode>(exit_code), text);
+}
+
+void together(const std::function<void()>& body) {
+  std::string error;
+  auto code = ExitCode::kIo;
+  try {
+    body();
+  } catch (const UserError& refusal) {
+    error = refusal.what();
+    code = refusal.code;
+  } catch (const std::filesystem::filesystem_error& failure) {
+    error = failure.what();
+  }
+  agree(error, code);
 }
 
 int run_program(int argc, char** argv, const std::string& description,
@@ -35,14 +50,24 @@ int run_program(int argc, char** argv, const std::string& description,
   }
 
   const MpiSession mpi;
+  const auto leave = [&](const std::string& what, ExitCode code) {
+    std::cerr << name << ": rank " << mpi.rank() << ": " << what << std::endl;
+    MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
+    return static_cast<int>(code);
+  };
   try {
-    return static_cast<int>(body(config, mpi));
-  } catch (const UserError& error) {
+    if (mpi.size() > 1) return static_cast<int>(body(config, mpi));
+    auto code = ExitCode::kDone;
+    together([&] { code = body(config, mpi); });
+    return static_cast<int>(code);
+  } catch (const AgreedError& error) {
     if (mpi.rank() == 0) std::cerr << name << ": " << error.what() << std::endl;
     return static_cast<int>(error.code);
+  } catch (const UserError& error) {
+    return leave(error.what(), error.code);
+  } catch (const std::filesystem::filesystem_error& error) {
+    return leave(error.what(), ExitCode::kIo);
   } catch (const std::exception& error) {
-    std::cerr << name << ": rank " << mpi.rank() << ": " << error.what() << std::endl;
-    MPI_Abort(MPI_COMM_WORLD, 1);
-    return 1;
+    return leave(error.what(), ExitCode::kCrashed);
   }
 }

@@ -9,10 +9,19 @@
 #include "mpi_session.h"
 
 // Parses the configuration, starts MPI and calls `body` on all ranks; returns the exit code.
-// A UserError of `body` must be thrown by all ranks alike (see agree): rank 0 prints it and all
-// leave in order. Anything else ends the whole job through MPI_Abort, naming the rank.
+// An AgreedError is printed by rank 0 and all ranks leave in order. Any other exception, a
+// UserError of one rank among several included, ends the whole job through MPI_Abort, naming the
+// rank: the others may wait for it.
 int run_program(int argc, char** argv, const std::string& description,
                 const std::function<ExitCode(const Config&, const MpiSession&)>& body);
 
+// A UserError that every rank throws at the same place.
+class AgreedError : public UserError {
+  using UserError::UserError;
+};
+
 // Collective. Throws the error of the lowest rank that has one (a non-empty text) on every rank.
 void agree(const std::string& error, ExitCode code);
+
+// Collective. Runs `body`, which must not communicate, and agrees on the UserErrors it threw.
+void together(const std::function<void()>& body);

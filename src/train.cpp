@@ -2,6 +2,7 @@
 #include "trainer.h"
 
 int main(int argc, char** argv) {
+  catch_stop_signal();
   return run_program(
       argc, argv,
       "train_gpt2: trains the controller on a dataset, data-parallel over MPI ranks. Resumes by "

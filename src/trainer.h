@@ -4,6 +4,9 @@
 #include "config.h"
 #include "program.h"
 
+// From now on SIGUSR1 asks the run to leave; before, it ends the process. Call first in main.
+void catch_stop_signal();
+
 // Collective. Trains until train_steps (or epochs) are done, or until a rank receives SIGUSR1,
 // which commits a checkpoint and gives kAskedToLeave. Continues from the newest valid checkpoint of
 // out_dir. Rank 0 alone writes. Throws UserError on all ranks alike: data, configuration, I/O, no

@@ -90,11 +90,18 @@ TEST(Checkpoint, NoDamagedByteIsEverAccepted) {
 TEST(Checkpoint, PruningKeepsTheNewestAndThePermanent) {
   const TemporaryFolder folder;
   for (int64_t step = 5; step <= 40; step += 5) publish_checkpoint(folder.path, sample(step));
-  prune_checkpoints(folder.path, 2, 20);
+  std::ofstream(folder.path / "checkpoint_7.pt.tmp") << "interrupted";
+  std::ofstream(folder.path / "checkpoint_37.pt") << "no record";
+  for (const int64_t later : {41, 42, 43})
+    std::ofstream(checkpoint_path(folder.path, later)) << "of nobody knows what";
+  prune_checkpoints(folder.path, 40, 2, 20);
   std::vector<int64_t> kept;
   for (int64_t step = 5; step <= 40; step += 5)
     if (fs::exists(checkpoint_path(folder.path, step))) kept.push_back(step);
   EXPECT_EQ(kept, (std::vector<int64_t>{20, 35, 40}));
+  EXPECT_FALSE(fs::exists(folder.path / "checkpoint_7.pt.tmp"));
+  EXPECT_FALSE(fs::exists(folder.path / "checkpoint_37.pt"));
+  EXPECT_TRUE(fs::exists(checkpoint_path(folder.path, 43)));
   EXPECT_EQ(read_checkpoint(folder.path / "state.pt").step, 40);
   EXPECT_FALSE(fs::exists(checkpoint_path(folder.path, 5).string() + ".sha256"));
 }

@@ -22,6 +22,16 @@ TEST(Dataset, StatisticsAreThoseOfTheValidSteps) {
   EXPECT_EQ(manifest.trajectories("train"), 3U);
 }
 
+TEST(Dataset, StatisticsLeaveOutWhatFollowsATrackExit) {
+  const TemporaryFolder folder;
+  auto trajectories = counting_trajectories(2, 5);
+  trajectories.outcome[1].length = 2;
+  fs::create_directories(folder.path / "train");
+  write_shard(folder.path / "train/shard_00000.h5", trajectories, {});
+  const auto entry = describe_shard(folder.path, "train/shard_00000.h5", trajectories);
+  EXPECT_EQ(entry["mode_steps"], (std::vector<int>{4, 3}));
+}
+
 TEST(Dataset, FindsTrajectoriesAcrossShards) {
   const TemporaryFolder folder;
   make_small_dataset(folder.path, 3, 5);

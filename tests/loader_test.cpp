@@ -4,6 +4,9 @@
 
 #include <set>
 
+#include "small_dataset.h"
+#include "temporary_folder.h"
+
 namespace {
 
 struct TinyLoader {
@@ -80,13 +83,19 @@ TEST(Loader, TargetsBelongToTheirStates) {
 }
 
 TEST(Loader, StepsAfterATrackExitAreMaskedNotInvented) {
-  const TinyLoader tiny;
-  Batch batch = empty_batch(1, 16);
-  const auto source = tiny.dataset[0];
-  write_window(source, 60, tiny.manifest.statistics, tiny.config.model.feature_scales, batch,
-               0);  // of 64 steps
-  EXPECT_EQ(batch.valid.sum().item<double>(), 4.0);
-  EXPECT_EQ(batch.delta.slice(1, 4).abs().sum().item<double>(), 0.0);
+  const TemporaryFolder folder;
+  auto trajectories = counting_trajectories(2, 6);
+  trajectories.outcome[1].length = 2;  // left the track, though six steps are recorded
+  write_shard(folder.path / "shard.h5", trajectories, {});
+  const MappedShard shard(folder.path / "shard.h5");
+  Batch batch = empty_batch(2, 8);
+  for (const int64_t row : {0, 1})
+    write_window({shard, static_cast<size_t>(row)}, 0, {{1, 1}, {1, 1, 1, 1}},
+                 ModelConfig{}.feature_scales, batch, row);
+  EXPECT_EQ(batch.valid[0].sum().item<double>(), 6.0);
+  EXPECT_EQ(batch.valid[1].sum().item<double>(), 2.0);
+  for (const auto& tensor : {batch.features, batch.delta})
+    EXPECT_EQ(tensor[1].slice(0, 2).abs().sum().item<double>(), 0.0);
 }
 
 TEST(Loader, PermutationsAreBijectiveAndSeeded) {

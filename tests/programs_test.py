@@ -83,13 +83,14 @@ class Generate(ProgramTest):
         begin = time.monotonic()
         self.expect(self.generate(*many, path=self.folder / "unbroken", ranks=2), 0)
         whole = time.monotonic() - begin
-        for share in (0.5, 0.7, 0.9):
+        for share in (0.4, 0.5, 0.6):
             process = subprocess.Popen(command("generate_trajectories", "--dataset.path", self.folder / "killed", *many, ranks=2),
                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
             time.sleep(share * whole)
             os.killpg(process.pid, signal.SIGKILL)
             subprocess.run(["pkill", "-9", "-f", str(self.folder / "killed")], check=False)
             process.wait()
+            self.assertFalse((self.folder / "killed/manifest.json").exists())
         self.expect(self.generate(*many, path=self.folder / "killed", ranks=2), 0)
         self.assertEqual(tree(self.folder / "unbroken"), tree(self.folder / "killed"))
 
@@ -111,6 +112,21 @@ class Generate(ProgramTest):
         foreign.unlink()
         self.assertEqual(tree(self.folder / "data"), before)
         self.expect(self.generate(path="/dev/null/data", ranks=2), 74, "/dev/null/data")
+
+    def test_an_unfinished_dataset_of_other_settings_or_schema_is_refused(self):
+        self.expect(self.generate(), 0)
+        manifest = self.folder / "data/manifest.json"
+        document = json.loads(manifest.read_text())
+        manifest.write_text(json.dumps({**document, "schema_version": 7}))
+        self.expect(self.generate(ranks=2), 65, "is of schema 7")
+        manifest.write_text("{}")
+        self.expect(self.generate(ranks=2), 65, "is damaged")
+        manifest.unlink()  # killed before the manifest: the entries still lie beside the shards
+        entry = document["splits"]["test"]["shards"][0]
+        (self.folder / "data" / (entry["file"] + ".json")).write_text(json.dumps({"settings": document["settings"], "entry": entry}))
+        before = tree(self.folder / "data")
+        self.expect(self.generate("--dataset.force_noise", "0.2", ranks=2), 78, "dataset.force_noise 0.1, not 0.2")
+        self.assertEqual(tree(self.folder / "data"), before)
 
     def test_three_lines_of_h5py_read_a_shard(self):
         self.expect(self.generate(), 0)
@@ -225,7 +241,7 @@ class Train(ProgramTest):
         before = tree(out)
         result = self.train(ranks=2)
         self.assertEqual(result.returncode, 65, result.stderr)
-        self.assertIn("no checkpoint in", result.stderr)
+        self.assertIn("is valid: restore one", result.stderr)
         self.assertEqual(tree(out), before)
 
     def test_bad_input_is_said_once_by_name_and_changes_nothing(self):
@@ -239,6 +255,35 @@ class Train(ProgramTest):
         self.expect(self.train(data=self.folder / "nothing", ranks=2), 65, "nothing/manifest.json does not exist")
         self.assertEqual(tree(out), before)
         self.expect(self.train(out="/dev/null/run", ranks=2), 74, "/dev/null/run")
+
+    def test_a_run_is_never_a_mixture(self):
+        derived = ("--training.global_batch_size", 0)  # batch_size x ranks
+        self.expect(self.train(*derived, ranks=2), 0)
+        out = self.folder / "run"
+        self.expect(self.train(*derived, ranks=1), 78, "training.global_batch_size was 8 and is now 4")
+        self.expect(self.train("--training.batch_size", 8, *derived, ranks=1), 0, "nothing to do")
+        for checkpoint in out.glob("*.pt*"):
+            checkpoint.unlink()
+        before = tree(out)
+        self.expect(self.train("--model.n_embd", 32, ranks=2), 78, "model.n_embd was 16 and is now 32")
+        self.assertEqual(tree(out), before)
+
+    def test_two_processes_never_write_one_run(self):
+        long = ("--training.train_steps", 100000)
+        first = subprocess.Popen(command("train_gpt2", "--dataset.path", self.data, "--out_dir", self.folder / "run", *long),
+                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+        while not (self.folder / "run/metrics.jsonl").exists():
+            time.sleep(0.05)
+        self.expect(self.train(*long, ranks=2), 78, "another process is training in")
+        first.send_signal(signal.SIGUSR1)
+        self.assertEqual(first.wait(timeout=30), 75)
+
+    def test_a_lost_done_file_comes_back_and_odd_names_resume(self):
+        out = self.folder / "@run: 'odd'"
+        self.expect(self.train(out=out), 0)
+        (out / "DONE").unlink()
+        self.expect(self.train(out=out), 0, "nothing to do")
+        self.assertEqual((out / "DONE").read_text(), "20\n")
 
     def test_a_damaged_dataset_is_refused_before_the_first_step(self):
         copy = self.folder / "copy"

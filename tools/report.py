@@ -36,7 +36,7 @@ MADE_BY = {"train_gpt2": ["metrics.jsonl", "config.yaml"],
            "evaluate_policy": ["evaluation/evaluation.json", "evaluation/trials.csv", "evaluation/rollouts.csv"]}
 
 STEP_SECONDS, FORCE_LIMIT, TRACK_LIMIT = 0.02, 10.0, 2.4  # src/cartpole.h
-TRAINED_RANGE = {"cart_mass": (0.5, 2.0), "pole_mass": (0.05, 0.5), "half_length": (0.25, 1.0)}  # datagen/generate.cpp
+TRAINED_RANGE = {"cart_mass": (0.5, 2.0), "pole_mass": (0.05, 0.5), "half_length": (0.25, 1.0)}  # datagen/splits.cpp
 
 # Okabe and Ito's colours, which the colour-blind can tell apart; a colour means the same thing in every picture.
 COLOUR = {"model": "#0072B2", "expert": "#E69F00", "nominal_expert": "#D55E00", "stabiliser": "#777777",

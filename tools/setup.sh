@@ -16,7 +16,7 @@ if command -v dpkg-query >/dev/null; then
   done
   if ((${#missing[@]})); then
     if ((EUID == 0)); then as_root=()
-    elif sudo -n true 2>/dev/null; then as_root=(sudo)
+    elif sudo -n true 2>/dev/null || { [[ -t 0 ]] && command -v sudo >/dev/null; }; then as_root=(sudo)
     else
       echo "setup: these packages are missing and this user may not install them. Ask an administrator for:" >&2
       echo "  sudo apt-get install ${missing[*]}" >&2
@@ -45,7 +45,7 @@ fi
 stamp=.venv/.requirements
 if ! cmp -s requirements.txt "$stamp"; then
   echo "setup: installing the Python wheels into .venv (LibTorch is about 5 GB unpacked; the download takes minutes)"
-  [[ -x .venv/bin/python ]] || python3 -m venv .venv
+  [[ -x .venv/bin/pip ]] || python3 -m venv --clear .venv
   .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
   cp requirements.txt "$stamp"
 fi
