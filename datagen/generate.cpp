@@ -26,7 +26,8 @@ json settings_of(const Config& config) {
           {"trajectories_per_shard", config.dataset.trajectories_per_shard},
           {"evaluation_trajectories", config.dataset.evaluation_trajectories},
           {"steps", config.dataset.steps},
-          {"force_noise", config.dataset.force_noise}};
+          {"force_noise", config.dataset.force_noise},
+          {"stage_shares", config.dataset.stage_shares}};
 }
 
 struct ShardTask {
@@ -187,6 +188,8 @@ void print_summary(const fs::path& folder, size_t shards, size_t kept, double se
 }
 
 ExitCode generate(const Config& config, const MpiSession& mpi) {
+  if (config.dry_run)
+    throw AgreedError(ExitCode::kConfiguration, "--dry_run belongs to train_gpt2");
   const fs::path folder = config.dataset.path;
   const json settings = settings_of(config);
   const auto tasks = list_tasks(config);

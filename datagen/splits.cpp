@@ -1,7 +1,9 @@
 #include "splits.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numbers>
+#include <numeric>
 
 #include "counter_random.h"
 #include "expert.h"
@@ -11,6 +13,7 @@ namespace {
 constexpr uint32_t kHorizon =
     1024;  // periods over which the expert must succeed, however few are recorded
 constexpr uint32_t kMaxAttempts = 100;
+constexpr StartRange kBalanceStarts{0.5, 0.5, 0.5};
 
 struct Range {
   double low, high;
@@ -38,10 +41,34 @@ CartPoleParameters draw_plant(const Split& split, CounterRandom& random) {
   return plant;
 }
 
-CartPoleState draw_start(const StartRange& range, CounterRandom& random) {
+// What a stage of the train split is, beside plants and starts of the split.
+struct StageKind {
+  bool nominal_plant;
+  double angle;  // rad, symmetric range of the start
+  double noise;  // of dataset.force_noise
+};
+constexpr std::array<StageKind, kStages> kStageKinds{{
+    {true, 0.2, 0.5},                // balance: slow starts near upright
+    {true, 1.0, 1.0},                // catch
+    {true, std::numbers::pi, 1.0},   // swing-up
+    {false, std::numbers::pi, 1.0},  // unknown plant
+    {false, std::numbers::pi, 1.0},  // kicked: half of them once by 4 to 8 rad/s
+}};
+
+// Shares of the stages hold in every run of indices, up to rounding: multiples of the golden ratio
+// are evenly spread.
+Stage stage_of(size_t index, const std::vector<double>& shares) {
+  const double total = std::accumulate(shares.begin(), shares.end(), 0.0);
+  double position = std::fmod(static_cast<double>(index) * std::numbers::phi, 1.0) * total;
+  size_t stage = 0;
+  while (stage + 1 < shares.size() && position >= shares[stage]) position -= shares[stage++];
+  while (shares[stage] == 0) --stage;  // rounding at the upper end
+  return static_cast<Stage>(stage);
+}
+
+CartPoleState draw_start(const StartRange& range, double angle, CounterRandom& random) {
   return {random.uniform(-range.x, range.x), random.uniform(-range.x_dot, range.x_dot),
-          random.uniform(-std::numbers::pi, std::numbers::pi),
-          random.uniform(-range.theta_dot, range.theta_dot)};
+          random.uniform(-angle, angle), random.uniform(-range.theta_dot, range.theta_dot)};
 }
 
 template <class T>
@@ -57,17 +84,8 @@ Trajectories simulate(const DatasetConfig& config, uint32_t split_index, size_t 
                       size_t rows) {
   const Split& split = kSplits[split_index];
   const auto T = static_cast<uint32_t>(config.steps);
-  Trajectories result;
-  result.noise_sigma = static_cast<float>(config.force_noise * kForceLimit);
-  result.plants.resize(rows);
-  result.outcome.resize(rows);
-  result.attempt.assign(rows, 0);
+  Trajectories result(rows, T);
   Recording& all = result.recording;
-  all.steps = T;
-  all.state.resize(rows * (T + 1) * 4);
-  all.force_policy.resize(rows * T);
-  all.force_applied.resize(rows * T);
-  all.mode.resize(rows * T);
 
   std::vector<size_t> pending(rows);
   for (size_t i = 0; i < rows; ++i) pending[i] = i;
@@ -76,21 +94,33 @@ Trajectories simulate(const DatasetConfig& config, uint32_t split_index, size_t 
       throw std::runtime_error("the expert fails on every draw of a trajectory");
     std::vector<CartPoleParameters> plants;
     std::vector<CartPoleState> starts;
-    std::vector<CounterRandom> noise;
+    std::vector<Disturbance> disturbances;
     for (const size_t i : pending) {
       CounterRandom random(static_cast<uint64_t>(config.seed),
                            static_cast<uint32_t>(Purpose::kTrajectory) + split_index, first + i,
                            attempt);
-      plants.push_back(draw_plant(split, random));
-      starts.push_back(draw_start(split.starts, random));
-      noise.push_back(random);
+      const Stage stage =
+          split.staged ? stage_of(first + i, config.stage_shares) : kUnknownPlantStage;
+      const StageKind& kind = kStageKinds[stage];
+      plants.push_back(kind.nominal_plant ? CartPoleParameters{} : draw_plant(split, random));
+      starts.push_back(
+          draw_start(stage == kBalanceStage ? kBalanceStarts : split.starts, kind.angle, random));
+      Disturbance disturbance{kind.noise * config.force_noise * kForceLimit, -1, 0.0, random};
+      if (stage == kKickedStage && random.uniform() < 0.5) {
+        disturbance.kick_step = static_cast<int32_t>(T * random.uniform(0.25, 0.75));
+        disturbance.kick = random.uniform(4.0, 8.0) * (random.uniform() < 0.5 ? -1 : 1);
+      }
+      disturbance.random = random;
+      disturbances.push_back(disturbance);
+      result.stage[i] = stage;
+      result.kick_step[i] = disturbance.kick_step;
+      result.noise_sigma[i] = static_cast<float>(disturbance.force_noise);
     }
     ExpertBatch expert(plants);
     const Policy policy = [&](const StateBatch& states, const std::vector<double>&,
                               std::vector<double>& force,
                               std::vector<uint8_t>& mode) { expert.act(states, force, mode); };
-    const Rollout rollout =
-        play(policy, plants, starts, {std::max(T, kHorizon), T, result.noise_sigma, &noise});
+    const Rollout rollout = play(policy, plants, starts, {std::max(T, kHorizon), T, &disturbances});
 
     std::vector<size_t> failed;
     for (size_t k = 0; k < pending.size(); ++k) {

@@ -15,15 +15,16 @@ struct Split {
   StartRange starts;
   bool outside;  // plants of the wider range that are outside the trained one
   bool drop;     // plants and starts the expert fails on are drawn again
+  bool staged;   // its trajectories follow dataset.stage_shares; else all are of unknown plants
 };
 
 // The position in this list is part of a trajectory's identity.
 constexpr std::array<Split, 5> kSplits{{
-    {"train", {1.2, 1.5, 6.0}, false, true},
-    {"validation", {0.5, 0.5, 2.0}, false, false},
-    {"test", {0.5, 0.5, 2.0}, false, false},
-    {"test_ood", {0.5, 0.5, 2.0}, true, false},
-    {"test_ic", {1.5, 2.0, 8.0}, false, false},
+    {"train", {1.2, 1.5, 6.0}, false, true, true},
+    {"validation", {0.5, 0.5, 2.0}, false, false, false},
+    {"test", {0.5, 0.5, 2.0}, false, false, false},
+    {"test_ood", {0.5, 0.5, 2.0}, true, false, false},
+    {"test_ic", {1.5, 2.0, 8.0}, false, false, false},
 }};
 
 // Trajectories [first, first + rows) of kSplits[split]; each depends on (dataset.seed, split, its

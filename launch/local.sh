@@ -13,6 +13,14 @@ processors=$(nproc)  # before env.sh: nproc obeys OMP_NUM_THREADS
 trap '' USR1         # mpirun and the ranks install their own handlers
 source "$(dirname "$0")/env.sh"
 
+# A live progress line for people; ranks cannot see the terminal past mpirun.
+if [[ -t 1 ]]; then export PROGRESS_COLUMNS=$(tput cols 2>/dev/null || echo 120); fi
+# Metrics to Weights & Biases, where the configuration asks for it. Detached: its failure never touches the training.
+python=$(dirname "$0")/../.venv/bin/python
+if [[ ${1##*/} == train_gpt2 && -x $python ]]; then
+  ("$python" "$(dirname "$0")/../tools/relay.py" --follow --pid $$ --trainer "$@" </dev/null >/dev/null 2>&1 &)
+fi
+
 # --quiet: the programs say themselves why they end. Unbound: each rank takes its share of the processors as threads.
 options=(--quiet --bind-to none --use-hwthread-cpus)
 # More ranks than processors are allowed, and then waiting ranks give way instead of spinning.

@@ -15,7 +15,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr int64_t kFormat = 1;
+constexpr int64_t kFormat = 2;
 
 c10::impl::GenericDict dictionary() {
   return c10::impl::GenericDict(c10::StringType::get(), c10::AnyType::get());
@@ -79,6 +79,17 @@ std::vector<int64_t> steps_on_disk(const fs::path& folder) {
 
 fs::path record_path(const fs::path& path) { return path.string() + ".sha256"; }
 
+// Makes `link` a relative link to `target`, in one step.
+void point_link(const fs::path& link, const fs::path& target) {
+  std::error_code error;
+  const fs::path temporary = temporary_name(link);
+  fs::remove(temporary, error);
+  fs::create_symlink(target.filename(), temporary, error);
+  if (!error) fs::rename(temporary, link, error);
+  if (error)
+    throw UserError(ExitCode::kIo, "cannot link " + link.string() + ": " + error.message());
+}
+
 // Reads once, and hashes what was read: what is parsed is what was verified.
 std::string read_verified(const fs::path& path) {
   const auto refuse = [&](const std::string& why) {
@@ -106,6 +117,8 @@ void publish_checkpoint(const fs::path& folder, const Checkpoint& checkpoint) {
   root.insert("attempt", checkpoint.attempt);
   root.insert("trained_window", checkpoint.trained_window);
   root.insert("updates", checkpoint.updates);
+  root.insert("best_step", checkpoint.best_step);
+  root.insert("best_success", checkpoint.best_success);
   root.insert("config", checkpoint.config);
   root.insert("manifest_sha256", checkpoint.manifest_sha256);
   root.insert("model", to_dictionary(checkpoint.model));
@@ -116,14 +129,9 @@ void publish_checkpoint(const fs::path& folder, const Checkpoint& checkpoint) {
   publish_file(path, bytes);
   publish_file(record_path(path), sha256_hex(bytes) + "  " + path.filename().string() + "\n");
 
-  std::error_code error;
-  const fs::path link = temporary_name(folder / "state.pt");
-  fs::remove(link, error);
-  fs::create_symlink(path.filename(), link, error);
-  if (!error) fs::rename(link, folder / "state.pt", error);
-  if (error)
-    throw UserError(ExitCode::kIo,
-                    "cannot link " + (folder / "state.pt").string() + ": " + error.message());
+  point_link(folder / "state.pt", path);
+  if (checkpoint.best_step >= 0)
+    point_link(folder / "checkpoint_best.pt", checkpoint_path(folder, checkpoint.best_step));
 }
 
 Checkpoint read_checkpoint(const fs::path& path) {
@@ -140,6 +148,8 @@ Checkpoint read_checkpoint(const fs::path& path) {
   checkpoint.attempt = root.at("attempt").toInt();
   checkpoint.trained_window = root.at("trained_window").toInt();
   checkpoint.updates = root.at("updates").toDouble();
+  checkpoint.best_step = root.at("best_step").toInt();
+  checkpoint.best_success = root.at("best_success").toDouble();
   checkpoint.config = root.at("config").toStringRef();
   checkpoint.manifest_sha256 = root.at("manifest_sha256").toStringRef();
   checkpoint.model = from_dictionary(root.at("model"));
@@ -165,7 +175,7 @@ std::optional<Checkpoint> find_newest_checkpoint(const fs::path& folder, std::os
 }
 
 void prune_checkpoints(const fs::path& folder, int64_t newest, int64_t keep_last,
-                       int64_t keep_every) {
+                       int64_t keep_every, int64_t best) {
   int64_t kept = 0;
   for (const int64_t step : steps_on_disk(folder)) {
     const fs::path path = checkpoint_path(folder, step);
@@ -173,7 +183,9 @@ void prune_checkpoints(const fs::path& folder, int64_t newest, int64_t keep_last
     // state we could resume.
     if (step > newest) continue;
     const bool committed = fs::exists(record_path(path));
-    if (committed && (kept++ < keep_last || (keep_every > 0 && step % keep_every == 0))) continue;
+    if (committed &&
+        (kept++ < keep_last || step == best || (keep_every > 0 && step % keep_every == 0)))
+      continue;
     // The record goes first: a checkpoint that is half deleted has none and does not count.
     std::error_code ignored;
     fs::remove(record_path(path), ignored);

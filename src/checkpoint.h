@@ -5,6 +5,7 @@
 //   checkpoint_250.pt.sha256   its commit record (sha256sum format); without a matching one the
 //                              checkpoint does not exist
 //   state.pt                   link to the newest
+//   checkpoint_best.pt         link to the one with the best closed-loop validation
 #pragma once
 
 #include <torch/torch.h>
@@ -24,6 +25,8 @@ struct Checkpoint {
   int64_t attempt = 0;         // times the run was started before
   int64_t trained_window = 0;  // longest window trained on: a rollout may use no position beyond it
   double updates = 0;          // AdamW updates done: steps less the skipped ones
+  int64_t best_step = -1;      // that of checkpoint_best.pt; -1: nothing validated yet
+  double best_success = 0;     // its closed-loop success on the validation split
   std::string config;          // effective configuration, YAML
   std::string manifest_sha256;  // the dataset's identity
   NamedTensors model, first_moment, second_moment;
@@ -31,7 +34,8 @@ struct Checkpoint {
 
 std::filesystem::path checkpoint_path(const std::filesystem::path& folder, int64_t step);
 
-// Throws UserError(kIo); what was published before stays as it was.
+// Throws UserError(kIo); what was published before stays as it was. Points checkpoint_best.pt to
+// the step that `checkpoint` names as the best.
 void publish_checkpoint(const std::filesystem::path& folder, const Checkpoint& checkpoint);
 
 // Throws UserError(kData) unless the file's bytes match its commit record.
@@ -44,7 +48,7 @@ std::optional<Checkpoint> find_newest_checkpoint(const std::filesystem::path& fo
                                                  std::ostream& warn);
 
 // After `newest` was published: deletes earlier checkpoints but the last `keep_last` (the newest
-// among them) and the multiples of `keep_every` (0: none), those without a commit record, and what
-// an interrupted save left.
+// among them), the multiples of `keep_every` (0: none) and `best`, those without a commit record,
+// and what an interrupted save left.
 void prune_checkpoints(const std::filesystem::path& folder, int64_t newest, int64_t keep_last,
-                       int64_t keep_every);
+                       int64_t keep_every, int64_t best = -1);

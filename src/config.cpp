@@ -25,6 +25,7 @@ std::string to_text(const std::string& value) {  // quoted, so that YAML reads b
   return "'" + std::regex_replace(value, std::regex("'"), "''") + "'";
 }
 std::string to_text(int64_t value) { return std::to_string(value); }
+std::string to_text(bool value) { return value ? "true" : "false"; }
 std::string to_text(double value) {
   char buffer[32];
   return {buffer, std::to_chars(buffer, buffer + sizeof buffer, value).ptr};
@@ -48,7 +49,7 @@ class Settings {
   explicit Settings(Config& c) {
     add("out_dir", c.out_dir, "run directory: checkpoints, logs, evaluation");
     add("seed", c.seed, "seed of initialisation and data order", 0, INT64_MAX);
-    add("model.family", c.model.family, "gpt2 is the only one");
+    add("model.family", c.model.family, "the network", {"gpt2"});
     add("model.n_positions", c.model.n_positions, "context: control steps the network sees at once",
         2, 1 << 20);
     add("model.n_dims", c.model.n_dims, "state dimension [x, x_dot, theta, theta_dot]: 4", 4, 4);
@@ -57,7 +58,8 @@ class Settings {
     add("model.n_head", c.model.n_head, "attention heads", 1, 1024);
     add("model.feature_scales", c.model.feature_scales,
         "the token [x, x_dot, sin theta, cos theta, theta_dot, previous force] is divided by "
-        "these");
+        "these",
+        1e-30);
     add("training.epochs", c.training.epochs, "upper bound: passes over the train split", 1,
         INT64_MAX);
     add("training.batch_size", c.training.batch_size,
@@ -68,14 +70,21 @@ class Settings {
         0.0, 10.0);
     add("training.train_steps", c.training.train_steps, "upper bound: optimiser steps", 1,
         INT64_MAX);
+    add("training.schedule", c.training.schedule,
+        "learning rate after warm-up: wsd (stable, then a linear decay to 0), cosine (to 0) or "
+        "constant",
+        {"wsd", "cosine", "constant"});
     add("training.warmup_steps", c.training.warmup_steps,
         "steps over which the learning rate rises from 0", 0, INT64_MAX);
     add("training.decay_share", c.training.decay_share,
-        "last share of the steps, over which the learning rate falls to 0; 0: constant", 0.0, 1.0);
+        "wsd: the last share of the steps, over which the learning rate falls to 0", 0.0, 1.0);
     add("training.weight_decay", c.training.weight_decay,
         "AdamW decay of matrices, positions excepted", 0.0, 10.0);
     add("training.gradient_clip", c.training.gradient_clip, "largest norm of the gradient", 1e-6,
         1e9);
+    add("training.precision", c.training.precision,
+        "fp32, or bf16: weights and activations in bf16, master weights, sums and losses in fp32",
+        {"fp32", "bf16"});
     add("training.start_share", c.training.start_share,
         "share of windows that begin at step 0 of their trajectory", 0.0, 1.0);
     add("training.save_every_steps", c.training.save_every_steps, "steps between checkpoints", 1,
@@ -85,14 +94,21 @@ class Settings {
     add("training.keep_last", c.training.keep_last, "newest checkpoints that are kept", 2, 1 << 20);
     add("training.log_every_steps", c.training.log_every_steps,
         "steps between lines of metrics.jsonl", 1, INT64_MAX);
-    add("training.curriculum.points.start", c.training.points.start,
+    add("training.print_every_steps", c.training.print_every_steps,
+        "steps between lines of model_training_log.txt", 1, INT64_MAX);
+    add("training.validate_every_steps", c.training.validate_every_steps,
+        "steps between validations; 0: none", 0, INT64_MAX);
+    add("training.curriculum.points.start", c.training.curriculum.points.start,
         "first window length; 0: n_positions / 8", 0, 1 << 20);
-    add("training.curriculum.points.end", c.training.points.end,
+    add("training.curriculum.points.end", c.training.curriculum.points.end,
         "last window length; 0: n_positions", 0, 1 << 20);
-    add("training.curriculum.points.inc", c.training.points.inc,
+    add("training.curriculum.points.inc", c.training.curriculum.points.inc,
         "growth per interval; 0: n_positions / 16", 0, 1 << 20);
-    add("training.curriculum.points.interval", c.training.points.interval,
+    add("training.curriculum.points.interval", c.training.curriculum.points.interval,
         "steps between growths; 0: train_steps / 40", 0, INT64_MAX);
+    add("training.curriculum.stages", c.training.curriculum.stages,
+        "begin with easy tasks: the five stages of the dataset follow each other at 5, 12, 20 and "
+        "30 % of the steps; half of a batch is of the current stage, half of earlier ones");
     add("dataset.path", c.dataset.path, "folder of the dataset");
     add("dataset.seed", c.dataset.seed, "seed of the generator", 0, INT64_MAX);
     add("dataset.train_shards", c.dataset.train_shards, "files of the train split", 1, 100000);
@@ -104,6 +120,11 @@ class Settings {
         1 << 20);
     add("dataset.force_noise", c.dataset.force_noise,
         "noise on the executed force (labels stay clean), as a share of the force limit", 0.0, 1.0);
+    add("dataset.stage_shares", c.dataset.stage_shares,
+        "share of the train split by stage: balance, catch, swing-up, unknown plant, kicked", 0);
+    add("validation.trajectories", c.validation.trajectories,
+        "windows and closed-loop trials of a validation, at most what the split holds", 1, 1 << 24);
+    add("validation.steps", c.validation.steps, "control steps per trial", 250, 1 << 20);
     add("evaluation.checkpoint", c.evaluation.checkpoint,
         "file to evaluate; empty: newest valid one of out_dir");
     add("evaluation.trajectories", c.evaluation.trajectories,
@@ -111,6 +132,15 @@ class Settings {
     add("evaluation.steps", c.evaluation.steps, "control steps per trial", 250, 1 << 20);
     add("evaluation.examples", c.evaluation.examples,
         "trials of the first split recorded for pictures", 0, 1024);
+    add("wandb.mode", c.wandb.mode,
+        "whether launch/local.sh relays the metrics to Weights & Biases, and how",
+        {"disabled", "offline", "online"});
+    add("wandb.project", c.wandb.project, "project of the run");
+    add("wandb.entity", c.wandb.entity, "user or team; empty: the account's default");
+    add("wandb.name", c.wandb.name, "name of the run; empty: that of out_dir");
+    add("wandb.notes", c.wandb.notes, "description of the run");
+    add("wandb.log_every_steps", c.wandb.log_every_steps, "steps between relayed points", 1,
+        INT64_MAX);
   }
 
   const std::vector<Setting>& all() const { return settings_; }
@@ -125,8 +155,21 @@ class Settings {
   void add_setting(const char* key, T& field, const char* help, Assign assign) {
     settings_.push_back({key, help, assign, [&field] { return to_text(field); }});
   }
-  void add(const char* key, std::string& field, const char* help) {
-    add_setting(key, field, help, [&field](const std::string& text) { field = text; });
+  void add(const char* key, std::string& field, const char* help,
+           const std::vector<std::string>& choices = {}) {
+    add_setting(key, field, help, [&field, choices](const std::string& text) {
+      std::string wanted;
+      for (const auto& choice : choices) wanted += (wanted.empty() ? "" : " or ") + choice;
+      if (!choices.empty() && std::find(choices.begin(), choices.end(), text) == choices.end())
+        throw std::invalid_argument(wanted);
+      field = text;
+    });
+  }
+  void add(const char* key, bool& field, const char* help) {
+    add_setting(key, field, help, [&field](const std::string& text) {
+      if (text != "true" && text != "false") throw std::invalid_argument("true or false");
+      field = text == "true";
+    });
   }
   void add(const char* key, int64_t& field, const char* help, int64_t low, int64_t high) {
     add_setting(key, field, help, [&field, low, high](const std::string& text) {
@@ -148,19 +191,20 @@ class Settings {
       field = value;
     });
   }
-  void add(const char* key, std::vector<double>& field, const char* help) {
+  void add(const char* key, std::vector<double>& field, const char* help, double low) {
     const size_t size = field.size();
-    add_setting(key, field, help, [&field, size](const std::string& text) {
+    add_setting(key, field, help, [&field, size, low](const std::string& text) {
       std::vector<double> values;
       try {
         for (const auto& item : YAML::Load(text)) values.push_back(number(item.Scalar()));
       } catch (const YAML::Exception&) {
         values.clear();
       }
-      bool positive = values.size() == size;
-      for (const double value : values) positive = positive && value > 0;
-      if (!positive)
-        throw std::invalid_argument("a list of " + std::to_string(size) + " positive numbers");
+      bool valid = values.size() == size;
+      for (const double value : values) valid = valid && value >= low;
+      if (!valid)
+        throw std::invalid_argument("a list of " + std::to_string(size) + " numbers from " +
+                                    to_text(low));
       field = values;
     });
   }
@@ -186,9 +230,15 @@ struct Given {
 // silently.
 void flatten(const YAML::Node& node, const std::string& prefix, const std::string& file,
              std::map<std::string, Given>& result) {
-  static const std::set<std::string> sections{
-      "model",   "training",  "training.curriculum", "training.curriculum.points",
-      "dataset", "evaluation"};
+  static const std::set<std::string> sections = [] {  // every proper prefix of a key
+    std::set<std::string> prefixes;
+    Config config;
+    const Settings settings(config);
+    for (const auto& setting : settings.all())
+      for (size_t dot = 0; (dot = setting.key.find('.', dot)) != std::string::npos; ++dot)
+        prefixes.insert(setting.key.substr(0, dot));
+    return prefixes;
+  }();
   std::set<std::string> seen;
   for (const auto& entry : node) {
     const std::string key = prefix + entry.first.Scalar();
@@ -234,22 +284,49 @@ void apply(const Settings& settings, const std::string& key, const Given& given)
   }
 }
 
-void check_consistency(const Config& c) {
-  const auto number = [](int64_t value) { return std::to_string(value); };
-  if (c.model.family != "gpt2") refuse("model.family is '" + c.model.family + "' but must be gpt2");
-  if (c.model.n_embd % c.model.n_head)
-    refuse("model.n_embd " + number(c.model.n_embd) + " is not a multiple of model.n_head " +
-           number(c.model.n_head));
-  if (c.model.n_positions > c.dataset.steps)
-    refuse("model.n_positions " + number(c.model.n_positions) + " is more than dataset.steps " +
-           number(c.dataset.steps) + ": no trajectory is long enough to train the last positions");
-  const auto& points = c.training.points;
-  if (points.start > c.model.n_positions || points.end > c.model.n_positions)
-    refuse("training.curriculum.points: a window may not be longer than model.n_positions " +
-           number(c.model.n_positions));
+// Settings that are fine alone and contradict each other. `where` tells of a key which file and
+// line it stands in.
+void check_consistency(const Config& c, const std::map<std::string, Given>& given) {
+  const auto named = [&](const std::string& key, const std::string& value) {
+    return key + " " + value +
+           (given.count(key) ? " (" + given.at(key).where + ")" : " (the default)");
+  };
+  const auto name = [&](const std::string& key, int64_t value) {
+    return named(key, std::to_string(value));
+  };
+  const auto& m = c.model;
+  const auto& t = c.training;
+  const auto& points = t.curriculum.points;
+  if (m.n_embd % m.n_head)
+    refuse(name("model.n_embd", m.n_embd) + " is not a multiple of " +
+           name("model.n_head", m.n_head));
+  if (m.n_positions > c.dataset.steps)
+    refuse(name("model.n_positions", m.n_positions) + " is more than " +
+           name("dataset.steps", c.dataset.steps) +
+           ": no trajectory is long enough to train the last positions");
+  for (const auto& [key, value] : {std::pair("start", points.start), {"end", points.end}})
+    if (value > m.n_positions)
+      refuse(name(std::string("training.curriculum.points.") + key, value) +
+             ": a window may not be longer than " + name("model.n_positions", m.n_positions));
   if (points.end && points.start > points.end)
-    refuse("training.curriculum.points.start " + number(points.start) + " is more than its end " +
-           number(points.end));
+    refuse(name("training.curriculum.points.start", points.start) + " is more than " +
+           name("training.curriculum.points.end", points.end));
+  if (t.global_batch_size % t.batch_size)
+    refuse(name("training.global_batch_size", t.global_batch_size) + " is not a multiple of " +
+           name("training.batch_size", t.batch_size));
+  if (t.keep_every_steps % t.save_every_steps)
+    refuse(name("training.keep_every_steps", t.keep_every_steps) + " is not a multiple of " +
+           name("training.save_every_steps", t.save_every_steps));
+  double shares = 0;
+  for (const double share : c.dataset.stage_shares) shares += share;
+  if (!(shares > 0 && shares < 1e9))
+    refuse(named("dataset.stage_shares", to_text(c.dataset.stage_shares)) +
+           ": one must be positive");
+  for (size_t stage = 0; t.curriculum.stages && stage < c.dataset.stage_shares.size(); ++stage)
+    if (c.dataset.stage_shares[stage] == 0)
+      refuse(named("training.curriculum.stages", "true") +
+             " needs data of every stage, but stage " + std::to_string(stage) + " of " +
+             named("dataset.stage_shares", to_text(c.dataset.stage_shares)) + " has none");
   if (c.out_dir.empty()) refuse("out_dir is empty");
   if (c.dataset.path.empty()) refuse("dataset.path is empty");
 }
@@ -265,7 +342,8 @@ Config parse_config(int argc, const char* const* argv, const std::string& progra
       "Options",
       118, 60);
   options.add_options()("help", "this text")(
-      "config", po::value<std::string>()->value_name("FILE.yaml"), "configuration file");
+      "config", po::value<std::string>()->value_name("FILE.yaml"), "configuration file")(
+      "dry_run", "train_gpt2: check everything, say what the run would cost, and stop");
   for (const auto& setting : settings.all()) {
     const std::string text = setting.text();
     options.add_options()(setting.key.c_str(), po::value<std::string>()->value_name(text),
@@ -288,6 +366,7 @@ Config parse_config(int argc, const char* const* argv, const std::string& progra
     std::cout << program_description << "\n\n" << options;
     return config;
   }
+  std::map<std::string, Given> values;
   if (given.count("config")) {
     const auto file = given["config"].as<std::string>();
     std::string text;
@@ -296,20 +375,25 @@ Config parse_config(int argc, const char* const* argv, const std::string& progra
     } catch (const UserError& error) {
       refuse(std::string("--config: ") + error.what());
     }
-    for (const auto& [key, value] : load_yaml(text, file)) apply(settings, key, value);
+    values = load_yaml(text, file);
   }
+  for (const auto& [key, value] : values) apply(settings, key, value);
   for (const auto& setting : settings.all())
-    if (given.count(setting.key))
-      apply(settings, setting.key, {given[setting.key].as<std::string>(), "command line"});
-  check_consistency(config);
+    if (given.count(setting.key)) {
+      values[setting.key] = {given[setting.key].as<std::string>(), "command line"};
+      apply(settings, setting.key, values[setting.key]);
+    }
+  config.dry_run = given.count("dry_run") > 0;
+  check_consistency(config, values);
   return config;
 }
 
 Config parse_yaml(const std::string& yaml, const std::string& name) {
   Config config;
   const Settings settings(config);
-  for (const auto& [key, value] : load_yaml(yaml, name)) apply(settings, key, value);
-  check_consistency(config);
+  const auto values = load_yaml(yaml, name);
+  for (const auto& [key, value] : values) apply(settings, key, value);
+  check_consistency(config, values);
   return config;
 }
 
@@ -342,4 +426,34 @@ std::map<std::string, std::string> flatten_yaml(const std::string& yaml) {
   std::map<std::string, std::string> result;
   for (const auto& [key, given] : load_yaml(yaml, "config.yaml")) result[key] = given.value;
   return result;
+}
+
+std::string settings_text(const Config& config) {
+  constexpr size_t kIndent = 13, kWidth = 120;
+  Config copy = config, defaults;
+  const Settings settings(copy), standard(defaults);
+  std::string text, line, section;
+  const auto flush = [&] {
+    if (!line.empty()) text += line + "\n";
+    line.clear();
+  };
+  for (size_t i = 0; i < settings.all().size(); ++i) {
+    const auto& setting = settings.all()[i];
+    const size_t dot = setting.key.find('.');
+    const std::string head = dot == std::string::npos ? "run" : setting.key.substr(0, dot);
+    const std::string name = dot == std::string::npos ? setting.key : setting.key.substr(dot + 1);
+    const std::string item =
+        (setting.text() == standard.all()[i].text() ? "" : "*") + name + " " + setting.text();
+    if (head != section || line.size() + item.size() + 2 > kWidth) {
+      flush();
+      line = (head != section ? head : "");
+      line.resize(kIndent, ' ');
+      section = head;
+    } else {
+      line += "  ";
+    }
+    line += item;
+  }
+  flush();
+  return text + std::string(kIndent, ' ') + "(* differs from the default)\n";
 }

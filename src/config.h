@@ -25,22 +25,31 @@ struct PointsCurriculumConfig {  // a 0 stands for the value derived from n_posi
   int64_t interval = 0;
 };
 
+struct CurriculumConfig {
+  PointsCurriculumConfig points;
+  bool stages = false;
+};
+
 struct TrainingConfig {
   int64_t epochs = 1000;
   int64_t batch_size = 16;
   int64_t global_batch_size = 0;
   double learning_rate = 1e-4;
   int64_t train_steps = 10'000'000;
+  std::string schedule = "wsd";
   int64_t warmup_steps = 100;
   double decay_share = 0.3;
   double weight_decay = 0.01;
   double gradient_clip = 1.0;
+  std::string precision = "fp32";
   double start_share = 0.5;
   int64_t save_every_steps = 250;
   int64_t keep_every_steps = 1000;
   int64_t keep_last = 3;
   int64_t log_every_steps = 10;
-  PointsCurriculumConfig points;
+  int64_t print_every_steps = 100;
+  int64_t validate_every_steps = 10'000;
+  CurriculumConfig curriculum;
 };
 
 struct DatasetConfig {
@@ -51,6 +60,12 @@ struct DatasetConfig {
   int64_t evaluation_trajectories = 1024;
   int64_t steps = 1024;
   double force_noise = 0.1;
+  std::vector<double> stage_shares{0, 0, 0, 1, 0};
+};
+
+struct ValidationConfig {
+  int64_t trajectories = 256;
+  int64_t steps = 1024;
 };
 
 struct EvaluationConfig {
@@ -60,13 +75,25 @@ struct EvaluationConfig {
   int64_t examples = 12;
 };
 
+struct WandbConfig {  // read by tools/relay.py; the programs themselves talk to nobody
+  std::string mode = "disabled";
+  std::string project = "cartpole-control-full";
+  std::string entity;
+  std::string name;
+  std::string notes;
+  int64_t log_every_steps = 100;
+};
+
 struct Config {
   std::string out_dir = "output/cartpole_aidan";
   int64_t seed = 0;
   ModelConfig model;
   TrainingConfig training;
   DatasetConfig dataset;
+  ValidationConfig validation;
   EvaluationConfig evaluation;
+  WandbConfig wandb;
+  bool dry_run = false;  // --dry_run; never in a file
 };
 
 // Defaults, then --config FILE.yaml, then --section.key value. On --help prints every key with its
@@ -80,6 +107,9 @@ std::string to_yaml(const Config& config);
 
 // The configuration in a text written by to_yaml; `name` stands in error messages for the file.
 Config parse_yaml(const std::string& yaml, const std::string& name);
+
+// All settings for people, a paragraph per section; those that differ from the default are marked.
+std::string settings_text(const Config& config);
 
 // Dotted key -> value as text, of YAML written by to_yaml.
 std::map<std::string, std::string> flatten_yaml(const std::string& yaml);

@@ -27,8 +27,15 @@ ControlModelImpl::ControlModelImpl(const ModelConfig& model)
       transformer_(register_module("transformer", Gpt2(model))) {}
 
 Heads ControlModelImpl::forward(const torch::Tensor& features, KeyValueCache* cache) {
-  const auto hidden = transformer_(read_in_(features), cache);
-  return {force_head_(hidden).squeeze(-1), mode_head_(hidden), dynamics_head_(hidden)};
+  // Read-in and heads compute in float32 whatever the weights are: states need more than the 8 bits
+  // of bfloat16, and so do losses.
+  const auto apply = [](torch::nn::Linear& layer, const torch::Tensor& x) {
+    return torch::linear(x, layer->weight.to(torch::kFloat32), layer->bias.to(torch::kFloat32));
+  };
+  const auto embedded = apply(read_in_, features).to(read_in_->weight.scalar_type());
+  const auto hidden = transformer_(embedded, cache).to(torch::kFloat32);
+  return {apply(force_head_, hidden).squeeze(-1), apply(mode_head_, hidden),
+          apply(dynamics_head_, hidden)};
 }
 
 torch::Tensor count_targets(const Batch& batch) {

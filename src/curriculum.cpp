@@ -2,21 +2,26 @@
 
 #include <algorithm>
 
-PointsCurriculumConfig resolve_curriculum(const PointsCurriculumConfig& points, int64_t n_positions,
-                                          int64_t steps) {
+Curriculum::Curriculum(const CurriculumConfig& config, int64_t n_positions, int64_t steps)
+    : stages_(config.stages), steps_(steps) {
   const auto or_derived = [](int64_t value, int64_t derived) {
     return value ? value : std::max<int64_t>(derived, 1);
   };
-  PointsCurriculumConfig resolved;
-  resolved.end = or_derived(points.end, n_positions);
-  resolved.start = std::min(or_derived(points.start, n_positions / 8), resolved.end);
-  resolved.inc = or_derived(points.inc, n_positions / 16);
-  resolved.interval = or_derived(points.interval, steps / 40);
-  return resolved;
+  points_.end = or_derived(config.points.end, n_positions);
+  points_.start = std::min(or_derived(config.points.start, n_positions / 8), points_.end);
+  points_.inc = or_derived(config.points.inc, n_positions / 16);
+  points_.interval = or_derived(config.points.interval, steps / 40);
 }
 
-int64_t window_length(const PointsCurriculumConfig& points, int64_t step) {
+Lesson Curriculum::at(int64_t step) const {
+  Lesson lesson;
   const int64_t growths =
-      std::min(step / points.interval, (points.end - points.start) / points.inc + 1);
-  return std::min(points.end, points.start + points.inc * growths);
+      std::min(step / points_.interval, (points_.end - points_.start) / points_.inc + 1);
+  lesson.window = std::min(points_.end, points_.start + points_.inc * growths);
+  if (stages_) {
+    lesson.stage = 0;
+    for (const double boundary : {0.05, 0.12, 0.20, 0.30})
+      lesson.stage += static_cast<double>(step) >= boundary * static_cast<double>(steps_);
+  }
+  return lesson;
 }

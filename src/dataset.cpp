@@ -107,6 +107,7 @@ json describe_shard(const fs::path& folder, const std::string& file,
       force_square_sum[mode] += force * force;
       ++mode_steps[mode];
       const float* state = &recording.state[(i * (T + 1) + t) * 4];
+      if (static_cast<int32_t>(t) + 1 == trajectories.kick_step[i]) continue;  // no force did that
       for (size_t k = 0; k < 4; ++k)
         delta_square_sum[k] += std::pow(static_cast<double>(state[4 + k]) - state[k], 2);
     }

@@ -52,6 +52,7 @@ void print_verdict(const std::string& split, const ordered_json& numbers, int64_
 }
 
 ExitCode evaluate(const Config& config, const MpiSession& mpi) {
+  if (config.dry_run) throw UserError(ExitCode::kConfiguration, "--dry_run belongs to train_gpt2");
   if (mpi.size() > 1)
     throw UserError(ExitCode::kConfiguration,
                     "evaluate_policy runs as one process: start it without mpirun, or with -np 1");

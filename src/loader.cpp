@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "counter_random.h"
+#include "exit_code.h"
 
 uint64_t permute(uint64_t position, uint64_t size, uint64_t seed, uint64_t epoch) {
   // A four-round Feistel network on the smallest even number of bits that holds `size`; walking its
@@ -63,7 +64,8 @@ void write_window(const Dataset::Row& source, size_t start, const Statistics& st
     mode[k] = shard.mode(row)[t];
     for (size_t d = 0; d < 4; ++d)
       delta[k * 4 + d] = (s[4 + d] - s[d]) / static_cast<float>(statistics.delta_rms[d]);
-    valid[k] = 1.0F;
+    valid[k] =
+        static_cast<int64_t>(t) + 1 != shard.kick_step(row);  // no force explains that change
   }
 }
 
@@ -74,25 +76,53 @@ Loader::Loader(const Dataset& dataset, const Statistics& statistics, const Confi
       seed_(static_cast<uint64_t>(config.seed)),
       start_share_(config.training.start_share),
       scales_(config.model.feature_scales),
-      global_batch_size_(global_batch_size) {}
-
-std::pair<size_t, size_t> Loader::window_of(int64_t step, int64_t row, int64_t window) const {
-  const auto sample = static_cast<uint64_t>(step * global_batch_size_ + row);
-  const size_t trajectory =
-      permute(sample % dataset_.size(), dataset_.size(), seed_, sample / dataset_.size());
-  const auto source = dataset_[trajectory];
-  CounterRandom random(seed_, static_cast<uint32_t>(Purpose::kWindow), sample);
-  const auto length = static_cast<int64_t>(source.shard.length(source.row));
-  if (random.uniform() < start_share_ || length <= window) return {trajectory, 0};
-  return {trajectory,
-          static_cast<size_t>(random.uniform() * static_cast<double>(length - window + 1))};
+      global_batch_size_(global_batch_size) {
+  if (!config.training.curriculum.stages) return;
+  for (size_t i = 0; i < dataset.size(); ++i)
+    by_stage_.at(dataset[i].shard.stage(dataset[i].row)).push_back(i);
+  for (size_t stage = 0; stage < kStages; ++stage)
+    if (by_stage_[stage].empty())
+      throw UserError(ExitCode::kData,
+                      config.dataset.path + " has no trajectory of stage " + std::to_string(stage) +
+                          ", which training.curriculum.stages needs: generate it with "
+                          "dataset.stage_shares that are all positive");
 }
 
-Batch Loader::batch(int64_t step, int64_t first, int64_t rows, int64_t window) const {
-  Batch batch = empty_batch(rows, window);
+std::pair<size_t, size_t> Loader::window_of(int64_t step, int64_t row, const Lesson& lesson) const {
+  const auto sample = static_cast<uint64_t>(step * global_batch_size_ + row);
+  const auto pick = [&](uint64_t size) {
+    return permute(sample % size, size, seed_, sample / size);
+  };
+  CounterRandom random(seed_, static_cast<uint32_t>(Purpose::kWindow), sample);
+  size_t trajectory = 0;
+  if (lesson.stage < 0) {
+    trajectory = pick(dataset_.size());
+  } else {
+    auto stage = static_cast<size_t>(lesson.stage);
+    if (stage > 0 && random.uniform() < 0.5)
+      stage = static_cast<size_t>(random.uniform() * static_cast<double>(stage));
+    trajectory = by_stage_[stage][pick(by_stage_[stage].size())];
+  }
+  const auto source = dataset_[trajectory];
+  const auto length = static_cast<int64_t>(source.shard.length(source.row));
+  if (random.uniform() < start_share_ || length <= lesson.window) return {trajectory, 0};
+  return {trajectory,
+          static_cast<size_t>(random.uniform() * static_cast<double>(length - lesson.window + 1))};
+}
+
+Batch Loader::batch(int64_t step, int64_t first, int64_t rows, const Lesson& lesson) const {
+  Batch batch = empty_batch(rows, lesson.window);
   for (int64_t b = 0; b < rows; ++b) {
-    const auto [trajectory, start] = window_of(step, first + b, window);
+    const auto [trajectory, start] = window_of(step, first + b, lesson);
     write_window(dataset_[trajectory], start, statistics_, scales_, batch, b);
   }
   return batch;
+}
+
+std::vector<Batch> Loader::share(int64_t step, int rank, int64_t rows, int64_t micro_batch,
+                                 const Lesson& lesson) const {
+  std::vector<Batch> batches;
+  for (int64_t row = 0; row < rows; row += micro_batch)
+    batches.push_back(batch(step, rank * rows + row, micro_batch, lesson));
+  return batches;
 }

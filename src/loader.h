@@ -5,6 +5,7 @@
 #include <torch/torch.h>
 
 #include "config.h"
+#include "curriculum.h"
 #include "dataset.h"
 
 // B windows of T control steps. All on the CPU, fp32 unless said.
@@ -14,7 +15,8 @@ struct Batch {
   torch::Tensor applied_force;  // [B, T] executed force / kForceLimit
   torch::Tensor mode;           // [B, T] int64, 0 swing-up, 1 stabilise: the label
   torch::Tensor delta;          // [B, T, 4] (state[t + 1] - state[t]) / delta_rms: the label
-  torch::Tensor valid;          // [B, T] 1 where the trajectory has that step, else 0
+  torch::Tensor valid;          // [B, T] 1 where the trajectory has that step and no kick ends it,
+                                // else 0
 };
 
 // One token: [x, x_dot, sin theta, cos theta, theta_dot, previous force (N)], each divided by its
@@ -30,16 +32,22 @@ Batch empty_batch(int64_t rows, int64_t window);
 
 class Loader {
  public:
-  // `dataset` and `statistics` must outlive the loader.
+  // `dataset` and `statistics` must outlive the loader. Throws UserError(kData) when a stage of the
+  // curriculum has no trajectory.
   Loader(const Dataset& dataset, const Statistics& statistics, const Config& config,
          int64_t global_batch_size);
 
-  // Rows [first, first + rows) of the global batch of `step`, cut to `window` control steps. Every
-  // epoch visits every trajectory once, in an order of its own.
-  Batch batch(int64_t step, int64_t first, int64_t rows, int64_t window) const;
+  // Rows [first, first + rows) of the global batch of `step`. Without stages, every epoch visits
+  // every trajectory once, in an order of its own; with them, every stage has such an order, but a
+  // step takes from it only what it draws.
+  Batch batch(int64_t step, int64_t first, int64_t rows, const Lesson& lesson) const;
+
+  // A rank's share of the global batch, cut into micro-batches.
+  std::vector<Batch> share(int64_t step, int rank, int64_t rows, int64_t micro_batch,
+                           const Lesson& lesson) const;
 
   // The trajectory and the first control step of a row.
-  std::pair<size_t, size_t> window_of(int64_t step, int64_t row, int64_t window) const;
+  std::pair<size_t, size_t> window_of(int64_t step, int64_t row, const Lesson& lesson) const;
 
  private:
   const Dataset& dataset_;
@@ -48,6 +56,7 @@ class Loader {
   double start_share_;
   std::vector<double> scales_;
   int64_t global_batch_size_;
+  std::array<std::vector<size_t>, kStages> by_stage_;  // trajectories; empty without stages
 };
 
 // Position -> element of the permutation of [0, size) that belongs to (seed, epoch), without a

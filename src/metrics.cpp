@@ -27,6 +27,8 @@ void cut_after(const fs::path& path, int64_t step,
 }  // namespace
 
 Metrics::Metrics(const fs::path& folder, int64_t step) {
+  if (const char* columns = std::getenv("PROGRESS_COLUMNS"))
+    columns_ = static_cast<size_t>(std::max(0, std::atoi(columns)));
   cut_after(folder / "metrics.jsonl", step, [](const std::string& line) {
     const auto values = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
     return values.is_object() ? values.value("step", INT64_MAX) : INT64_MAX;
@@ -60,7 +62,19 @@ void Metrics::log(const nlohmann::ordered_json& values) { jsonl_.append(values.d
 
 void Metrics::say(const std::string& line) {
   text_.append(line);
-  std::cout << line << std::endl;
+  std::cout << (live() ? "\r\x1b[K" : "") << line << std::endl;
+}
+
+void Metrics::record(const std::string& line) {
+  text_.append(line);
+  if (live())
+    progress(line);
+  else
+    std::cout << line << std::endl;
+}
+
+void Metrics::progress(const std::string& line) {
+  std::cout << "\r\x1b[K" << line.substr(0, columns_ - 1) << std::flush;
 }
 
 std::string clock_text(double seconds) {

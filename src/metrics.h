@@ -21,6 +21,13 @@ class Metrics {
   void log(const nlohmann::ordered_json& values);
   // One line for people: text log and standard output.
   void say(const std::string& line);
+  // A regular line for people: text log, and standard output unless that shows progress live.
+  void record(const std::string& line);
+  // Rewrites the last line of a live screen.
+  void progress(const std::string& line);
+  // Standard output is a terminal, PROGRESS_COLUMNS wide: launch/local.sh says so, since ranks
+  // cannot see past mpirun.
+  bool live() const { return columns_ > 0; }
 
  private:
   struct Log {
@@ -29,6 +36,7 @@ class Metrics {
     void append(const std::string& line);
   };
   Log jsonl_, text_;
+  size_t columns_ = 0;
 };
 
 // "1:02:03", "2:03" or "0:07".

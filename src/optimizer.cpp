@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 
 namespace {
 // beta2 0.99 forgets a gradient after 100 steps: runs here are short, and GPT-2's 0.999 was no
@@ -37,10 +38,14 @@ double AdamW::step(double learning_rate) {
 }
 
 double learning_rate_at(const TrainingConfig& config, int64_t step, int64_t steps) {
+  if (step >= steps) return 0.0;
   const auto done = static_cast<double>(step), total = static_cast<double>(steps);
-  const double rise =
-      config.warmup_steps > 0 ? (done + 1) / static_cast<double>(config.warmup_steps) : 1.0;
-  const double fall =
-      config.decay_share > 0 ? (total - done) / (total * config.decay_share) : step < steps;
-  return config.learning_rate * std::clamp(std::min(rise, fall), 0.0, 1.0);
+  const auto warmup = static_cast<double>(config.warmup_steps);
+  if (done < warmup) return config.learning_rate * (done + 1) / warmup;
+  double share = 1.0;
+  if (config.schedule == "cosine")
+    share = 0.5 + 0.5 * std::cos(std::numbers::pi * (done - warmup) / (total - warmup));
+  else if (config.schedule == "wsd" && config.decay_share > 0)
+    share = std::min(1.0, (total - done) / (total * config.decay_share));
+  return config.learning_rate * share;
 }

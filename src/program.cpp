@@ -3,6 +3,12 @@
 #include <filesystem>
 #include <iostream>
 
+#ifndef REVISION
+#define REVISION "of unknown revision"
+#endif
+
+std::string program_revision() { return REVISION; }
+
 void agree(const std::string& error, ExitCode code) {
   int rank = 0, size = 1;
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);

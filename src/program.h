@@ -15,6 +15,9 @@
 int run_program(int argc, char** argv, const std::string& description,
                 const std::function<ExitCode(const Config&, const MpiSession&)>& body);
 
+// The commit this program was built from, "-dirty" where the tree differed from it.
+std::string program_revision();
+
 // A UserError that every rank throws at the same place.
 class AgreedError : public UserError {
   using UserError::UserError;

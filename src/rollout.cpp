@@ -40,11 +40,17 @@ Rollout play(const Policy& policy, const std::vector<CartPoleParameters>& plants
   for (uint32_t t = 0; t < options.steps; ++t) {
     policy(states, applied, force, mode);
     for (size_t i = 0; i < n; ++i) {
-      const double noise =
-          options.force_noise > 0 ? options.force_noise * (*options.noise)[i].normal() : 0.0;
+      double noise = 0.0;
+      if (options.disturbances)
+        if (auto& disturbance = (*options.disturbances)[i]; disturbance.force_noise > 0)
+          noise = disturbance.force_noise * disturbance.random.normal();
       applied[i] = std::clamp(force[i] + noise, -kForceLimit, kForceLimit);
     }
     cartpoles.step(applied, states);
+    // A kick belongs to the state its period begins with: the policy and the recording see it.
+    for (size_t i = 0; options.disturbances && i < n; ++i)
+      if ((*options.disturbances)[i].kick_step == static_cast<int32_t>(t) + 1)
+        states.theta_dot[i] += (*options.disturbances)[i].kick;
 
     for (size_t i = 0; i < n; ++i) {
       TrialOutcome& outcome = result.outcome[i];

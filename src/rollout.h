@@ -37,11 +37,18 @@ struct Recording {
   std::vector<uint8_t> mode;
 };
 
+// What happens to a trial beside its policy.
+struct Disturbance {
+  double force_noise = 0.0;  // N, standard deviation added to the executed force
+  int32_t kick_step = -1;    // the period before which theta_dot jumps by `kick`; -1: never
+  double kick = 0.0;         // rad/s
+  CounterRandom random;      // source of the noise
+};
+
 struct RolloutOptions {
   uint32_t steps = 1024;
-  uint32_t recorded_steps = 0;                  // the first so many periods go into the recording
-  double force_noise = 0.0;                     // N, standard deviation added to the executed force
-  std::vector<CounterRandom>* noise = nullptr;  // one source per trial; needed when force_noise > 0
+  uint32_t recorded_steps = 0;  // the first so many periods go into the recording
+  std::vector<Disturbance>* disturbances = nullptr;  // one per trial, or none at all
 };
 
 struct Rollout {

@@ -109,15 +109,28 @@ class ShardFile {
 
 }  // namespace
 
+Trajectories::Trajectories(size_t size, uint32_t steps)
+    : plants(size),
+      outcome(size),
+      attempt(size),
+      stage(size, kUnknownPlantStage),
+      kick_step(size, -1),
+      noise_sigma(size) {
+  recording.steps = steps;
+  recording.state.resize(size * (steps + 1) * 4);
+  recording.force_policy.resize(size * steps);
+  recording.force_applied.resize(size * steps);
+  recording.mode.resize(size * steps);
+}
+
 void write_shard(const std::filesystem::path& path, const Trajectories& trajectories,
                  const std::vector<std::pair<std::string, std::string>>& attributes) {
   quiet_hdf5();
   const hsize_t N = trajectories.size(), T = trajectories.recording.steps;
   std::vector<float> params;
   std::vector<uint32_t> length;
-  std::vector<uint8_t> success, stage(N, static_cast<uint8_t>(Stage::kUnknownPlant));
-  std::vector<int32_t> first_switch, kick_step(N, -1);
-  const std::vector<float> noise_sigma(N, trajectories.noise_sigma);
+  std::vector<uint8_t> success;
+  std::vector<int32_t> first_switch;
   for (size_t i = 0; i < N; ++i) {
     const auto& p = trajectories.plants[i];
     for (const double value : {p.cart_mass, p.pole_mass, p.half_length, p.inertia_factor,
@@ -177,7 +190,7 @@ void write_shard(const std::filesystem::path& path, const Trajectories& trajecto
        u8,
        b,
        {N},
-       stage.data(),
+       trajectories.stage.data(),
        "",
        "0 balance, 1 catch, 2 swing-up, 3 unknown plant, 4 kicked"},
       {"attempt",
@@ -195,12 +208,18 @@ void write_shard(const std::filesystem::path& path, const Trajectories& trajecto
        first_switch.data(),
        "steps",
        "first step in stabilise mode; -1: none"},
-      {"kick_step", i32, i, {N}, kick_step.data(), "steps", "step of a disturbance; -1: none"},
+      {"kick_step",
+       i32,
+       i,
+       {N},
+       trajectories.kick_step.data(),
+       "steps",
+       "step before which theta_dot jumps; -1: none"},
       {"noise_sigma",
        f32,
        f,
        {N},
-       noise_sigma.data(),
+       trajectories.noise_sigma.data(),
        "N",
        "standard deviation of the executed-force noise"},
   };
@@ -268,6 +287,8 @@ MappedShard::MappedShard(const std::filesystem::path& path) {
   params_ = reinterpret_cast<const float*>(array("params", H5T_IEEE_F32LE, param_shape));
   length_ = reinterpret_cast<const uint32_t*>(array("length", H5T_STD_U32LE, row_shape));
   success_ = reinterpret_cast<const uint8_t*>(array("success", H5T_STD_U8LE, row_shape));
+  stage_ = reinterpret_cast<const uint8_t*>(array("stage", H5T_STD_U8LE, row_shape));
+  kick_step_ = reinterpret_cast<const int32_t*>(array("kick_step", H5T_STD_I32LE, row_shape));
 }
 
 CartPoleParameters MappedShard::plant(size_t row) const {

@@ -14,15 +14,26 @@
 
 constexpr int kSchemaVersion = 1;
 
-enum class Stage : uint8_t { kBalance, kCatch, kSwingUp, kUnknownPlant, kKicked };
+enum Stage : uint8_t {
+  kBalanceStage,
+  kCatchStage,
+  kSwingUpStage,
+  kUnknownPlantStage,
+  kKickedStage
+};
+constexpr size_t kStages = 5;
 
 // N trajectories of T steps; the recording's shapes are those of the file.
 struct Trajectories {
   Recording recording;
   std::vector<CartPoleParameters> plants;
   std::vector<TrialOutcome> outcome;
-  std::vector<uint32_t> attempt;  // draws that came before this one and were dropped
-  float noise_sigma = 0.0F;       // N
+  std::vector<uint32_t> attempt;   // draws that came before this one and were dropped
+  std::vector<uint8_t> stage;      // Stage
+  std::vector<int32_t> kick_step;  // see Disturbance
+  std::vector<float> noise_sigma;  // N
+
+  explicit Trajectories(size_t size, uint32_t steps);  // of unknown plants, nothing else set
 
   size_t size() const { return plants.size(); }
 };
@@ -46,6 +57,8 @@ class MappedShard {
   const uint8_t* mode(size_t row) const { return mode_ + row * steps_; }
   uint32_t length(size_t row) const { return length_[row]; }
   bool success(size_t row) const { return success_[row] != 0; }
+  Stage stage(size_t row) const { return static_cast<Stage>(stage_[row]); }
+  int32_t kick_step(size_t row) const { return kick_step_[row]; }  // -1: none
   CartPoleParameters plant(size_t row) const;
   CartPoleState start(size_t row) const;
 
@@ -54,6 +67,7 @@ class MappedShard {
   size_t rows_ = 0, steps_ = 0;
   const float *state_ = nullptr, *force_expert_ = nullptr, *force_applied_ = nullptr,
               *params_ = nullptr;
-  const uint8_t *mode_ = nullptr, *success_ = nullptr;
+  const uint8_t *mode_ = nullptr, *success_ = nullptr, *stage_ = nullptr;
   const uint32_t* length_ = nullptr;
+  const int32_t* kick_step_ = nullptr;
 };

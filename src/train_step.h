@@ -8,10 +8,6 @@
 
 // What every rank must agree on before a step.
 struct StepPlan {
-  int64_t step = 0;
-  int64_t window = 0;       // control steps per window
-  int64_t rows = 0;         // windows of this rank's share of the global batch
-  int64_t micro_batch = 0;  // windows per forward pass; divides rows
   double learning_rate = 0.0;
   bool stop_requested = false;  // this rank was asked to leave
 };
@@ -24,7 +20,8 @@ struct StepReport {
   bool stop_requested = false;  // some rank was asked to leave
 };
 
-// Collective. Afterwards all ranks hold bit-identical parameters and the same report.
-StepReport train_step(const StepPlan& plan, const Loader& loader, const Statistics& statistics,
-                      ControlModel& model, FlatParameters& parameters, AdamW& optimizer,
-                      const Communicator& communicator);
+// Collective. `batches` are this rank's share of the global batch, one forward and backward pass
+// each. Afterwards all ranks hold bit-identical parameters and the same report.
+StepReport train_step(const StepPlan& plan, const std::vector<Batch>& batches,
+                      const Statistics& statistics, ControlModel& model, FlatParameters& parameters,
+                      AdamW& optimizer, const Communicator& communicator);

@@ -1,5 +1,6 @@
 #include "trainer.h"
 
+#include <ATen/cpu/Utils.h>
 #include <fcntl.h>
 #include <malloc.h>
 #include <sys/file.h>
@@ -8,49 +9,27 @@
 #include <climits>
 #include <cmath>
 #include <csignal>
+#include <ctime>
 #include <iostream>
 #include <map>
 #include <memory>
 #include <optional>
 
+#include "advice.h"
+#include "batch_queue.h"
 #include "checkpoint.h"
-#include "curriculum.h"
 #include "durable_file.h"
+#include "evaluation.h"
 #include "metrics.h"
+#include "run_plan.h"
 #include "train_step.h"
+#include "validation.h"
 
 namespace fs = std::filesystem;
 
 namespace {
 
 volatile std::sig_atomic_t asked_to_leave = 0;
-
-struct Run {  // what the configuration amounts to on this many ranks
-  int64_t steps, global_batch_size, rows, micro_batch;
-  PointsCurriculumConfig points;
-};
-
-Run plan(const Config& config, int64_t trajectories, int ranks) {
-  const auto& training = config.training;
-  Run run{};
-  const int64_t at_once = training.batch_size * ranks;
-  run.global_batch_size = training.global_batch_size ? training.global_batch_size : at_once;
-  if (run.global_batch_size % at_once)
-    throw UserError(ExitCode::kConfiguration,
-                    "training.global_batch_size " + std::to_string(run.global_batch_size) +
-                        " is not a multiple of " + std::to_string(ranks) +
-                        " ranks x training.batch_size " + std::to_string(training.batch_size) +
-                        ": change one of the three (batch_size changes speed and memory only)");
-  run.rows = run.global_batch_size / ranks;
-  run.micro_batch = training.batch_size;
-  // Rounded up: the last step of the last epoch may begin the next.
-  const double by_epochs =
-      std::ceil(static_cast<double>(training.epochs) * static_cast<double>(trajectories) /
-                static_cast<double>(run.global_batch_size));
-  run.steps = std::min(training.train_steps, static_cast<int64_t>(std::min(by_epochs, 9e18)));
-  run.points = resolve_curriculum(training.points, config.model.n_positions, run.steps);
-  return run;
-}
 
 // Refuses an output folder that another configuration wrote, as its YAML says; settings that change
 // no number of the training may differ.
@@ -60,7 +39,8 @@ void check_same_run(const std::string& former, const Config& config) {
     const bool free = key == "out_dir" || key == "training.batch_size" ||
                       key == "training.save_every_steps" || key == "training.keep_every_steps" ||
                       key == "training.keep_last" || key == "training.log_every_steps" ||
-                      key.starts_with("dataset.") || key.starts_with("evaluation.");
+                      key == "training.print_every_steps" || key.starts_with("dataset.") ||
+                      key.starts_with("evaluation.") || key.starts_with("wandb.");
     const auto found = there.find(key);
     if (!free && (found == there.end() || found->second != value))
       throw UserError(ExitCode::kConfiguration,
@@ -68,15 +48,6 @@ void check_same_run(const std::string& former, const Config& config) {
                           (found == there.end() ? "not set" : found->second) + " and is now " +
                           value + ". Restore the setting, or choose another out_dir");
   }
-}
-
-// What differs from the defaults, on one line.
-std::string changed_settings(const Config& config) {
-  const auto defaults = flatten_yaml(to_yaml(Config{}));
-  std::string text;
-  for (const auto& [key, value] : flatten_yaml(to_yaml(config)))
-    if (defaults.at(key) != value) text += (text.empty() ? "" : ", ") + key + " " + value;
-  return text;
 }
 
 // Held while a run writes to its folder; the kernel lets go when the process ends, however it ends.
@@ -104,52 +75,85 @@ void restore(const NamedTensors& stored, const NamedTensors& views) {
   for (const auto& [name, view] : views) torch::Tensor(view).copy_(by_name.at(name));
 }
 
+// Which bf16 instructions the processor has, "" for none.
+std::string bf16_instructions() {
+  const auto capabilities = at::cpu::get_cpu_capabilities();
+  for (const char* name : {"amx_bf16", "avx512_bf16"})
+    if (capabilities.count(name) && capabilities.at(name).toBool()) return name;
+  return "";
+}
+
+// Revision and the libraries in use.
+std::string describe_build() {
+  char mpi_version[MPI_MAX_LIBRARY_VERSION_STRING];
+  int length = 0;
+  MPI_Get_library_version(mpi_version, &length);
+  const std::string mpi(mpi_version);
+  return "train_gpt2 " + program_revision() + ": LibTorch " + TORCH_VERSION + ", " +
+         mpi.substr(0, mpi.find(',')) + "; no CUDA, cuDNN or NCCL in this build";
+}
+
+// Collective: the ranks of a node share the hashing.
+Manifest verified_manifest(const Config& config, const MpiSession& mpi) {
+  Manifest manifest;
+  together([&] {
+    manifest = Manifest::read(config.dataset.path);
+    std::string damage;
+    for (const char* split : {"train", "validation"})
+      if (damage.empty())
+        damage = manifest.find_damage(split, static_cast<size_t>(mpi.local_rank()),
+                                      static_cast<size_t>(mpi.local_size()));
+    if (damage.empty() && static_cast<int64_t>(manifest.steps) < config.model.n_positions)
+      damage = config.dataset.path + " has trajectories of " + std::to_string(manifest.steps) +
+               " steps, fewer than model.n_positions " + std::to_string(config.model.n_positions);
+    if (!damage.empty()) throw UserError(ExitCode::kData, damage);
+  });
+  return manifest;
+}
+
 class Trainer {
  public:
   Trainer(const Config& config, const MpiSession& mpi)
       : config_(config),
         mpi_(mpi),
-        manifest_(verified_manifest()),
-        run_(plan_run()),
-        dataset_(mapped_train_split()),
-        loader_(*dataset_, manifest_.statistics, config_, run_.global_batch_size),
+        manifest_(verified_manifest(config, mpi)),
+        plan_(agreed_plan()),
+        dataset_(mapped("train")),
+        validation_(config.training.validate_every_steps ? mapped("validation") : nullptr),
+        loader_(made_loader()),
         model_(seeded_model()),
-        parameters_(*model_),
-        optimizer_(parameters_, config_.training) {}
+        parameters_(*model_,
+                    config.training.precision == "bf16" ? torch::kBFloat16 : torch::kFloat32),
+        optimizer_(parameters_, config_.training),
+        advice_(plan_.steps) {}
 
   ExitCode run();
 
  private:
-  // Collective: the ranks of a node share the hashing.
-  Manifest verified_manifest() const {
-    Manifest manifest;
-    together([&] {
-      manifest = Manifest::read(config_.dataset.path);
-      std::string damage = manifest.find_damage("train", static_cast<size_t>(mpi_.local_rank()),
-                                                static_cast<size_t>(mpi_.local_size()));
-      if (damage.empty() && static_cast<int64_t>(manifest.steps) < config_.model.n_positions)
-        damage = config_.dataset.path + " has trajectories of " + std::to_string(manifest.steps) +
-                 " steps, fewer than model.n_positions " +
-                 std::to_string(config_.model.n_positions);
-      if (!damage.empty()) throw UserError(ExitCode::kData, damage);
-    });
-    return manifest;
-  }
   // Collective. Also fixes the global batch size in config_, so that what is saved says what was
   // trained.
-  Run plan_run() {
-    Run run{};
+  RunPlan agreed_plan() {
+    std::optional<RunPlan> plan;
     together([&] {
-      run = plan(config_, static_cast<int64_t>(manifest_.trajectories("train")), mpi_.size());
-      config_.training.global_batch_size = run.global_batch_size;
+      plan = plan_run(config_, static_cast<int64_t>(manifest_.trajectories("train")), mpi_.size());
+      config_.training.global_batch_size = plan->global_batch_size;
     });
-    return run;
+    return *plan;
   }
   // Collective.
-  std::unique_ptr<Dataset> mapped_train_split() const {
+  std::unique_ptr<Dataset> mapped(const std::string& split) const {
     std::unique_ptr<Dataset> dataset;
-    together([&] { dataset = std::make_unique<Dataset>(manifest_, "train"); });
+    together([&] { dataset = std::make_unique<Dataset>(manifest_, split); });
     return dataset;
+  }
+  // Collective.
+  std::unique_ptr<Loader> made_loader() const {
+    std::unique_ptr<Loader> loader;
+    together([&] {
+      loader = std::make_unique<Loader>(*dataset_, manifest_.statistics, config_,
+                                        plan_.global_batch_size);
+    });
+    return loader;
   }
   ControlModel seeded_model() const {
     torch::manual_seed(static_cast<uint64_t>(config_.seed));
@@ -157,32 +161,53 @@ class Trainer {
   }
 
   void resume();
+  void check_disk() const;
   void say_banner() const;
   Checkpoint snapshot() const;
   bool save();
-  void log(const StepPlan& plan, const StepReport& report, double step_seconds);
+  StepReport step(const std::vector<Batch>& batches);
+  void validate_and_keep_best();
+  void log(const StepReport& report, double step_seconds, double waited_seconds);
+  std::string progress_line(const StepReport& report) const;
+
+  double learning_rate() const { return learning_rate_at(config_.training, step_, plan_.steps); }
+  // Success jumps about until the learning rate has begun to fall: what was validated before never
+  // beats what was validated after (LOG.md, "What decides").
+  bool decays_at(int64_t step) const {
+    return step > config_.training.warmup_steps &&
+           learning_rate_at(config_.training, step, plan_.steps) < config_.training.learning_rate;
+  }
 
   Config config_;
   const MpiSession& mpi_;
   Manifest manifest_;
-  Run run_;
-  std::unique_ptr<Dataset> dataset_;
-  Loader loader_;
+  RunPlan plan_;
+  std::unique_ptr<Dataset> dataset_, validation_;
+  std::unique_ptr<Loader> loader_;
   ControlModel model_;
   FlatParameters parameters_;
   AdamW optimizer_;
+  Advice advice_;
   Communicator communicator_;
   std::unique_ptr<FolderLock> lock_;  // rank 0
   std::optional<Metrics> metrics_;    // rank 0
-  int64_t step_ = 0, attempt_ = 0, failed_saves_ = 0;
-  double last_line_ =
-      0;  // when, at which step and after how many tokens the last progress line was said
-  int64_t last_line_step_ = 0, last_line_tokens_ = 0, tokens_ = 0;
+  int64_t step_ = 0, attempt_ = 0, failed_saves_ = 0, saved_step_ = -1;
+  int64_t best_step_ = -1;
+  double best_success_ = 0, last_success_ = -1;
+  // Since the last line of metrics.jsonl, and since the last line for people.
+  struct Interval {
+    int64_t steps = 0, tokens = 0;
+    double seconds = 0, waited = 0;
+  };
+  Interval logged_, printed_, all_;
+  double begin_ = 0, last_progress_ = 0, validation_seconds_ = 0;
+  int64_t first_step_ = 0;
 };
 
 // Collective.
 void Trainer::resume() {
-  auto counters = torch::zeros({3}, torch::kFloat64);  // step, attempt, updates
+  auto counters = torch::zeros({5}, torch::kFloat64);  // step, attempt, updates, best step, success
+  counters[3] = -1.0;
   together([&] {
     if (mpi_.rank() != 0) return;
     const fs::path folder = config_.out_dir;
@@ -198,14 +223,19 @@ void Trainer::resume() {
       restore(checkpoint->model, parameters_.views(parameters_.values));
       restore(checkpoint->first_moment, parameters_.views(optimizer_.first_moment));
       restore(checkpoint->second_moment, parameters_.views(optimizer_.second_moment));
-      counters = torch::tensor({static_cast<double>(checkpoint->step),
-                                static_cast<double>(checkpoint->attempt) + 1, checkpoint->updates},
-                               torch::kFloat64);
+      counters =
+          torch::tensor({static_cast<double>(checkpoint->step),
+                         static_cast<double>(checkpoint->attempt) + 1, checkpoint->updates,
+                         static_cast<double>(checkpoint->best_step), checkpoint->best_success},
+                        torch::kFloat64);
     } else if (fs::exists(folder / "config.yaml")) {
       check_same_run(read_file(folder / "config.yaml"),
                      config_);  // a run that never reached a checkpoint
     }
-    if (counters[0].item<int64_t>() < run_.steps) fs::remove(folder / "DONE");
+    if (counters[0].item<int64_t>() < plan_.steps) {
+      check_disk();
+      fs::remove(folder / "DONE");
+    }
     publish_file(folder / "config.yaml", to_yaml(config_));
     metrics_.emplace(folder, counters[0].item<int64_t>());
   });
@@ -213,41 +243,60 @@ void Trainer::resume() {
   communicator_.broadcast(parameters_.values);  // equal seeds are no proof of equal weights
   communicator_.broadcast(optimizer_.first_moment);
   communicator_.broadcast(optimizer_.second_moment);
+  parameters_.round_weights();
   step_ = counters[0].item<int64_t>();
   attempt_ = counters[1].item<int64_t>();
   optimizer_.updates.fill_(counters[2].item<double>());
+  best_step_ = counters[3].item<int64_t>();
+  best_success_ = counters[4].item<double>();
+}
+
+// A new checkpoint is written beside the old ones before one of them goes.
+void Trainer::check_disk() const {
+  const double one = checkpoint_bytes(config_.model);
+  const auto free = static_cast<double>(fs::space(config_.out_dir).available);
+  if (free < 2 * one)
+    throw UserError(ExitCode::kConfiguration, config_.out_dir + " has " + si_text(free, "B") +
+                                                  " free, but a checkpoint takes " +
+                                                  si_text(one, "B") +
+                                                  ": free space, or choose another out_dir");
+  const auto& training = config_.training;
+  const auto permanent =
+      static_cast<double>(training.keep_every_steps ? plan_.steps / training.keep_every_steps : 0);
+  if (free < one * (permanent + static_cast<double>(training.keep_last)))
+    std::cout << "warning: the checkpoints of this run need "
+              << si_text(one * (permanent + static_cast<double>(training.keep_last)), "B") << ", "
+              << config_.out_dir << " has " << si_text(free, "B")
+              << " free: raise training.keep_every_steps" << std::endl;
 }
 
 void Trainer::say_banner() const {
-  char mpi_version[MPI_MAX_LIBRARY_VERSION_STRING];
-  int length = 0;
-  MPI_Get_library_version(mpi_version, &length);
-  const std::string library =
-      std::string(mpi_version).substr(0, std::string(mpi_version).find(','));
-  std::cout << "train_gpt2: " << mpi_.size() << " ranks on "
-            << (mpi_.size() + mpi_.local_size() - 1) / mpi_.local_size() << " node(s), "
-            << at::get_num_threads() << " thread(s) each, CPU; LibTorch " << TORCH_VERSION << ", "
-            << library << "\n"
-            << "model: " << config_.model.n_layer << " layers x " << config_.model.n_embd << ", "
-            << config_.model.n_head << " heads, " << config_.model.n_positions
-            << " positions: " << parameters_.size() << " parameters\n"
-            << "data: " << dataset_->size() << " trajectories of " << manifest_.steps
+  const int nodes = (mpi_.size() + mpi_.local_size() - 1) / mpi_.local_size();
+  std::cout << describe_build() << "\n"
+            << "ranks        " << mpi_.size() << " on " << nodes << " node(s), "
+            << at::get_num_threads() << " thread(s) each, "
+            << "CPU " << at::get_cpu_capability() << ", "
+            << (bf16_instructions().empty() ? "no bf16 instructions" : bf16_instructions()) << "\n"
+            << "data         " << dataset_->size() << " trajectories of " << manifest_.steps
             << " steps in " << config_.dataset.path << ", verified\n"
-            << "run: " << run_.steps << " steps of " << run_.global_batch_size << " windows, "
-            << window_length(run_.points, 0) << " to " << run_.points.end << " control steps each, "
-            << static_cast<double>(run_.steps * run_.global_batch_size) /
-                   static_cast<double>(dataset_->size())
-            << " epochs; in " << config_.out_dir
-            << (step_ ? ", resumed at step " + std::to_string(step_) : "") << "\n"
-            << "settings: " << changed_settings(config_) << "; all of them in " << config_.out_dir
-            << "/config.yaml" << std::endl;
+            << describe(config_, plan_, static_cast<int64_t>(dataset_->size()), mpi_.size())
+            << "output       " << config_.out_dir << ", "
+            << (step_ ? "resumed at step " + std::to_string(step_) : std::string("a new run"))
+            << "\n"
+            << settings_text(config_) << std::flush;
+  if (config_.training.precision == "bf16" && bf16_instructions().empty())
+    std::cout
+        << "advice: this processor has no bf16 instructions: training.precision fp32 is faster"
+        << std::endl;
 }
 
 Checkpoint Trainer::snapshot() const {
   return {step_,
           attempt_,
-          step_ > 0 ? window_length(run_.points, step_ - 1) : 0,
+          step_ > 0 ? plan_.curriculum.at(step_ - 1).window : 0,
           optimizer_.updates.item<double>(),
+          best_step_,
+          best_success_,
           to_yaml(config_),
           manifest_.sha256,
           parameters_.views(parameters_.values),
@@ -258,12 +307,13 @@ Checkpoint Trainer::snapshot() const {
 // Rank 0 publishes; a failure is survivable: the run goes on and tries again at the next interval.
 // Collective.
 bool Trainer::save() {
+  if (saved_step_ == step_) return true;
   int saved = 1;
   if (mpi_.rank() == 0) {
     try {
       publish_checkpoint(config_.out_dir, snapshot());
       prune_checkpoints(config_.out_dir, step_, config_.training.keep_last,
-                        config_.training.keep_every_steps);
+                        config_.training.keep_every_steps, best_step_);
     } catch (const std::exception& error) {
       saved = 0;
       metrics_->say("warning: no checkpoint at step " + std::to_string(step_) + ": " +
@@ -272,6 +322,7 @@ bool Trainer::save() {
   }
   MPI_Bcast(&saved, 1, MPI_INT, 0, MPI_COMM_WORLD);
   failed_saves_ = saved ? 0 : failed_saves_ + 1;
+  if (saved) saved_step_ = step_;
   if (failed_saves_ == 3)
     agree("3 checkpoints in a row could not be written to " + config_.out_dir +
               ": free space or fix the folder, then start again to resume",
@@ -279,65 +330,161 @@ bool Trainer::save() {
   return saved;
 }
 
-void Trainer::log(const StepPlan& plan, const StepReport& report, double step_seconds) {
-  if (step_ % config_.training.log_every_steps == 0)
+// Collective. One optimiser step, and the errors of one.
+StepReport Trainer::step(const std::vector<Batch>& batches) {
+  const StepPlan plan{learning_rate(), asked_to_leave != 0};
+  try {
+    return train_step(plan, batches, manifest_.statistics, model_, parameters_, optimizer_,
+                      communicator_);
+  } catch (const std::exception& error) {
+    if (!is_out_of_memory(error)) throw;
+    throw UserError(ExitCode::kConfiguration,
+                    out_of_memory_advice(plan_.micro_batch, plan_.curriculum.at(step_).window,
+                                         plan_.global_batch_size));
+  }
+}
+
+// Collective. Judges the weights after `step_` steps; a new best is saved before anything points to
+// it.
+void Trainer::validate_and_keep_best() {
+  ControlModel judged = model_;
+  if (config_.training.precision != "fp32") {  // what is judged is what evaluate_policy will load
+    judged = ControlModel(config_.model);
+    const torch::NoGradGuard no_grad;
+    for (const auto& [name, values] : parameters_.views(parameters_.values))
+      torch::Tensor(*judged->named_parameters().find(name)).copy_(values);
+  }
+  judged->eval();
+  const auto report =
+      validate(*validation_, manifest_.statistics, config_.validation, config_.model,
+               plan_.curriculum.at(step_ - 1).window, judged, communicator_);
+  validation_seconds_ += report.seconds;
+  last_success_ = report.success;
+  const std::pair former(decays_at(best_step_), best_success_),
+      here(decays_at(step_), report.success);
+  const bool best = best_step_ < 0 || here >= former;  // of equals, the longer trained
+  if (metrics_) {
+    const double share = validation_seconds_ / (MPI_Wtime() - begin_);
     metrics_->log({{"step", step_},
+                   {"time", std::time(nullptr)},
+                   {"validation_loss", report.loss},
+                   {"validation_loss_force", report.loss_force},
+                   {"validation_loss_mode", report.loss_mode},
+                   {"validation_loss_dynamics", report.loss_dynamics},
+                   {"success", report.success},
+                   {"validation_trajectories", report.trajectories},
+                   {"validation_seconds", report.seconds},
+                   {"validation_time_share", share},
+                   {"best", best},
+                   {"attempt", attempt_}});
+    const auto interval =
+        wilson_interval(static_cast<size_t>(std::llround(report.success * report.trajectories)),
+                        static_cast<size_t>(report.trajectories));
+    char line[256];
+    std::snprintf(line, sizeof line,
+                  "step %7ld / %ld  validation: success %.3f [%.3f, %.3f] of %ld, loss %.3f; "
+                  "%.1f s, %.0f %% of the time so far%s",
+                  step_, plan_.steps, report.success, interval[0], interval[1], report.trajectories,
+                  report.loss, report.seconds, 100 * share, best ? "; the best so far" : "");
+    metrics_->say(line);
+  }
+  if (!best) return;
+  const auto before = std::pair(best_step_, best_success_);
+  best_step_ = step_;
+  best_success_ = report.success;
+  if (!save()) std::tie(best_step_, best_success_) = before;
+}
+
+std::string Trainer::progress_line(const StepReport& report) const {
+  const double elapsed = MPI_Wtime() - begin_;
+  const double left =
+      elapsed / static_cast<double>(step_ - first_step_) * static_cast<double>(plan_.steps - step_);
+  char success[32] = "", line[320];
+  if (last_success_ >= 0) std::snprintf(success, sizeof success, "success %.3f  ", last_success_);
+  std::snprintf(line, sizeof line,
+                "step %7ld / %ld  loss %.3f (force %.3f mode %.3f dynamics %.3f)  %slr %.1e  |g| "
+                "%.2f  window %ld  %s tokens/s  %s left",
+                step_, plan_.steps, report.loss, report.loss_force, report.loss_mode,
+                report.loss_dynamics, success,
+                learning_rate_at(config_.training, step_ - 1, plan_.steps), report.gradient_norm,
+                plan_.curriculum.at(step_ - 1).window,
+                short_number(static_cast<double>(printed_.tokens) / printed_.seconds).c_str(),
+                clock_text(left).c_str());
+  return line;
+}
+
+// Rank 0. After `step_` steps, the last of which is `report`.
+void Trainer::log(const StepReport& report, double step_seconds, double waited_seconds) {
+  for (auto* interval : {&logged_, &printed_, &all_}) {
+    ++interval->steps;
+    interval->tokens += report.tokens;
+    interval->seconds += step_seconds;
+    interval->waited += waited_seconds;
+  }
+  const Lesson lesson = plan_.curriculum.at(step_ - 1);
+  if (step_ % config_.training.log_every_steps == 0) {
+    const double rate = static_cast<double>(logged_.tokens) / logged_.seconds;
+    metrics_->log({{"step", step_},
+                   {"time", std::time(nullptr)},
                    {"loss", report.loss},
                    {"loss_force", report.loss_force},
                    {"loss_mode", report.loss_mode},
                    {"loss_dynamics", report.loss_dynamics},
-                   {"learning_rate", plan.learning_rate},
+                   {"learning_rate", learning_rate_at(config_.training, step_ - 1, plan_.steps)},
                    {"gradient_norm", report.gradient_norm},
-                   {"window", plan.window},
+                   {"window", lesson.window},
+                   {"stage", lesson.stage},
                    {"tokens", report.tokens},
-                   {"step_seconds", step_seconds},
+                   {"step_seconds", logged_.seconds / static_cast<double>(logged_.steps)},
+                   {"tokens_per_second", rate},
+                   {"tflops", rate * flops_per_token(config_.model, lesson.window) / 1e12},
+                   {"data_wait_share", logged_.waited / logged_.seconds},
                    {"attempt", attempt_}});
-  const double now = MPI_Wtime(), elapsed = now - last_line_;
-  if (elapsed < 10.0 && step_ < run_.steps && !report.stop_requested) return;
-  char line[256];
-  std::snprintf(line, sizeof line,
-                "step %7ld / %ld  loss %.3f (force %.3f mode %.3f dynamics %.3f)  lr %.1e  |g| "
-                "%.2f  window %ld  "
-                "%s tokens/s  %s left",
-                step_, run_.steps, report.loss, report.loss_force, report.loss_mode,
-                report.loss_dynamics, plan.learning_rate, report.gradient_norm, plan.window,
-                short_number(static_cast<double>(tokens_ - last_line_tokens_) / elapsed).c_str(),
-                clock_text(elapsed / static_cast<double>(step_ - last_line_step_) *
-                           static_cast<double>(run_.steps - step_))
-                    .c_str());
-  metrics_->say(line);
-  last_line_ = now;
-  last_line_step_ = step_;
-  last_line_tokens_ = tokens_;
+    logged_ = {};
+  }
+  if (const auto advice = advice_.observe(report.loss, step_seconds, waited_seconds))
+    metrics_->say(*advice);
+  if (!std::isfinite(report.gradient_norm))
+    metrics_->say("warning: step " + std::to_string(step_) +
+                  ": the gradient is not finite, the update was skipped");
+  const bool last = step_ == plan_.steps || report.stop_requested;
+  if (step_ % config_.training.print_every_steps == 0 || last) {
+    metrics_->record(progress_line(report));
+    printed_ = {};
+  } else if (metrics_->live() && MPI_Wtime() - last_progress_ > 0.5) {
+    metrics_->progress(progress_line(report));
+    last_progress_ = MPI_Wtime();
+  }
 }
 
 ExitCode Trainer::run() {
   resume();
   if (mpi_.rank() == 0) say_banner();
-  const bool complete = step_ >= run_.steps;
-  const double begin = last_line_ = MPI_Wtime();
-  last_line_step_ = step_;
+  const bool complete = step_ >= plan_.steps;
+  const int64_t validate_every = config_.training.validate_every_steps;
+  begin_ = MPI_Wtime();
+  first_step_ = step_;
+  BatchQueue queue(
+      [this](int64_t step) {
+        return loader_->share(step, mpi_.rank(), plan_.rows, plan_.micro_batch,
+                              plan_.curriculum.at(step));
+      },
+      step_, plan_.steps);
   int64_t skipped_in_a_row = 0;
-  while (step_ < run_.steps) {
-    const double step_begin = MPI_Wtime();
-    const StepPlan plan{step_,
-                        window_length(run_.points, step_),
-                        run_.rows,
-                        run_.micro_batch,
-                        learning_rate_at(config_.training, step_, run_.steps),
-                        asked_to_leave != 0};
-    const StepReport report = train_step(plan, loader_, manifest_.statistics, model_, parameters_,
-                                         optimizer_, communicator_);
+  while (step_ < plan_.steps) {
+    const double step_begin = MPI_Wtime(), waited_before = queue.waited_seconds();
+    const StepReport report = step(queue.next());
     ++step_;
-    tokens_ += report.tokens;
-    if (metrics_) log(plan, report, MPI_Wtime() - step_begin);
+    if (metrics_) log(report, MPI_Wtime() - step_begin, queue.waited_seconds() - waited_before);
 
     skipped_in_a_row = std::isfinite(report.gradient_norm) ? 0 : skipped_in_a_row + 1;
     if (skipped_in_a_row == 3)
       agree("the gradient was not finite for 3 steps in a row, up to step " +
                 std::to_string(step_) + ": lower training.learning_rate, or check the data",
             ExitCode::kNoProgress);
-    if (step_ == run_.steps) break;
+    const bool last = step_ == plan_.steps;
+    if (validate_every && (step_ % validate_every == 0 || last)) validate_and_keep_best();
+    if (last) break;
     if (report.stop_requested) {
       if (!save())
         agree("asked to leave, but the checkpoint could not be written to " + config_.out_dir,
@@ -353,16 +500,39 @@ ExitCode Trainer::run() {
     agree("the last checkpoint could not be written to " + config_.out_dir, ExitCode::kIo);
   together([&] {
     if (!metrics_) return;
-    const double seconds = MPI_Wtime() - begin;
-    if (complete)
+    if (complete) {
       std::cout << "nothing to do: the run is complete at step " << step_ << std::endl;
-    else
-      metrics_->say("done: step " + std::to_string(step_) + ", " + clock_text(seconds) + ", " +
-                    short_number(static_cast<double>(tokens_) / seconds) + " tokens/s on " +
-                    std::to_string(mpi_.size()) + " ranks");
+    } else {
+      char line[256];
+      std::snprintf(line, sizeof line,
+                    "done: step %ld, %s, %s tokens/s on %d ranks while training, %.1f %% of it "
+                    "waiting for data",
+                    step_, clock_text(MPI_Wtime() - begin_).c_str(),
+                    short_number(static_cast<double>(all_.tokens) / all_.seconds).c_str(),
+                    mpi_.size(), 100 * all_.waited / all_.seconds);
+      metrics_->say(line);
+    }
     if (!fs::exists(fs::path(config_.out_dir) / "DONE"))
       publish_file(fs::path(config_.out_dir) / "DONE", std::to_string(step_) + "\n");
   });
+  return ExitCode::kDone;
+}
+
+// Collective. Says what the run would cost before it looks at the dataset, which may not exist yet.
+ExitCode dry_run(const Config& config, const MpiSession& mpi) {
+  together([&] {
+    const int64_t trajectories =
+        config.dataset.train_shards * config.dataset.trajectories_per_shard;
+    const RunPlan plan = plan_run(config, trajectories, mpi.size());
+    if (mpi.rank() == 0)
+      std::cout << describe_build() << "\n"
+                << describe(config, plan, trajectories, mpi.size()) << settings_text(config)
+                << std::flush;
+  });
+  verified_manifest(config, mpi);
+  if (mpi.rank() == 0)
+    std::cout << "data         " << config.dataset.path << ", verified\n"
+              << "dry run: nothing was trained or written" << std::endl;
   return ExitCode::kDone;
 }
 
@@ -379,5 +549,6 @@ ExitCode train(const Config& config, const MpiSession& mpi) {
   // them to the kernel.
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, INT_MAX);
+  if (config.dry_run) return dry_run(config, mpi);
   return Trainer(config, mpi).run();
 }

@@ -18,7 +18,7 @@ Checkpoint sample(int64_t step) {
   const auto flat = torch::arange(10, torch::kFloat32) + static_cast<double>(step);
   const NamedTensors views{{"a.weight", flat.narrow(0, 0, 6).view({2, 3})},
                            {"a.bias", flat.narrow(0, 6, 4)}};
-  return {step, 2, 64, 7.0, "seed: 3\n", std::string(64, 'a'), views, views, views};
+  return {step, 2, 64, 7.0, -1, 0.0, "seed: 3\n", std::string(64, 'a'), views, views, views};
 }
 
 }  // namespace
@@ -113,4 +113,23 @@ TEST(Checkpoint, AFailedSaveLeavesThePreviousOneValid) {
   EXPECT_THROW(publish_checkpoint(folder.path, sample(10)), UserError);
   std::ostringstream warnings;
   EXPECT_EQ(find_newest_checkpoint(folder.path, warnings)->step, 5);
+}
+
+TEST(Checkpoint, TheBestOneIsLinkedAndNeverPruned) {
+  const TemporaryFolder folder;
+  auto best = sample(1);
+  best.best_step = 1;
+  best.best_success = 0.75;
+  publish_checkpoint(folder.path, best);
+  EXPECT_EQ(read_checkpoint(folder.path / "checkpoint_best.pt").best_success, 0.75);
+  for (int64_t step = 2; step <= 6; ++step) {
+    auto later = sample(step);
+    later.best_step = 1;
+    publish_checkpoint(folder.path, later);
+    prune_checkpoints(folder.path, step, 2, 0, 1);
+  }
+  EXPECT_EQ(read_checkpoint(folder.path / "checkpoint_best.pt").step, 1);
+  EXPECT_EQ(read_checkpoint(folder.path / "state.pt").step, 6);
+  EXPECT_FALSE(fs::exists(checkpoint_path(folder.path, 4)));
+  EXPECT_TRUE(fs::exists(checkpoint_path(folder.path, 5)));
 }

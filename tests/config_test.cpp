@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <regex>
 
 #include "exit_code.h"
 #include "temporary_folder.h"
@@ -29,7 +30,7 @@ std::string complaint(const std::string& yaml, const std::vector<std::string>& a
     return "accepted";
   } catch (const UserError& error) {
     EXPECT_EQ(error.code, ExitCode::kConfiguration);
-    return error.what();
+    return std::regex_replace(error.what(), std::regex("/[^ (]*/run.yaml"), "run.yaml");
   }
 }
 
@@ -96,11 +97,13 @@ TEST(Config, BadFilesAreRefusedByKeyAndLine) {
       {"model:\n  n_layer: 99999999999999999999\n", "from 1 to"},
       {"model:\n  n_dims: 5\n", "from 4 to 4"},
       {"model:\n  family: lstm\n", "must be gpt2"},
-      {"model:\n  n_embd: 100\n", "not a multiple of model.n_head"},
-      {"model:\n  n_positions: 2000\n", "more than dataset.steps"},
-      {"model:\n  feature_scales: [1, 2, 3]\n", "a list of 6 positive numbers"},
-      {"model:\n  feature_scales: [1, 2, 3, 4, 5, 0]\n", "a list of 6 positive numbers"},
-      {"model:\n  feature_scales: wide\n", "a list of 6 positive numbers"},
+      {"model:\n  n_embd: 100\n",
+       "model.n_embd 100 (run.yaml:2) is not a multiple of model.n_head 16 (the default)"},
+      {"model:\n  n_positions: 2000\n",
+       "model.n_positions 2000 (run.yaml:2) is more than dataset.steps 1024"},
+      {"model:\n  feature_scales: [1, 2, 3]\n", "a list of 6 numbers from"},
+      {"model:\n  feature_scales: [1, 2, 3, 4, 5, 0]\n", "a list of 6 numbers from"},
+      {"model:\n  feature_scales: wide\n", "a list of 6 numbers from"},
       {"training:\n  learning_rate: .nan\n",
        "training.learning_rate is '.nan' but must be a number"},
       {"training:\n  learning_rate: nan\n", "must be a number"},
@@ -118,7 +121,33 @@ TEST(Config, BadFilesAreRefusedByKeyAndLine) {
       {"training:\n  curriculum:\n    points: {begin: 3}\n",
        "unknown key training.curriculum.points.begin"},
       {"training:\n  curriculum: {points: {start: 2000}}\n", "longer than model.n_positions"},
-      {"training:\n  curriculum: {points: {start: 64, end: 32}}\n", "is more than its end"},
+      {"training:\n  curriculum: {points: {start: 64, end: 32}}\n",
+       "points.start 64 (run.yaml:2) is more than training.curriculum.points.end 32"},
+      {"training:\n  curriculum: {stages: yes}\n", "'yes' but must be true or false"},
+      {"training:\n  curriculum: {stages: 1}\n", "must be true or false"},
+      {"training:\n  curriculum:\n    stages: true\n",
+       "training.curriculum.stages true (run.yaml:3) needs data of every stage"},
+      {"training:\n  schedule: linear\n", "'linear' but must be wsd or cosine or constant"},
+      {"training:\n  precision: fp16\n", "'fp16' but must be fp32 or bf16"},
+      {"training:\n  decay_share: 1.1\n", "from 0 to 1"},
+      {"training:\n  warmup_steps: -1\n", "from 0 to"},
+      {"training:\n  gradient_clip: 0\n", "a number from 1e-06"},
+      {"training:\n  validate_every_steps: often\n", "must be a whole number"},
+      {"training:\n  batch_size: 6\n  global_batch_size: 16\n",
+       "training.global_batch_size 16 (run.yaml:3) is not a multiple of training.batch_size 6 "
+       "(run.yaml:2)"},
+      {"training:\n  keep_every_steps: 100\n  save_every_steps: 30\n",
+       "training.keep_every_steps 100 (run.yaml:2) is not a multiple of "
+       "training.save_every_steps 30 (run.yaml:3)"},
+      {"dataset:\n  stage_shares: [1, 1, 1]\n", "a list of 5 numbers from 0"},
+      {"dataset:\n  stage_shares: [0, 0, 0, 0, 0]\n", "one must be positive"},
+      {"dataset:\n  stage_shares: [-1, 0, 0, 1, 0]\n", "a list of 5 numbers from 0"},
+      {"validation:\n  steps: 100\n", "from 250 to"},
+      {"validation:\n  trajectories: 0\n", "from 1 to"},
+      {"wandb:\n  mode: maybe\n", "'maybe' but must be disabled or offline or online"},
+      {"wandb:\n  projekt: x\n", "unknown key wandb.projekt"},
+      {"wandb: off\n", "wandb is a section"},
+      {"dry_run: true\n", "unknown key dry_run"},
       {"evaluation:\n  steps: 100\n", "from 250 to"},
       {"dataset:\n  path: ''\n", "dataset.path is empty"},
       {"out_dir: ''\n", "out_dir is empty"},
@@ -130,6 +159,7 @@ TEST(Config, BadFilesAreRefusedByKeyAndLine) {
       {"a: {b: {c: 1}}\n", "a is not a section"},
       {"? [x, y]\n: 1\n", "unknown key"},
   };
+  EXPECT_GE(std::size(table), 60U);
   for (const auto& [yaml, expected] : table)
     EXPECT_NE(complaint(yaml).find(expected), std::string::npos)
         << yaml << "-> " << complaint(yaml);
@@ -141,10 +171,26 @@ TEST(Config, BadCommandLinesAreRefused) {
             std::string::npos);
   EXPECT_NE(complaint("", {"--model.n_layer", "1", "--model.n_layer", "2"}), "accepted");
   EXPECT_NE(complaint("", {"stray"}), "accepted");
+  EXPECT_NE(complaint("", {"--model.n_embd", "100"})
+                .find("model.n_embd 100 (command line) is not a multiple"),
+            std::string::npos);
   EXPECT_NE(complaint("", {"--seed"}), "accepted");
   EXPECT_NE(complaint("", {"--config", "/nowhere.yaml"}).find("/nowhere.yaml"), std::string::npos);
 }
 
 TEST(Config, EmptySectionsMeanDefaults) {
   EXPECT_EQ(parse({}, "model:\ntraining:\n").model.n_layer, 16);
+}
+
+TEST(Config, EverySettingIsShownAndTheChangedOnesAreMarked) {
+  const std::string text = settings_text(parse({"--model.n_layer", "3"}));
+  EXPECT_NE(text.find("*n_layer 3"), std::string::npos) << text;
+  EXPECT_NE(text.find("  n_head 16"), std::string::npos) << text;
+  EXPECT_EQ(std::count(text.begin(), text.end(), '*'), 2);  // that one, and the legend
+  EXPECT_NE(text.find("curriculum.points.inc"), std::string::npos);
+}
+
+TEST(Config, DryRunIsForTheCommandLineOnly) {
+  EXPECT_TRUE(parse({"--dry_run"}).dry_run);
+  EXPECT_FALSE(parse({}).dry_run);
 }

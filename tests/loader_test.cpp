@@ -4,6 +4,7 @@
 
 #include <set>
 
+#include "exit_code.h"
 #include "small_dataset.h"
 #include "temporary_folder.h"
 
@@ -20,11 +21,11 @@ struct TinyLoader {
 
 TEST(Loader, RanksPartitionEveryGlobalBatch) {
   const TinyLoader tiny;
-  const Batch whole = tiny.loader.batch(5, 0, 8, 16);
+  const Batch whole = tiny.loader.batch(5, 0, 8, {16});
   for (const int64_t ranks : {2, 4, 8}) {
     std::vector<torch::Tensor> shares;
     for (int64_t rank = 0; rank < ranks; ++rank)
-      shares.push_back(tiny.loader.batch(5, rank * 8 / ranks, 8 / ranks, 16).features);
+      shares.push_back(tiny.loader.batch(5, rank * 8 / ranks, 8 / ranks, {16}).features);
     EXPECT_TRUE(torch::equal(torch::cat(shares), whole.features));
   }
 }
@@ -35,7 +36,7 @@ TEST(Loader, AnEpochVisitsEveryTrajectoryOnceInAnOrderOfItsOwn) {
   for (int64_t epoch = 0; epoch < 2; ++epoch) {
     std::vector<size_t> order;
     for (int64_t sample = epoch * 48; sample < (epoch + 1) * 48; ++sample)
-      order.push_back(tiny.loader.window_of(sample / 8, sample % 8, 16).first);
+      order.push_back(tiny.loader.window_of(sample / 8, sample % 8, {16}).first);
     EXPECT_EQ(std::set<size_t>(order.begin(), order.end()).size(), 48U);
     orders.push_back(order);
   }
@@ -51,7 +52,7 @@ TEST(Loader, StartShareIsTheShareOfWindowsFromStepZero) {
     std::set<size_t> starts;
     for (int64_t step = 0; step < 250; ++step)
       for (int64_t row = 0; row < 8; ++row) {
-        const size_t start = loader.window_of(step, row, 16).second;
+        const size_t start = loader.window_of(step, row, {16}).second;
         EXPECT_LE(start, 64U - 16U);
         zero += start == 0;
         starts.insert(start);
@@ -63,23 +64,31 @@ TEST(Loader, StartShareIsTheShareOfWindowsFromStepZero) {
 
 TEST(Loader, TargetsBelongToTheirStates) {
   const TinyLoader tiny;
-  const auto [trajectory, start] = tiny.loader.window_of(3, 2, 16);
-  const Batch batch = tiny.loader.batch(3, 2, 1, 16);
-  const auto [shard, row] = tiny.dataset[trajectory];
-  const auto& scales = tiny.config.model.feature_scales;
-  for (size_t k = 0; k < 16; ++k) {
-    const float* s = shard.state(row) + (start + k) * 4;
-    const auto at = static_cast<int64_t>(k);
-    EXPECT_NEAR(batch.features[0][at][0].item<double>(), s[0] / scales[0], 1e-6);
-    EXPECT_NEAR(batch.features[0][at][2].item<double>(), std::sin(s[2]) / scales[2], 1e-6);
-    EXPECT_NEAR(batch.features[0][at][4].item<double>(), s[3] / scales[4], 1e-6);
-    EXPECT_NEAR(batch.features[0][at][5].item<double>(),
-                k ? shard.force_applied(row)[start + k - 1] / scales[5] : 0.0, 1e-6);
-    EXPECT_NEAR(batch.force[0][at].item<double>(), shard.force_expert(row)[start + k] / 10, 1e-6);
-    EXPECT_EQ(batch.mode[0][at].item<int64_t>(), shard.mode(row)[start + k]);
-    EXPECT_NEAR(batch.delta[0][at][3].item<double>() * tiny.manifest.statistics.delta_rms[3],
-                s[7] - s[3], 1e-5);
+  int64_t windows = 0, inner_windows = 0;
+  for (int64_t row = 0; row < 8; ++row) {
+    const auto [trajectory, start] = tiny.loader.window_of(3, row, {16});
+    inner_windows += start > 0;
+    ++windows;
+    const Batch batch = tiny.loader.batch(3, row, 1, {16});
+    const auto [shard, i] = tiny.dataset[trajectory];
+    const auto& scales = tiny.config.model.feature_scales;
+    for (size_t k = 0; k < 16; ++k) {
+      const float* s = shard.state(i) + (start + k) * 4;
+      const auto at = static_cast<int64_t>(k);
+      EXPECT_NEAR(batch.features[0][at][0].item<double>(), s[0] / scales[0], 1e-6);
+      EXPECT_NEAR(batch.features[0][at][2].item<double>(), std::sin(s[2]) / scales[2], 1e-6);
+      EXPECT_NEAR(batch.features[0][at][4].item<double>(), s[3] / scales[4], 1e-6);
+      // A window that begins inside a trajectory does not know the force before it either.
+      EXPECT_NEAR(batch.features[0][at][5].item<double>(),
+                  k ? shard.force_applied(i)[start + k - 1] / scales[5] : 0.0, 1e-6);
+      EXPECT_NEAR(batch.force[0][at].item<double>(), shard.force_expert(i)[start + k] / 10, 1e-6);
+      EXPECT_EQ(batch.mode[0][at].item<int64_t>(), shard.mode(i)[start + k]);
+      EXPECT_NEAR(batch.delta[0][at][3].item<double>() * tiny.manifest.statistics.delta_rms[3],
+                  s[7] - s[3], 1e-5);
+    }
   }
+  EXPECT_GT(inner_windows, 0);
+  EXPECT_LT(inner_windows, windows);
 }
 
 TEST(Loader, StepsAfterATrackExitAreMaskedNotInvented) {
@@ -108,4 +117,51 @@ TEST(Loader, PermutationsAreBijectiveAndSeeded) {
   int moved = 0;
   for (uint64_t i = 0; i < 100; ++i) moved += permute(i, 100, 7, 0) != permute(i, 100, 8, 0);
   EXPECT_GT(moved, 80);
+}
+
+TEST(Loader, NoForceIsBlamedForAKick) {
+  const TemporaryFolder folder;
+  auto trajectories = counting_trajectories(1, 6);
+  trajectories.kick_step[0] = 4;
+  write_shard(folder.path / "shard.h5", trajectories, {});
+  const MappedShard shard(folder.path / "shard.h5");
+  Batch batch = empty_batch(1, 6);
+  write_window({shard, 0}, 0, {{1, 1}, {1, 1, 1, 1}}, ModelConfig{}.feature_scales, batch, 0);
+  EXPECT_TRUE(torch::equal(batch.valid[0], torch::tensor({1.0F, 1.0F, 1.0F, 0.0F, 1.0F, 1.0F})));
+}
+
+TEST(Loader, HalfABatchIsOfTheCurrentStageAndHalfOfEarlierOnes) {
+  const TemporaryFolder folder;
+  auto trajectories = counting_trajectories(50, 6);
+  for (size_t i = 0; i < 50; ++i) trajectories.stage[i] = static_cast<uint8_t>(i % 5);
+  std::filesystem::create_directories(folder.path / "train");
+  write_shard(folder.path / "train/shard_00000.h5", trajectories, {});
+  publish_manifest(
+      folder.path, {{"steps", 6}},
+      {{"train", {describe_shard(folder.path, "train/shard_00000.h5", trajectories)}}});
+  const auto manifest = Manifest::read(folder.path);
+  const Dataset dataset(manifest, "train");
+  Config config;
+  config.training.curriculum.stages = true;
+  const Loader loader(dataset, manifest.statistics, config, 10);
+  for (int stage = 0; stage < 5; ++stage) {
+    std::array<double, 5> share{};
+    std::set<size_t> seen;
+    for (int64_t step = 0; step < 400; ++step)
+      for (int64_t row = 0; row < 10; ++row) {
+        const size_t trajectory = loader.window_of(step, row, {4, stage}).first;
+        share[trajectory % 5] += 1.0 / 4000;
+        seen.insert(trajectory);
+      }
+    EXPECT_NEAR(share[static_cast<size_t>(stage)], stage ? 0.5 : 1.0, 0.04);
+    for (int earlier = 0; earlier < stage; ++earlier)
+      EXPECT_NEAR(share[static_cast<size_t>(earlier)], 0.5 / stage, 0.04);
+    EXPECT_EQ(seen.size(), 10U * (static_cast<size_t>(stage) + 1));  // all of them, no later one
+  }
+}
+
+TEST(Loader, AStageWithoutDataIsRefused) {
+  TinyLoader tiny;
+  tiny.config.training.curriculum.stages = true;
+  EXPECT_THROW(Loader(tiny.dataset, tiny.manifest.statistics, tiny.config, 8), UserError);
 }

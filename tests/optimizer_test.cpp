@@ -36,6 +36,24 @@ TEST(Optimizer, LearningRateAtItsCorners) {
   EXPECT_EQ(learning_rate_at(constant, 99, 100), 1.0);
 }
 
+TEST(Optimizer, CosineAndConstantSchedules) {
+  auto config = training();
+  config.schedule = "cosine";
+  EXPECT_DOUBLE_EQ(learning_rate_at(config, 4, 110), 0.5);
+  EXPECT_DOUBLE_EQ(learning_rate_at(config, 10, 110), 1.0);
+  EXPECT_NEAR(learning_rate_at(config, 60, 110), 0.5, 1e-12);
+  EXPECT_GT(learning_rate_at(config, 109, 110), 0.0);
+  for (int64_t step = 11; step < 110; ++step)
+    EXPECT_LT(learning_rate_at(config, step, 110), learning_rate_at(config, step - 1, 110));
+  config.schedule = "constant";
+  EXPECT_EQ(learning_rate_at(config, 109, 110), 1.0);
+  for (const char* schedule : {"wsd", "cosine", "constant"}) {
+    config.schedule = schedule;
+    for (const int64_t step : {110, 111, 219, 1000})  // a cosine would rise again
+      EXPECT_EQ(learning_rate_at(config, step, 110), 0.0) << schedule;
+  }
+}
+
 // Loshchilov & Hutter's update written out for every element.
 TEST(Optimizer, UpdatesAreThoseOfAdamW) {
   ControlModel model = tiny_model();

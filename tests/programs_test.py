@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -38,7 +39,8 @@ def tree(folder):
 
 def metrics(run_dir):
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    return [(line["step"], line["loss"], line["gradient_norm"], line["learning_rate"]) for line in lines]
+    return [(line["step"], line["loss"], line["gradient_norm"], line["learning_rate"]) if "loss" in line
+            else (line["step"], line["validation_loss"], line["success"], line["best"]) for line in lines]
 
 
 def same_state(test, first, second):
@@ -249,7 +251,7 @@ class Train(ProgramTest):
         out = self.folder / "run"
         before = tree(out)
         self.expect(self.train("--model.n_layers", 2, ranks=2), 78, "model.n_layers")
-        self.expect(self.train("--training.batch_size", 3, ranks=2), 78, "2 ranks x training.batch_size 3")
+        self.expect(self.train("--training.batch_size", 8, ranks=2), 78, "2 ranks x training.batch_size 8")
         self.expect(self.train("--model.n_embd", 32, ranks=2), 78, "model.n_embd was 16 and is now 32")
         self.expect(self.train("--seed", 5, ranks=2), 78, "seed was 0 and is now 5")
         self.expect(self.train(data=self.folder / "nothing", ranks=2), 65, "nothing/manifest.json does not exist")
@@ -340,6 +342,99 @@ class Train(ProgramTest):
         page = (self.folder / "run/evaluation/report.html").read_text()
         self.assertGreater(page.count("data:image/"), 4)
         self.assertNotIn("http://", page.replace("http://www.w3.org", ""))
+
+    def test_a_dry_run_tells_the_cost_and_writes_nothing(self):
+        result = self.train("--dry_run", ranks=2)
+        self.expect(result, 0, "7,147 parameters", "2 ranks x 4", "per rank", "checkpoints", "nothing was trained or written")
+        self.assertFalse((self.folder / "run").exists())
+        self.expect(self.train("--dry_run", data=self.folder / "nothing", ranks=2), 65, "nothing/manifest.json does not exist",
+                    "7,147 parameters")
+        self.expect(run("evaluate_policy", "--dry_run"), 78, "--dry_run belongs to train_gpt2")
+
+    def test_the_seeds_width_starts_on_a_cpu(self):
+        """conf/cartpole_aidan.yaml with its real network and batch, on a small dataset of its length."""
+        data = ("--dataset.path", self.folder / "data", "--dataset.train_shards", 1, "--dataset.trajectories_per_shard", 32,
+                "--dataset.evaluation_trajectories", 16)
+        config = ROOT / "conf/cartpole_aidan.yaml"
+        self.expect(run("generate_trajectories", *data, config=config), 0)
+        result = run("train_gpt2", *data, "--out_dir", self.folder / "run", "--training.train_steps", 3,
+                     "--training.validate_every_steps", 0, config=config)
+        self.expect(result, 0, "50,972,683 parameters", "done: step 3")
+
+    def test_precision_schedule_and_stages_train_and_resume(self):
+        data = self.folder / "staged"
+        staged = ("--dataset.stage_shares", "[0.2, 0.2, 0.2, 0.2, 0.2]", "--training.curriculum.stages", "true")
+        self.expect(self.generate(*staged[:2], path=data), 0)
+        options = (*staged, "--training.precision", "bf16", "--training.schedule", "cosine", "--training.train_steps", 200,
+                   "--training.save_every_steps", 50, "--training.validate_every_steps", 100, "--validation.trajectories", 8)
+        self.expect(self.train(*options, out=self.folder / "unbroken", data=data, ranks=2), 0)
+        out = self.folder / "stopped"
+        process = subprocess.Popen(command("train_gpt2", "--dataset.path", data, "--out_dir", out, *options, ranks=2),
+                                   stdout=subprocess.DEVNULL, env=ENVIRONMENT)
+        while not (out / "metrics.jsonl").exists() or (out / "metrics.jsonl").stat().st_size < 4000:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGUSR1)
+        self.assertEqual(process.wait(timeout=60), 75)
+        self.expect(self.train(*options, out=out, data=data, ranks=2), 0, "resumed at step")
+        self.assertEqual(metrics(self.folder / "unbroken"), metrics(out))
+        same_state(self, self.folder / "unbroken/state.pt", out / "state.pt")
+        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        stages = {line["step"]: line["stage"] for line in lines if "loss" in line}
+        self.assertEqual([stages[step] for step in (10, 11, 24, 25, 40, 41, 60, 61, 200)], [0, 1, 1, 2, 2, 3, 3, 4, 4])
+
+    def test_validation_keeps_the_best_checkpoint(self):
+        options = ("--training.train_steps", 60, "--training.validate_every_steps", 10, "--validation.trajectories", 12,
+                   "--training.keep_last", 2)
+        self.expect(self.train(*options, ranks=2), 0, "the best so far")
+        out = self.folder / "run"
+        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        validations = [line for line in lines if "success" in line]
+        self.assertEqual([line["step"] for line in validations], [10, 20, 30, 40, 50, 60])
+        decays_from = 42  # the last 30 % of 60 steps
+        late = [line for line in validations if line["step"] > decays_from]
+        best = max(late, key=lambda line: (line["success"], line["step"]))
+        link = torch.load(out / "checkpoint_best.pt")
+        self.assertEqual((link["step"], link["best_step"]), (best["step"], best["step"]))
+        self.assertEqual(link["best_success"], best["success"])
+        self.assertEqual(hashlib.sha256((out / "checkpoint_best.pt").read_bytes()).hexdigest(),
+                         (out / f"checkpoint_{best['step']}.pt.sha256").read_text().split()[0])
+        self.assertTrue([line for line in lines if "loss" in line and line["data_wait_share"] < 0.5])
+
+    def test_running_out_of_memory_says_what_to_change(self):
+        train = command("train_gpt2", "--dataset.path", self.data, "--out_dir", self.folder / "run",
+                        "--training.batch_size", 1 << 17, "--training.global_batch_size", 1 << 17,
+                        "--training.curriculum.points.start", 16)
+        result = subprocess.run(["bash", "-c", 'ulimit -v 4000000; exec "$@"', "bash", *train], capture_output=True, text=True,
+                                timeout=120, env=ENVIRONMENT)
+        self.expect(result, 78, "out of memory at training.batch_size 131072",
+                    "Set training.batch_size 65536 and training.global_batch_size 131072: the same training in less memory")
+
+    def test_the_launcher_relays_to_wandb_when_asked_and_training_does_not_care(self):
+        out = self.folder / "run"
+        self.expect(self.train("--wandb.mode", "offline", "--wandb.log_every_steps", 5), 0)
+        for _ in range(300):
+            if (out / "relay.log").exists() and "20 lines" in (out / "relay.log").read_text():
+                break
+            time.sleep(0.1)
+        self.assertIn("20 lines", (out / "relay.log").read_text())
+        self.assertEqual(len(list(out.glob("wandb/offline-run-*/run-*.wandb"))), 1)
+        broken = self.folder / "broken"
+        broken.mkdir()
+        (broken / "tensorboard").write_text("in the way")
+        self.expect(self.train("--wandb.mode", "offline", out=broken), 0, "done: step 20")
+
+    def test_troubleshooting_quotes_the_messages_word_for_word(self):
+        """Every quoted message in README's troubleshooting table, cut at its placeholders, stands in the sources."""
+        sources = [*(ROOT / "src").glob("*.cpp"), *(ROOT / "datagen").glob("*.cpp"), *(ROOT / "launch").glob("*.sh"),
+                   *(ROOT / "tools").glob("*.*"), ROOT / "CMakeLists.txt"]
+        text = re.sub(r'"\s*\n\s*"', "", "\n".join(path.read_text() for path in sources))
+        table = (ROOT / "README.md").read_text().split("## When something goes wrong")[1].split("\n## ")[0]
+        messages = re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)
+        self.assertGreater(len(messages), 12)
+        for message in messages:
+            pieces = [piece.strip() for piece in re.split(r"\.\.\.|\b(?:N|M|A|B|KEY)\b", message)]
+            for piece in filter(lambda piece: len(piece) > 3, pieces):
+                self.assertTrue(piece in text, f"{piece!r} of {message!r} stands nowhere")
 
     def test_help_lists_every_key(self):
         for program in ("generate_trajectories", "train_gpt2", "evaluate_policy"):

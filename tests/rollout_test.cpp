@@ -37,8 +37,8 @@ TEST(Rollout, AForceThatIsNotANumberIsAFailedTrial) {
 }
 
 TEST(Rollout, NoiseMovesThePlantButNotTheLabel) {
-  std::vector<CounterRandom> noise{CounterRandom(1, 2, 3)};
-  const auto rollout = play(constant(1), {{}}, {{}}, {250, 20, 1.0, &noise});
+  std::vector<Disturbance> noise{{1.0, -1, 0.0, CounterRandom(1, 2, 3)}};
+  const auto rollout = play(constant(1), {{}}, {{}}, {250, 20, &noise});
   double deviation = 0;
   for (size_t t = 0; t < 20; ++t) {
     EXPECT_EQ(rollout.recording.force_policy[t], 1.0F);
@@ -48,7 +48,7 @@ TEST(Rollout, NoiseMovesThePlantButNotTheLabel) {
 }
 
 TEST(Rollout, PolicySeesTheForceThatWasAppliedBefore) {
-  std::vector<CounterRandom> noise{CounterRandom(1, 2, 3)};
+  std::vector<Disturbance> noise{{1.0, -1, 0.0, CounterRandom(1, 2, 3)}};
   std::vector<double> seen;
   const auto rollout = play(
       [&](const StateBatch&, const std::vector<double>& previous, std::vector<double>& force,
@@ -56,7 +56,7 @@ TEST(Rollout, PolicySeesTheForceThatWasAppliedBefore) {
         seen.push_back(previous[0]);
         force[0] = 2;
       },
-      {{}}, {{}}, {250, 10, 1.0, &noise});
+      {{}}, {{}}, {250, 10, &noise});
   EXPECT_EQ(seen[0], 0.0);
   for (size_t t = 1; t < 10; ++t)
     EXPECT_FLOAT_EQ(static_cast<float>(seen[t]), rollout.recording.force_applied[t - 1]);
@@ -69,4 +69,20 @@ TEST(Rollout, CountsSwitchesOfMode) {
                             {{}}, {{}}, {250});
   EXPECT_EQ(rollout.outcome[0].first_switch, 10);
   EXPECT_EQ(rollout.outcome[0].switches, 24U);
+}
+
+TEST(Rollout, AKickMovesTheStateThatItsPeriodBeginsWith) {
+  std::vector<Disturbance> kicks{{0.0, 5, 3.0, CounterRandom(0, 0, 0)}};
+  std::vector<double> seen;
+  const auto rollout = play(
+      [&](const StateBatch& states, const std::vector<double>&, std::vector<double>& force,
+          std::vector<uint8_t>&) {
+        seen.push_back(states.theta_dot[0]);
+        force[0] = 0;
+      },
+      {{}}, {{}}, {250, 10, &kicks});
+  for (size_t t = 0; t < 5; ++t) EXPECT_EQ(seen[t], 0.0);
+  EXPECT_EQ(seen[5], 3.0);
+  EXPECT_EQ(rollout.recording.state[5 * 4 + 3], 3.0F);
+  EXPECT_GT(seen[6], 3.0);  // an upright pole that falls
 }

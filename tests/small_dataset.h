@@ -6,23 +6,21 @@
 
 // Row i, step t: state (i, t, i + t, -t), forces 0.5 i and 0.25 t, mode 1 from step 2 on.
 inline Trajectories counting_trajectories(uint32_t rows, uint32_t steps) {
-  Trajectories result;
-  result.plants.resize(rows);
-  result.outcome.resize(rows);
-  result.attempt.resize(rows);
-  result.recording.steps = steps;
+  Trajectories result(rows, steps);
+  Recording& recording = result.recording;
   for (uint32_t i = 0; i < rows; ++i) {
     result.plants[i].cart_mass = 1.0 + i;
     result.outcome[i].length = steps;
     result.outcome[i].success = i % 2 == 0;
     result.attempt[i] = i;
-    for (uint32_t t = 0; t <= steps; ++t)
-      for (const float value : {1.0F * i, 1.0F * t, 1.0F * (i + t), -1.0F * t})
-        result.recording.state.push_back(value);
+    for (uint32_t t = 0; t <= steps; ++t) {
+      const float state[] = {1.0F * i, 1.0F * t, 1.0F * (i + t), -1.0F * t};
+      std::copy_n(state, 4, &recording.state[(i * (steps + 1) + t) * 4]);
+    }
     for (uint32_t t = 0; t < steps; ++t) {
-      result.recording.force_policy.push_back(0.5F * i);
-      result.recording.force_applied.push_back(0.25F * t);
-      result.recording.mode.push_back(t >= 2);
+      recording.force_policy[i * steps + t] = 0.5F * i;
+      recording.force_applied[i * steps + t] = 0.25F * t;
+      recording.mode[i * steps + t] = t >= 2;
     }
   }
   return result;

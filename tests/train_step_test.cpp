@@ -11,19 +11,22 @@ struct Training {
   Dataset dataset{manifest, "train"};
   Config config;
   ControlModel model = tiny_model();
-  FlatParameters parameters{*model};
+  FlatParameters parameters;
   AdamW optimizer;
   Loader loader;
   Communicator communicator;
 
-  explicit Training(MPI_Comm comm)
-      : optimizer(parameters, config.training),
+  explicit Training(MPI_Comm comm, torch::ScalarType precision = torch::kFloat32)
+      : parameters(*model, precision),
+        optimizer(parameters, config.training),
         loader(dataset, manifest.statistics, config, 8),
         communicator(comm) {}
 
   StepReport step(int64_t step, int64_t micro_batch, bool stop = false) {
-    return train_step({step, 16, 8 / communicator.size(), micro_batch, 1e-2, stop}, loader,
-                      manifest.statistics, model, parameters, optimizer, communicator);
+    return train_step(
+        {1e-2, stop},
+        loader.share(step, communicator.rank(), 8 / communicator.size(), micro_batch, {16}),
+        manifest.statistics, model, parameters, optimizer, communicator);
   }
 };
 
@@ -77,4 +80,38 @@ TEST(TrainStep, OverfitsAFewTrajectories) {
     if (step == 0) first = last;
   }
   EXPECT_LT(last, 0.35 * first);
+}
+
+// bf16 keeps 8 bits of every activation, and sums in float32.
+TEST(TrainStep, Bf16FollowsFp32) {
+  Training exact(MPI_COMM_SELF), rounded(MPI_COMM_SELF, torch::kBFloat16);
+  EXPECT_EQ(rounded.model->parameters()[0].scalar_type(), torch::kBFloat16);
+  double first = 0, last = 0;
+  for (int64_t step = 0; step < 60; ++step) {
+    const auto reference = exact.step(step % 6, 4), report = rounded.step(step % 6, 4);
+    if (step == 0) {
+      first = report.loss;
+      EXPECT_NEAR(report.loss, reference.loss, 0.02 * reference.loss);
+      EXPECT_NEAR(report.gradient_norm, reference.gradient_norm, 0.05 * reference.gradient_norm);
+    }
+    last = report.loss;
+  }
+  EXPECT_LT(last, 0.6 * first);
+  // Steps smaller than a bf16 weight can hold are kept by the master weights.
+  EXPECT_EQ(rounded.parameters.values.scalar_type(), torch::kFloat32);
+  const auto views = rounded.parameters.views(rounded.parameters.values);
+  const auto weights = rounded.model->named_parameters();
+  bool finer = false;
+  for (const auto& [name, master] : views) {
+    EXPECT_TRUE(torch::equal(weights.find(name)->detach(), master.to(torch::kBFloat16))) << name;
+    finer = finer || !torch::equal(weights.find(name)->detach().to(torch::kFloat32), master);
+  }
+  EXPECT_TRUE(finer);
+}
+
+TEST(TrainStep, Bf16AccumulationEqualsTheLargeBatch) {
+  Training whole(MPI_COMM_SELF, torch::kBFloat16), pieces(MPI_COMM_SELF, torch::kBFloat16);
+  const auto large = whole.step(0, 8), small = pieces.step(0, 2);
+  EXPECT_NEAR(large.loss, small.loss, 1e-2 * large.loss);
+  EXPECT_NEAR(large.gradient_norm, small.gradient_norm, 2e-2 * large.gradient_norm);
 }

@@ -1,0 +1,63 @@
+#include "advice.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <new>
+#include <string_view>
+
+Advice::Advice(int64_t steps) : block_(std::max<int64_t>(200, steps / 20)) {}
+
+std::optional<std::string> Advice::observe(double loss, double seconds, double waited_seconds) {
+  char text[512];
+  seconds_ += seconds;
+  waited_ += waited_seconds;
+  if (++data_steps_ == kDataSteps) {
+    const double share = waited_ / seconds_;
+    data_steps_ = 0;
+    seconds_ = waited_ = 0.0;
+    if (share > kDataShare && !said_data_) {
+      said_data_ = true;
+      std::snprintf(text, sizeof text,
+                    "advice: steps wait for data %.0f %% of the time: put the dataset on a local "
+                    "SSD, or use fewer ranks per machine",
+                    100 * share);
+      return text;
+    }
+  }
+  block_sum_ += loss;
+  if (++steps_in_block_ < block_) return std::nullopt;
+  const double mean = block_sum_ / static_cast<double>(block_);
+  steps_in_block_ = 0;
+  block_sum_ = 0.0;
+  if (first_mean_ < 0) {
+    first_mean_ = mean;
+  } else if (!(mean < first_mean_) && !said_loss_) {
+    said_loss_ = true;
+    std::snprintf(text, sizeof text,
+                  "advice: the loss does not decrease: %.3f on average over the first %ld steps of "
+                  "this start, %.3f over the last. Try half the training.learning_rate; check the "
+                  "dataset with evaluate_policy's expert row; a large model needs more steps",
+                  first_mean_, block_, mean);
+    return text;
+  }
+  return std::nullopt;
+}
+
+bool is_out_of_memory(const std::exception& error) {
+  const std::string_view what = error.what();
+  return dynamic_cast<const std::bad_alloc*>(&error) != nullptr ||
+         what.find("can't allocate memory") != std::string_view::npos ||
+         what.find("out of memory") != std::string_view::npos;
+}
+
+std::string out_of_memory_advice(int64_t batch_size, int64_t window, int64_t global_batch_size) {
+  return "out of memory at training.batch_size " + std::to_string(batch_size) +
+         " and a window of " + std::to_string(window) + " control steps. " +
+         (batch_size > 1
+              ? "Set training.batch_size " + std::to_string(batch_size / 2) +
+                    " and training.global_batch_size " + std::to_string(global_batch_size) +
+                    ": the same training in less memory. "
+              : "") +
+         "Else fewer ranks per machine, a smaller model.n_embd or model.n_layer, or a shorter "
+         "model.n_positions";
+}

@@ -1,0 +1,162 @@
+#include "run_plan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+
+#include "exit_code.h"
+
+namespace {
+
+constexpr int64_t kTokenSize = 6, kHeadOutputs = 1 + 2 + 8;
+
+// Values that autograd keeps of a token in a block, in units of the width: two LayerNorm inputs and
+// outputs, queries, keys and values with the copies attention makes of them, its output, and the
+// four times wider layer before and after GELU.
+constexpr double kActivationsPerBlock = 22;
+constexpr double kLibraryBytes = 4e8;  // LibTorch, MPI, HDF5 in memory
+
+std::string number_text(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, value < 1e5 ? "%.4g" : "%.2e", value);
+  return text;
+}
+
+std::string grouped(int64_t value) {  // 50,972,683
+  const std::string digits = std::to_string(value);
+  std::string text;
+  for (size_t i = 0; i < digits.size(); ++i) {
+    if (i > 0 && (digits.size() - i) % 3 == 0) text += ',';
+    text += digits[i];
+  }
+  return text;
+}
+
+// Mean over the run of what `of` says of a step.
+template <class Of>
+double mean_over_run(const RunPlan& plan, Of of) {
+  const int64_t samples = std::min<int64_t>(plan.steps, 2000);
+  double sum = 0;
+  for (int64_t i = 0; i < samples; ++i)
+    sum += of(
+        plan.curriculum
+            .at(static_cast<int64_t>((static_cast<double>(i) + 0.5) / static_cast<double>(samples) *
+                                     static_cast<double>(plan.steps)))
+            .window);
+  return sum / static_cast<double>(samples);
+}
+
+}  // namespace
+
+RunPlan plan_run(const Config& config, int64_t trajectories, int ranks) {
+  const auto& training = config.training;
+  const int64_t at_once = training.batch_size * ranks;
+  const int64_t global = training.global_batch_size ? training.global_batch_size : at_once;
+  if (global % at_once)
+    throw UserError(ExitCode::kConfiguration,
+                    "training.global_batch_size " + std::to_string(global) +
+                        " is not a multiple of " + std::to_string(ranks) +
+                        " ranks x training.batch_size " + std::to_string(training.batch_size) +
+                        ": change one of the three (batch_size changes speed and memory only)");
+  // Rounded up: the last step of the last epoch may begin the next.
+  const double by_epochs =
+      std::ceil(static_cast<double>(training.epochs) * static_cast<double>(trajectories) /
+                static_cast<double>(global));
+  const int64_t steps =
+      std::min(training.train_steps, static_cast<int64_t>(std::min(by_epochs, 9e18)));
+  return {
+      steps,
+      global,
+      global / ranks,
+      training.batch_size,
+      static_cast<double>(steps) * static_cast<double>(global) / static_cast<double>(trajectories),
+      Curriculum(training.curriculum, config.model.n_positions, steps)};
+}
+
+int64_t parameter_count(const ModelConfig& model) {
+  const int64_t d = model.n_embd;
+  return model.n_layer * (12 * d * d + 13 * d) + 2 * d + model.n_positions * d +
+         (kTokenSize + 1) * d + (d + 1) * kHeadOutputs;
+}
+
+double flops_per_token(const ModelConfig& model, int64_t window) {
+  const auto d = static_cast<double>(model.n_embd), layers = static_cast<double>(model.n_layer);
+  return 6.0 * (12.0 * layers * d * d + (kTokenSize + kHeadOutputs) * d) +
+         6.0 * layers * d * static_cast<double>(window);
+}
+
+double checkpoint_bytes(const ModelConfig& model) {
+  return 12.0 * static_cast<double>(parameter_count(model)) + 1e4;
+}
+
+double training_bytes(const Config& config, const RunPlan& plan) {
+  const bool bf16 = config.training.precision == "bf16";
+  const auto parameters = static_cast<double>(parameter_count(config.model));
+  const double state = (bf16 ? 20.0 : 16.0) * parameters;
+  const double checkpoint = 3.0 * checkpoint_bytes(config.model);  // copied, zipped, hashed
+  const double tokens = static_cast<double>(plan.micro_batch * plan.curriculum.points().end);
+  const double activations = tokens * static_cast<double>(config.model.n_embd) *
+                             (kActivationsPerBlock * static_cast<double>(config.model.n_layer)) *
+                             (bf16 ? 2.0 : 4.0);
+  return kLibraryBytes + state + std::max(activations, checkpoint);
+}
+
+std::string si_text(double value, const std::string& unit) {
+  const char* prefixes[] = {"", "k", "M", "G", "T", "P", "E", "Z"};
+  size_t prefix = 0;
+  for (; value >= 999.5 && prefix + 1 < std::size(prefixes); ++prefix) value /= 1000;
+  char text[32];
+  std::snprintf(text, sizeof text, value < 9.95 && prefix ? "%.1f %s" : "%.0f %s", value,
+                prefixes[prefix]);
+  return text + unit;
+}
+
+std::string describe(const Config& config, const RunPlan& plan, int64_t trajectories, int ranks) {
+  const auto& model = config.model;
+  const auto& training = config.training;
+  const auto& points = plan.curriculum.points();
+  const auto tokens = [&](int64_t window) {
+    return static_cast<double>(plan.global_batch_size * window);
+  };
+  const auto flops = [&](int64_t window) {
+    return tokens(window) * flops_per_token(model, window);
+  };
+  const auto steps = static_cast<double>(plan.steps);
+  const double all_tokens = steps * mean_over_run(plan, tokens);
+  const double all_flops = steps * mean_over_run(plan, flops);
+  const double checkpoint = checkpoint_bytes(model);
+  const int64_t permanent = training.keep_every_steps ? plan.steps / training.keep_every_steps : 0;
+  const int64_t passes = plan.rows / plan.micro_batch;
+
+  std::string text = "model        " + std::to_string(model.n_layer) + " layers x " +
+                     std::to_string(model.n_embd) + ", " + std::to_string(model.n_head) +
+                     " heads, " + std::to_string(model.n_positions) +
+                     " positions: " + grouped(parameter_count(model)) + " parameters, " +
+                     training.precision + "\n";
+  text += "step         " + grouped(plan.global_batch_size) + " windows (" + std::to_string(ranks) +
+          (ranks == 1 ? " rank x " : " ranks x ") + std::to_string(plan.micro_batch) +
+          (passes > 1 ? " x " + std::to_string(passes) + " accumulated" : "") + ") of " +
+          (points.start < points.end ? std::to_string(points.start) + " to " : "") +
+          std::to_string(points.end) +
+          " control steps: " + grouped(static_cast<int64_t>(tokens(points.end))) + " tokens, " +
+          si_text(flops(points.end), "FLOP") + " at the longest\n";
+  text += "run          " + grouped(plan.steps) + " steps, " + number_text(plan.epochs) +
+          " epochs of " + grouped(trajectories) + " trajectories, " +
+          si_text(all_tokens, " tokens") + ", " + si_text(all_flops, "FLOP") + "\n";
+  text +=
+      "curriculum   windows " +
+      (points.start < points.end ? "grow by " + std::to_string(points.inc) + " every " +
+                                       grouped(points.interval) + " steps"
+                                 : std::string("do not grow")) +
+      (training.curriculum.stages ? "; stages at 5, 12, 20, 30 % of the steps" : "; no stages") +
+      "\n";
+  text += "memory       about " + si_text(training_bytes(config, plan), "B") + " per rank\n";
+  text += "checkpoints  " + si_text(checkpoint, "B") + " each; the newest " +
+          std::to_string(training.keep_last) + ", the best and " + grouped(permanent) +
+          " permanent ones: " +
+          si_text(checkpoint * static_cast<double>(training.keep_last +
+                                                   (training.validate_every_steps > 0) + permanent),
+                  "B") +
+          " in " + config.out_dir + "\n";
+  return text;
+}

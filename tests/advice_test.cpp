@@ -1,0 +1,47 @@
+#include "advice.h"
+
+#include <gtest/gtest.h>
+
+namespace {
+
+// Everything said while `loss(step)` is observed.
+template <class Loss>
+std::string said(Loss loss, double waited_seconds = 0.0) {
+  Advice advice(2000);
+  std::string text;
+  for (int step = 0; step < 2000; ++step)
+    if (const auto line = advice.observe(loss(step), 0.01, waited_seconds)) text += *line + "\n";
+  return text;
+}
+
+size_t count(const std::string& text, const std::string& part) {
+  size_t n = 0;
+  for (size_t at = 0; (at = text.find(part, at)) != std::string::npos; ++at) ++n;
+  return n;
+}
+
+}  // namespace
+
+TEST(Advice, IsSilentWhenAllIsWell) {
+  EXPECT_EQ(said([](int step) { return 3.0 / (1 + step); }), "");
+}
+
+TEST(Advice, SaysOnceThatTheLossDoesNotDecrease) {
+  EXPECT_EQ(count(said([](int) { return 3.0; }), "the loss does not decrease"), 1U);
+  EXPECT_EQ(count(said([](int step) { return step < 100 ? 3.0 : std::nan(""); }), "decrease"), 1U);
+}
+
+TEST(Advice, SaysOnceThatStepsWaitForData) {
+  const auto falling = [](int step) { return 3.0 / (1 + step); };
+  EXPECT_EQ(count(said(falling, 0.002), "wait for data 20 %"), 1U);
+  EXPECT_EQ(said(falling, 0.0004), "");
+}
+
+TEST(Advice, KnowsThatMemoryRanOut) {
+  EXPECT_TRUE(is_out_of_memory(std::bad_alloc()));
+  EXPECT_TRUE(is_out_of_memory(std::runtime_error("CUDA out of memory. Tried to allocate")));
+  EXPECT_FALSE(is_out_of_memory(std::runtime_error("shape mismatch")));
+  const auto text = out_of_memory_advice(16, 1024, 64);
+  EXPECT_NE(text.find("training.batch_size 8 and training.global_batch_size 64"),
+            std::string::npos);
+}

@@ -1,0 +1,70 @@
+#include "batch_queue.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+
+namespace {
+
+// A share whose only number is the step.
+std::vector<Batch> numbered(int64_t step) {
+  std::vector<Batch> batches(1, empty_batch(1, 1));
+  batches[0].mode[0][0] = step;
+  return batches;
+}
+
+}  // namespace
+
+TEST(BatchQueue, GivesEveryStepOnceInOrder) {
+  BatchQueue queue(numbered, 5, 40);
+  for (int64_t step = 5; step < 40; ++step)
+    EXPECT_EQ(queue.next()[0].mode[0][0].item<int64_t>(), step);
+}
+
+TEST(BatchQueue, ReadsAheadButNoFurtherThanItsBound) {
+  std::atomic<int> reads = 0;
+  BatchQueue queue(
+      [&](int64_t step) {
+        ++reads;
+        return numbered(step);
+      },
+      0, 1000);
+  queue.next();
+  const auto bound = static_cast<int>(BatchQueue::kAhead) + 2;  // one taken, one in the making
+  for (int wait = 0; wait < 1000 && reads < bound; ++wait)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_EQ(reads, bound);
+}
+
+TEST(BatchQueue, CountsTheTimeItMakesTheTrainingWait) {
+  BatchQueue queue(
+      [](int64_t step) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(30));
+        return numbered(step);
+      },
+      0, 3);
+  queue.next();
+  EXPECT_GT(queue.waited_seconds(), 0.02);
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  const double before = queue.waited_seconds();
+  queue.next();
+  EXPECT_LT(queue.waited_seconds() - before, 0.02);  // it was read meanwhile
+}
+
+TEST(BatchQueue, PassesOnWhatReadingThrew) {
+  BatchQueue queue(
+      [](int64_t step) {
+        if (step == 2) throw std::runtime_error("shard gone");
+        return numbered(step);
+      },
+      0, 10);
+  queue.next();
+  queue.next();
+  EXPECT_THROW(queue.next(), std::runtime_error);
+}
+
+TEST(BatchQueue, CanBeLeftBeforeItsEnd) {
+  for (int i = 0; i < 50; ++i) BatchQueue(numbered, 0, 1000000).next();
+}

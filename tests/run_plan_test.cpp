@@ -1,0 +1,53 @@
+#include "run_plan.h"
+
+#include <gtest/gtest.h>
+
+#include "control_model.h"
+#include "exit_code.h"
+
+TEST(RunPlan, TheSeedsNumbersHoldAtOnce) {
+  const auto plan = plan_run(Config{}, 160'000, 1);
+  EXPECT_EQ(plan.steps, 10'000'000);  // 1000 epochs of 160,000 in batches of 16
+  EXPECT_DOUBLE_EQ(plan.epochs, 1000);
+  EXPECT_EQ(parameter_count(Config{}.model), 50'972'683);
+  EXPECT_NEAR(flops_per_token(Config{}.model, 1024), 352.3e6, 0.2e6);
+}
+
+TEST(RunPlan, ParametersAreCountedAsTheModelHasThem) {
+  ModelConfig config;
+  config.n_positions = 20;
+  config.n_embd = 24;
+  config.n_layer = 3;
+  config.n_head = 2;
+  int64_t total = 0;
+  for (const auto& parameter : ControlModel(config)->parameters()) total += parameter.numel();
+  EXPECT_EQ(parameter_count(config), total);
+}
+
+TEST(RunPlan, EpochsAndStepsAreBothUpperBounds) {
+  Config config;
+  config.training.train_steps = 100;
+  config.training.epochs = 2;
+  config.training.batch_size = 4;
+  EXPECT_EQ(plan_run(config, 1000, 2).steps, 100);
+  EXPECT_EQ(plan_run(config, 101, 2).steps, 26);  // 202 windows of 8, the last step filled up
+}
+
+TEST(RunPlan, RanksAndBatchSizeDivideTheGlobalBatch) {
+  Config config;
+  config.training.batch_size = 4;
+  config.training.global_batch_size = 32;
+  EXPECT_EQ(plan_run(config, 1000, 2).rows, 16);
+  EXPECT_EQ(plan_run(config, 1000, 8).rows, 4);
+  EXPECT_THROW(plan_run(config, 1000, 3), UserError);
+  EXPECT_THROW(plan_run(config, 1000, 16), UserError);
+}
+
+TEST(RunPlan, SizesForPeople) {
+  EXPECT_EQ(si_text(950, "B"), "950 B");
+  EXPECT_EQ(si_text(611.7e6, "B"), "612 MB");
+  EXPECT_EQ(si_text(2.04e12, "FLOP"), "2.0 TFLOP");
+  const auto text = describe(Config{}, plan_run(Config{}, 160'000, 1), 160'000, 1);
+  EXPECT_NE(text.find("50,972,683 parameters"), std::string::npos) << text;
+  EXPECT_NE(text.find("10,000 permanent ones: 6.1 TB"), std::string::npos) << text;
+}
