@@ -2,6 +2,9 @@
 
 #include <cmath>
 
+#include "cpu/attention.h"
+#include "cpu/linear.h"
+
 namespace {
 
 constexpr double kInitStandardDeviation =
@@ -27,6 +30,10 @@ Conv1DImpl::Conv1DImpl(int64_t in, int64_t out, double standard_deviation)
     : weight(register_parameter("weight", torch::randn({in, out}) * standard_deviation)),
       bias(register_parameter("bias", torch::zeros({out}))) {}
 
+torch::Tensor Conv1DImpl::forward(const torch::Tensor& x) {
+  return has_cpu_linear(x, weight) ? cpu_linear(x, weight, bias) : torch::addmm(bias, x, weight);
+}
+
 AttentionImpl::AttentionImpl(const ModelConfig& model)
     : heads_(model.n_head),
       c_attn_(register_module("c_attn",
@@ -37,7 +44,10 @@ AttentionImpl::AttentionImpl(const ModelConfig& model)
 torch::Tensor AttentionImpl::forward(const torch::Tensor& x, int64_t B, int64_t T,
                                      KeyValueCache* cache, size_t layer) {
   const int64_t C = x.size(-1);
-  const auto qkv = c_attn_(x).view({B, T, 3, heads_, C / heads_}).permute({2, 0, 3, 1, 4});
+  const auto projected = c_attn_(x);
+  if (!cache && has_cpu_attention(projected, C / heads_))
+    return c_proj_(cpu_attention(projected, B, T, heads_));
+  const auto qkv = projected.view({B, T, 3, heads_, C / heads_}).permute({2, 0, 3, 1, 4});
   torch::Tensor query = qkv[0], key = qkv[1], value = qkv[2];  // [B, H, T, C / H]
   std::optional<torch::Tensor> mask;
   if (cache) {

@@ -19,7 +19,7 @@ struct KeyValueCache {
 class Conv1DImpl : public torch::nn::Module {
  public:
   Conv1DImpl(int64_t in, int64_t out, double standard_deviation);
-  torch::Tensor forward(const torch::Tensor& x) { return torch::addmm(bias, x, weight); }
+  torch::Tensor forward(const torch::Tensor& x);
   torch::Tensor weight, bias;
 };
 TORCH_MODULE(Conv1D);

@@ -1,0 +1,13 @@
+// Causal self-attention on CPUs, forward and backward, straight from and to the layout of the
+// projections around it. Earned its place in tools/bench/results/cpu_speed_*.md.
+#pragma once
+
+#include <torch/torch.h>
+
+// True for tensors this file serves: on the CPU, fp32 or bf16, head size 32 or 64, and a processor
+// with AVX2 at least. Otherwise take at::scaled_dot_product_attention.
+bool has_cpu_attention(const torch::Tensor& qkv, int64_t head_size);
+
+// qkv [B * T, 3 * C]: queries, keys and values of all heads side by side, as c_attn leaves them.
+// Returns [B * T, C]. Computes in fp32 whatever the type.
+torch::Tensor cpu_attention(const torch::Tensor& qkv, int64_t B, int64_t T, int64_t heads);

@@ -1,0 +1,35 @@
+// The inner loops of causal attention over one head, in fp32, on packed buffers. Compiled once per
+// instruction set (CMakeLists.txt); attention.cpp chooses at run time. Plain twin: at::
+// scaled_dot_product_attention.
+#pragma once
+
+#include <cstdint>
+
+// T rows padded with zeros to `padded`, a multiple of kAttentionColumns; D is the head size.
+// Row-major. Rows of `padded` numbers lie `stride` apart. Queries come scaled by 1 / sqrt(D).
+struct HeadBuffers {
+  int64_t T, padded, stride;
+  const float *query, *key, *value;  // [padded, D]
+  const float *key_columns,
+      *value_columns;               // [D, padded]: transposed; values only for the backward
+  const float* out_gradient;        // [padded, D], backward
+  const float* delta;               // [padded], backward: out . out_gradient by row
+  float* log_sum;                   // [padded]: log of the sum of exponentials by row
+  float *scores, *score_gradients;  // [kAttentionRows, padded] scratch, the latter for the backward
+  float* out;                       // [padded, D]
+  float *query_gradient, *key_gradient, *value_gradient;  // [padded, D]; the latter two start at 0
+};
+
+constexpr int64_t kAttentionRows = 16;     // queries at once
+constexpr int64_t kAttentionColumns = 64;  // what `padded` is a multiple of
+
+// D is 32 or 64.
+using HeadKernel = void (*)(int64_t D, const HeadBuffers&);
+namespace attention_avx512 {
+void forward(int64_t D, const HeadBuffers& head);
+void backward(int64_t D, const HeadBuffers& head);
+}  // namespace attention_avx512
+namespace attention_avx2 {
+void forward(int64_t D, const HeadBuffers& head);
+void backward(int64_t D, const HeadBuffers& head);
+}  // namespace attention_avx2

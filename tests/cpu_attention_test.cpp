@@ -1,0 +1,78 @@
+#include <gtest/gtest.h>
+
+#include "cpu/attention.h"
+#include "cpu/attention_kernel.h"
+
+namespace {
+
+torch::Tensor plain_attention(const torch::Tensor& qkv, int64_t B, int64_t T, int64_t heads) {
+  const int64_t C = qkv.size(1) / 3;
+  const auto parts = qkv.view({B, T, 3, heads, C / heads}).permute({2, 0, 3, 1, 4});
+  return at::scaled_dot_product_attention(parts[0], parts[1], parts[2], {}, 0.0, true)
+      .transpose(1, 2)
+      .reshape({B * T, C});
+}
+
+}  // namespace
+
+TEST(CpuAttention, EqualsThePlainOneForwardAndBackward) {
+  if (!has_cpu_attention(torch::zeros({1, 96}), 32)) GTEST_FAIL() << "this processor has no AVX2";
+  torch::manual_seed(1);
+  for (const int64_t D : {32, 64})
+    for (const int64_t T : {1, 2, 15, 16, 17, 64, 65, 130})
+      for (const auto type : {torch::kFloat32, torch::kBFloat16}) {
+        const int64_t B = 2, heads = 3;
+        const auto values = torch::randn({B * T, 3 * heads * D}) * 2;
+        const auto outer = torch::randn({B * T, heads * D}).to(type);
+        auto exact = values.to(type).to(torch::kFloat32).clone().requires_grad_();
+        auto ours = values.to(type).clone().requires_grad_();
+        const auto expected = plain_attention(exact, B, T, heads);
+        const auto out = cpu_attention(ours, B, T, heads);
+        expected.backward(outer.to(torch::kFloat32));
+        out.backward(outer);
+        // bf16 rounds inputs and results to 8 bits; nothing is rounded in between.
+        const double tolerance = type == torch::kFloat32 ? 1e-6 : 5e-3;
+        const auto distance = [](const torch::Tensor& a, const torch::Tensor& b) {
+          return ((a.to(torch::kFloat32) - b).norm() / b.norm()).item<double>();
+        };
+        EXPECT_LT(distance(out, expected), tolerance) << D << " " << T << " " << type;
+        EXPECT_LT(distance(ours.grad(), exact.grad()), 2 * tolerance)
+            << D << " " << T << " " << type;
+      }
+}
+
+TEST(CpuAttention, LargeScoresDoNotOverflow) {
+  const auto qkv = torch::randn({70, 96}) * 100;
+  EXPECT_TRUE(
+      torch::allclose(cpu_attention(qkv, 1, 70, 1), plain_attention(qkv, 1, 70, 1), 1e-4, 1e-3));
+}
+
+TEST(CpuAttention, ServesOnlyTheHeadSizesItHas) {
+  EXPECT_FALSE(has_cpu_attention(torch::zeros({1, 48}), 16));
+  EXPECT_FALSE(has_cpu_attention(torch::zeros({1, 96}, torch::kFloat64), 32));
+}
+
+// Both builds of the kernel, where the processor can run both.
+TEST(CpuAttention, InstructionSetsAgree) {
+  if (!__builtin_cpu_supports("x86-64-v4")) return;
+  constexpr int64_t T = 64, D = 32;
+  torch::manual_seed(2);
+  const auto q = torch::randn({T, D}), k = torch::randn({T, D}), v = torch::randn({T, D});
+  const auto columns = k.t().contiguous();
+  std::vector<torch::Tensor> outs;
+  for (const HeadKernel kernel : {attention_avx512::forward, attention_avx2::forward}) {
+    auto out = torch::zeros({T, D}), sums = torch::zeros({T}),
+         scores = torch::zeros({kAttentionRows, T});
+    HeadBuffers head{};
+    head.T = head.padded = head.stride = T;
+    head.query = q.data_ptr<float>();
+    head.key_columns = columns.data_ptr<float>();
+    head.value = v.data_ptr<float>();
+    head.scores = scores.data_ptr<float>();
+    head.log_sum = sums.data_ptr<float>();
+    head.out = out.data_ptr<float>();
+    kernel(D, head);
+    outs.push_back(out);
+  }
+  EXPECT_TRUE(torch::allclose(outs[0], outs[1], 1e-5, 1e-6));
+}

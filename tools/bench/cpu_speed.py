@@ -1,0 +1,108 @@
+#!/usr/bin/env python3
+"""Tokens per second of train_gpt2 on this machine's CPUs beside the same network in PyTorch eager, in the same run.
+
+  tools/bench/cpu_speed.py [--rounds 3] [--quick] [--out tools/bench/results/cpu_speed_HARDWARE_YYYYMM.md]
+
+The contenders take turns, round by round; a round's figure is the median step after the warm-up steps; shown are minimum,
+median and maximum over the rounds. train_gpt2 reads real data, sums gradients over its ranks and checks that they are
+finite; the peer's batches lie in memory. Both use all processors: the peer as threads, train_gpt2 as one rank each.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+# name, layers, width, heads, positions, windows per step, measured steps, warm-up steps
+SHAPES = [("quickstart", 2, 64, 2, 64, 32, 400, 100), ("medium", 4, 128, 4, 256, 16, 40, 10),
+          ("seed", 16, 512, 16, 1024, 4, 3, 1)]
+
+
+def peer(shape, precision, processors):
+    _, layers, width, heads, positions, batch, steps, warmup = shape
+    command = [sys.executable, ROOT / "tools/bench/pytorch_peer.py", "--precision", precision, "--threads", processors]
+    for name, value in dict(layers=layers, width=width, heads=heads, positions=positions, batch=batch, steps=steps,
+                            warmup=warmup).items():
+        command += [f"--{name}", value]
+    output = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True).stdout
+    return statistics.median(json.loads(output))
+
+
+def ours(shape, precision, ranks, data, folder):
+    _, layers, width, heads, positions, batch, steps, warmup = shape
+    out = tempfile.mkdtemp(dir=folder)
+    settings = {"out_dir": out, "dataset.path": data, "dataset.steps": 1024, "model.n_layer": layers, "model.n_embd": width,
+                "model.n_head": heads, "model.n_positions": positions, "training.batch_size": batch // ranks,
+                "training.train_steps": steps + warmup, "training.precision": precision, "training.log_every_steps": 1,
+                "training.validate_every_steps": 0, "training.save_every_steps": 10**6, "training.keep_every_steps": 0,
+                "training.curriculum.points.start": positions}
+    command = [ROOT / "launch/local.sh", ranks, ROOT / "build/release/train_gpt2"]
+    for key, value in settings.items():
+        command += [f"--{key}", value]
+    subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True)
+    lines = [json.loads(line) for line in (Path(out) / "metrics.jsonl").read_text().splitlines()]
+    wait = statistics.mean(line["data_wait_share"] for line in lines[warmup:])
+    return statistics.median(line["step_seconds"] for line in lines[warmup:]), wait
+
+
+def hardware():
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":")[1].strip()
+    return "unknown processor"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="only the quickstart's shape, two rounds")
+    parser.add_argument("--out", type=Path, help="also write the table here")
+    options = parser.parse_args()
+    processors = len(os.sched_getaffinity(0))
+    rounds, shapes = (2, SHAPES[:1]) if options.quick else (options.rounds, SHAPES)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data"
+        subprocess.run([str(part) for part in (
+            ROOT / "build/release/generate_trajectories", "--dataset.path", data, "--dataset.train_shards", 1,
+            "--dataset.trajectories_per_shard", 1024, "--dataset.evaluation_trajectories", 1)], check=True, capture_output=True)
+        for shape in shapes:
+            name, layers, width, _, positions, batch, *_ = shape
+            tokens = batch * positions
+            for precision in ("fp32", "bf16"):
+                seconds = {"peer": [], "ours": []}
+                waits = []
+                for _ in range(rounds):
+                    seconds["peer"].append(peer(shape, precision, processors))
+                    second, wait = ours(shape, precision, processors, data, folder)
+                    seconds["ours"].append(second)
+                    waits.append(wait)
+                rate = {who: sorted(tokens / value for value in values) for who, values in seconds.items()}
+                ratio = sorted(a / b for a, b in zip(seconds["peer"], seconds["ours"]))
+
+                def spread(values, digits):
+                    return f"{statistics.median(values):,.{digits}f} ({values[0]:,.{digits}f} to {values[-1]:,.{digits}f})"
+
+                rows.append(f"| {name}: {layers} x {width}, {batch} windows of {positions} | {precision} | {spread(rate['peer'], 0)} "
+                            f"| {spread(rate['ours'], 0)} | **{spread(ratio, 2)}** | {100 * statistics.median(waits):.2f} % |")
+                print(rows[-1], flush=True)
+    table = "\n".join([
+        "# train_gpt2 beside PyTorch eager on CPUs", "",
+        f"{date.today()}, {processors} processors, {hardware()}; `tools/bench/cpu_speed.py --rounds {rounds}`.",
+        "Tokens per second: median (minimum to maximum) over rounds in turn; a round is the median step after warm-up.",
+        f"The peer is one process of {processors} threads on batches in memory (`pytorch_peer.py`; bf16 by autocast); train_gpt2 is",
+        f"{processors} ranks of one thread that read data and sum their gradients.", "",
+        "| shape | precision | PyTorch eager | train_gpt2 | ratio | waits for data |", "|---|---|---|---|---|---|", *rows, ""])
+    if options.out:
+        options.out.write_text(table)
+        print(f"written to {options.out}")
+
+
+if __name__ == "__main__":
+    main()
