@@ -32,18 +32,17 @@ std::string grouped(int64_t value) {  // 50,972,683
   return text;
 }
 
-// Mean over the run of what `of` says of a step.
+// Mean of what `of` says of the window lengths of the steps in [from, to), by up to 2000 of them.
 template <class Of>
-double mean_over_run(const RunPlan& plan, Of of) {
-  const int64_t samples = std::min<int64_t>(plan.steps, 2000);
+double mean_over(const Curriculum& curriculum, int64_t from, int64_t to, Of of) {
+  const int64_t samples = std::min<int64_t>(to - from, 2000);
   double sum = 0;
-  for (int64_t i = 0; i < samples; ++i)
+  for (int64_t i = 0; i < samples; ++i) {
+    const double share = (static_cast<double>(i) + 0.5) / static_cast<double>(samples);
     sum += of(
-        plan.curriculum
-            .at(static_cast<int64_t>((static_cast<double>(i) + 0.5) / static_cast<double>(samples) *
-                                     static_cast<double>(plan.steps)))
-            .window);
-  return sum / static_cast<double>(samples);
+        curriculum.at(from + static_cast<int64_t>(share * static_cast<double>(to - from))).window);
+  }
+  return samples ? sum / static_cast<double>(samples) : 0.0;
 }
 
 }  // namespace
@@ -85,6 +84,12 @@ double flops_per_token(const ModelConfig& model, int64_t window) {
          6.0 * layers * d * static_cast<double>(window);
 }
 
+double windows_ahead(const Curriculum& curriculum, int64_t from, int64_t to) {
+  return static_cast<double>(to - from) * mean_over(curriculum, from, to, [](int64_t window) {
+           return static_cast<double>(window);
+         });
+}
+
 double checkpoint_bytes(const ModelConfig& model) {
   return 12.0 * static_cast<double>(parameter_count(model)) + 1e4;
 }
@@ -122,8 +127,8 @@ std::string describe(const Config& config, const RunPlan& plan, int64_t trajecto
     return tokens(window) * flops_per_token(model, window);
   };
   const auto steps = static_cast<double>(plan.steps);
-  const double all_tokens = steps * mean_over_run(plan, tokens);
-  const double all_flops = steps * mean_over_run(plan, flops);
+  const double all_tokens = steps * mean_over(plan.curriculum, 0, plan.steps, tokens);
+  const double all_flops = steps * mean_over(plan.curriculum, 0, plan.steps, flops);
   const double checkpoint = checkpoint_bytes(model);
   const int64_t permanent = training.keep_every_steps ? plan.steps / training.keep_every_steps : 0;
   const int64_t passes = plan.rows / plan.micro_batch;

@@ -26,6 +26,9 @@ int64_t parameter_count(const ModelConfig& model);
 // square), per token of a window of T.
 double flops_per_token(const ModelConfig& model, int64_t window);
 
+// Sum of the window lengths of the steps in [from, to): what the time left is proportional to.
+double windows_ahead(const Curriculum& curriculum, int64_t from, int64_t to);
+
 // Weights and both moments in fp32.
 double checkpoint_bytes(const ModelConfig& model);
 

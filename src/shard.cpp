@@ -225,7 +225,7 @@ void write_shard(const std::filesystem::path& path, const Trajectories& trajecto
   };
 
   const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
-  H5Pset_alignment(access, 1024, 64);  // readers map the arrays in place
+  H5Pset_alignment(access, 1, 64);  // every array: readers use them in place
   ShardFile file(path, H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access));
   for (const auto& [name, value] : attributes) file.attribute(file, name, value);
   for (const auto& column : columns) file.write(column);
@@ -263,8 +263,8 @@ MappedShard::MappedShard(const std::filesystem::path& path) {
     const haddr_t offset = H5Dget_offset(dataset);
     if (H5Sget_simple_extent_ndims(space) != static_cast<int>(shape.size()) ||
         H5Sget_simple_extent_dims(space, extents.data(), nullptr) < 0 ||
-        H5Tequal(stored, type) <= 0 || offset == HADDR_UNDEF)
-      refuse(std::string(name) + " is not of the expected shape, type or layout");
+        H5Tequal(stored, type) <= 0 || offset == HADDR_UNDEF || offset % H5Tget_size(type) != 0)
+      refuse(std::string(name) + " is not of the expected shape, type, layout or alignment");
     size_t size = H5Tget_size(type);
     for (size_t k = 0; k < shape.size(); ++k) {
       if (shape[k] && shape[k] != extents[k])

@@ -165,7 +165,7 @@ class Trainer {
   void say_banner() const;
   Checkpoint snapshot() const;
   bool save();
-  StepReport step(const std::vector<Batch>& batches);
+  StepReport step(BatchQueue& queue);
   void validate_and_keep_best();
   void log(const StepReport& report, double step_seconds, double waited_seconds);
   std::string progress_line(const StepReport& report) const;
@@ -331,10 +331,10 @@ bool Trainer::save() {
 }
 
 // Collective. One optimiser step, and the errors of one.
-StepReport Trainer::step(const std::vector<Batch>& batches) {
+StepReport Trainer::step(BatchQueue& queue) {
   const StepPlan plan{learning_rate(), asked_to_leave != 0};
   try {
-    return train_step(plan, batches, manifest_.statistics, model_, parameters_, optimizer_,
+    return train_step(plan, queue.next(), manifest_.statistics, model_, parameters_, optimizer_,
                       communicator_);
   } catch (const std::exception& error) {
     if (!is_out_of_memory(error)) throw;
@@ -473,7 +473,7 @@ ExitCode Trainer::run() {
   int64_t skipped_in_a_row = 0;
   while (step_ < plan_.steps) {
     const double step_begin = MPI_Wtime(), waited_before = queue.waited_seconds();
-    const StepReport report = step(queue.next());
+    const StepReport report = step(queue);
     ++step_;
     if (metrics_) log(report, MPI_Wtime() - step_begin, queue.waited_seconds() - waited_before);
 

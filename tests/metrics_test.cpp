@@ -32,3 +32,24 @@ TEST(Metrics, NumbersForPeople) {
   EXPECT_EQ(short_number(82345), "82k");
   EXPECT_EQ(short_number(1.25e6), "1.2M");
 }
+
+TEST(Metrics, ATerminalSeesOneLineThatRewritesItself) {
+  const TemporaryFolder folder;
+  setenv("PROGRESS_COLUMNS", "20", 1);
+  testing::internal::CaptureStdout();
+  {
+    Metrics metrics(folder.path, 0);
+    EXPECT_TRUE(metrics.live());
+    metrics.record("step 1 / 9 a line longer than the terminal");
+    metrics.progress("step 2 / 9");
+    metrics.say("step 2 / 9 validation: good");
+  }
+  unsetenv("PROGRESS_COLUMNS");
+  EXPECT_EQ(testing::internal::GetCapturedStdout(),
+            "\r\x1b[Kstep 1 / 9 a line l\r\x1b[Kstep 2 / 9\r\x1b[Kstep 2 / 9 validation: good\n");
+  EXPECT_EQ(read_file(folder.path / "model_training_log.txt"),
+            "step 1 / 9 a line longer than the terminal\nstep 2 / 9 validation: good\n");
+  testing::internal::CaptureStdout();
+  Metrics(folder.path, 9).record("step 3 / 9");
+  EXPECT_EQ(testing::internal::GetCapturedStdout(), "step 3 / 9\n");
+}

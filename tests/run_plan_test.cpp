@@ -51,3 +51,10 @@ TEST(RunPlan, SizesForPeople) {
   EXPECT_NE(text.find("50,972,683 parameters"), std::string::npos) << text;
   EXPECT_NE(text.find("10,000 permanent ones: 6.1 TB"), std::string::npos) << text;
 }
+
+TEST(RunPlan, TheTimeLeftFollowsTheWindows) {
+  const Curriculum growing({{10, 20, 10, 50}, false}, 20, 100);
+  EXPECT_DOUBLE_EQ(windows_ahead(growing, 0, 100), 50 * 10 + 50 * 20);
+  EXPECT_DOUBLE_EQ(windows_ahead(growing, 40, 60), 10 * 10 + 10 * 20);
+  EXPECT_DOUBLE_EQ(windows_ahead(growing, 100, 100), 0);
+}

@@ -11,7 +11,7 @@ tools/setup.sh
 
 mkdir -p build
 stage 'formatting'
-clang-format --dry-run --Werror src/*.h src/*.cpp datagen/*.h datagen/*.cpp tests/*.h tests/*.cpp
+clang-format --dry-run --Werror src/*.h src/*.cpp src/cpu/*.h src/cpu/*.cpp datagen/*.h datagen/*.cpp tests/*.h tests/*.cpp
 for script in launch/*.sh tools/*.sh .ci/run; do bash -n "$script"; done
 
 logs=()

@@ -67,7 +67,12 @@ class Run:
         self.config = (folder / "config.yaml").read_text()
         lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
         records = [json.loads(line) for line in lines if line.endswith("\n")]  # a killed run's last line may be torn
-        self.metrics = {key: np.array([r[key] for r in records], dtype=float) for key in records[0]}
+
+        def columns(with_key):
+            rows = [record for record in records if with_key in record]
+            return {key: np.array([row[key] for row in rows], dtype=float) for key in rows[0]} if rows else None
+
+        self.metrics, self.validation = columns("loss"), columns("success")
         self.evaluation = json.loads((folder / "evaluation/evaluation.json").read_text())
         self.trials = read_csv(folder / "evaluation/trials.csv")
         self.rollouts = read_csv(folder / "evaluation/rollouts.csv")
@@ -99,7 +104,8 @@ def wrapped(theta):
 
 
 def plot_training_curves(run):
-    figure, panels = plt.subplot_mosaic([["loss", "rate"], ["loss", "norm"], ["loss", "window"]], figsize=(11, 5.2),
+    right = ["rate", "norm", "window"] if run.validation is None else ["success", "rate", "norm", "window"]
+    figure, panels = plt.subplot_mosaic([["loss", name] for name in right], figsize=(11, 1.2 + 1.35 * len(right)),
                                         sharex=True, width_ratios=[2, 1])
     metrics, step = run.metrics, run.metrics["step"]
     width = max(1, len(step) // 50)
@@ -112,6 +118,13 @@ def plot_training_curves(run):
     for key, label, colour in [("loss", "total", INK), ("loss_force", "force", "#009E73"),
                                ("loss_dynamics", "next state", "#56B4E9"), ("loss_mode", "mode", "#CC79A7")]:
         plot_smoothed(panels["loss"], key, colour, label)
+    if run.validation is not None:
+        validation = run.validation
+        panels["loss"].plot(validation["step"], validation["validation_loss"], "o", color=INK, markersize=5, label="validation")
+        success, n = validation["success"], validation["validation_trajectories"]
+        error = 1.96 * np.sqrt(success * (1 - success) / n)
+        panels["success"].errorbar(validation["step"], success, error, color=COLOUR["model"], marker="o", markersize=4)
+        panels["success"].set(title=f"success on {n[-1]:.0f} validation plants", ylim=(-0.05, 1.08))
     plot_smoothed(panels["norm"], "gradient_norm", INK)
     panels["rate"].plot(step, metrics["learning_rate"], color=INK)
     panels["window"].plot(step, metrics["window"], color=INK, drawstyle="steps-post")
@@ -369,7 +382,8 @@ def write_page(run, folder):
         "phase_portrait.png": "Angle against angular velocity: a swing-up winds outwards around hanging and then runs "
             "into a cross, upright. Bad would be a path that keeps circling or ends elsewhere.",
         "training_curves.png": "Pale lines are single steps, strong lines running means, dotted vertical lines (if "
-            "any) resumptions. Losses should fall; bad would be a lasting rise, or a jump at a dotted line."}
+            "any) resumptions. Losses should fall; bad would be a lasting rise, or a jump at a dotted line. Success in closed "
+            "loop jumps about until the learning rate falls, and then should stay near 1."}
     figure = {}
     for name, caption in captions.items():
         data = base64.b64encode((folder / name).read_bytes()).decode()
@@ -401,7 +415,7 @@ force, also as share of the {FORCE_LIMIT:.0f} N limit. Mode accuracy: guessing g
 next state: 1 is perfect, 0 no better than “nothing changes”, which would be bad.</p>
 <h2>Training</h2>
 <p>{metrics["step"][-1]:,.0f} steps; resumed {metrics["attempt"][-1]:.0f} times;
-{np.median(metrics["tokens"] / metrics["step_seconds"]):,.0f} tokens/s (median; a token is a control step).
+{np.median(metrics["tokens_per_second"]):,.0f} tokens/s (median; a token is a control step).
 Evaluated: the checkpoint of step {evaluation["step"]:,}, which sees the last {evaluation["window"]} control steps.</p>
 {figure["training_curves.png"]}
 <details><summary>Effective configuration</summary><pre>{html.escape(run.config)}</pre></details>
