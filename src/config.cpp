@@ -99,11 +99,11 @@ class Settings {
     add("training.validate_every_steps", c.training.validate_every_steps,
         "steps between validations; 0: none", 0, INT64_MAX);
     add("training.curriculum.points.start", c.training.curriculum.points.start,
-        "first window length; 0: n_positions / 8", 0, 1 << 20);
+        "first window length; 0: 128, or n_positions if that is less", 0, 1 << 20);
     add("training.curriculum.points.end", c.training.curriculum.points.end,
         "last window length; 0: n_positions", 0, 1 << 20);
     add("training.curriculum.points.inc", c.training.curriculum.points.inc,
-        "growth per interval; 0: n_positions / 16", 0, 1 << 20);
+        "growth per interval; 0: (end - start) / 14", 0, 1 << 20);
     add("training.curriculum.points.interval", c.training.curriculum.points.interval,
         "steps between growths; 0: train_steps / 40", 0, INT64_MAX);
     add("training.curriculum.stages", c.training.curriculum.stages,

@@ -8,8 +8,8 @@ Curriculum::Curriculum(const CurriculumConfig& config, int64_t n_positions, int6
     return value ? value : std::max<int64_t>(derived, 1);
   };
   points_.end = or_derived(config.points.end, n_positions);
-  points_.start = std::min(or_derived(config.points.start, n_positions / 8), points_.end);
-  points_.inc = or_derived(config.points.inc, n_positions / 16);
+  points_.start = std::min(or_derived(config.points.start, 128), points_.end);
+  points_.inc = or_derived(config.points.inc, (points_.end - points_.start + 13) / 14);
   points_.interval = or_derived(config.points.interval, steps / 40);
 }
 

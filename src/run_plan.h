@@ -33,8 +33,8 @@ double windows_ahead(const Curriculum& curriculum, int64_t from, int64_t to);
 double checkpoint_bytes(const ModelConfig& model);
 
 // Peak of a rank at the longest window: weights, gradients, moments, activations of one forward and
-// backward pass, a checkpoint in the making, LibTorch itself. An estimate, within about a quarter
-// (LOG.md).
+// backward pass, a checkpoint in the making, LibTorch itself. An estimate, within about a
+// seventh of what CPUs were seen to take (LOG.md).
 double training_bytes(const Config& config, const RunPlan& plan);
 
 // Lines for people: model, step, run, memory, checkpoints.

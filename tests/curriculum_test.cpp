@@ -23,6 +23,13 @@ TEST(Curriculum, NeverPassesItsEndNorGrowsWhenToldToStay) {
   EXPECT_EQ(constant.at(9).window, 64);
 }
 
+TEST(Curriculum, GrowsByDefaultFrom128) {
+  const Curriculum growing({}, 256, 4000);
+  EXPECT_EQ(growing.at(0).window, 128);
+  EXPECT_EQ(growing.at(1399).window, 256);
+  EXPECT_EQ(Curriculum({}, 64, 4000).at(0).window, 64);
+}
+
 TEST(Curriculum, TinyRunsStillHaveAValidCurriculum) {
   const Curriculum curriculum({}, 4, 3);
   EXPECT_GE(curriculum.at(0).window, 1);
