@@ -27,6 +27,7 @@ json settings_of(const Config& config) {
           {"evaluation_trajectories", config.dataset.evaluation_trajectories},
           {"steps", config.dataset.steps},
           {"force_noise", config.dataset.force_noise},
+          {"force_gain_spread", config.dataset.force_gain_spread},
           {"stage_shares", config.dataset.stage_shares}};
 }
 
@@ -77,7 +78,7 @@ json make_shard(const Config& config, const fs::path& folder, const ShardTask& t
     ::unlink(temporary.c_str());
     throw;
   }
-  const json entry = describe_shard(folder, task.file, trajectories);
+  json entry = describe_shard(folder, task.file, trajectories);
   publish_file(entry_path(folder, task),
                json{{"settings", settings}, {"entry", entry}}.dump() + "\n");
   return entry;
@@ -102,7 +103,7 @@ json inspect_target(const fs::path& folder, const json& settings,
   try {
     if (fs::exists(manifest)) {
       const json document = json::parse(read_file(manifest));
-      if (const json there = document.at("schema_version"); there != kSchemaVersion)
+      if (const json& there = document.at("schema_version"); there != kSchemaVersion)
         throw UserError(ExitCode::kData, manifest.string() + " is of schema " + there.dump() +
                                              ", this program writes schema " +
                                              std::to_string(kSchemaVersion) +
@@ -206,7 +207,7 @@ ExitCode generate(const Config& config, const MpiSession& mpi) {
   together([&] {
     const auto size = static_cast<size_t>(mpi.size());
     double last_line = begin;
-    for (size_t i = static_cast<size_t>(mpi.rank()); i < tasks.size(); i += size) {
+    for (auto i = static_cast<size_t>(mpi.rank()); i < tasks.size(); i += size) {
       const auto found = former.find(tasks[i].file);
       const bool keep = found != former.end() && is_intact(folder, *found);
       kept += keep;

@@ -105,7 +105,9 @@ Trajectories simulate(const DatasetConfig& config, uint32_t split_index, size_t 
       plants.push_back(kind.nominal_plant ? CartPoleParameters{} : draw_plant(split, random));
       starts.push_back(
           draw_start(stage == kBalanceStage ? kBalanceStarts : split.starts, kind.angle, random));
-      Disturbance disturbance{kind.noise * config.force_noise * kForceLimit, -1, 0.0, random};
+      Disturbance disturbance{1.0, kind.noise * config.force_noise * kForceLimit, -1, 0.0, random};
+      if (split.staged && config.force_gain_spread > 0)
+        disturbance.force_gain += random.uniform(-1.0, 1.0) * config.force_gain_spread;
       if (stage == kKickedStage && random.uniform() < 0.5) {
         disturbance.kick_step = static_cast<int32_t>(T * random.uniform(0.25, 0.75));
         disturbance.kick = random.uniform(4.0, 8.0) * (random.uniform() < 0.5 ? -1 : 1);
@@ -115,6 +117,7 @@ Trajectories simulate(const DatasetConfig& config, uint32_t split_index, size_t 
       result.stage[i] = stage;
       result.kick_step[i] = disturbance.kick_step;
       result.noise_sigma[i] = static_cast<float>(disturbance.force_noise);
+      result.force_gain[i] = static_cast<float>(disturbance.force_gain);
     }
     ExpertBatch expert(plants);
     const Policy policy = [&](const StateBatch& states, const std::vector<double>&,

@@ -98,7 +98,8 @@ std::string read_verified(const fs::path& path) {
   if (!fs::exists(path)) refuse("does not exist");
   if (!fs::exists(record_path(path)))
     refuse("has no commit record " + record_path(path).filename().string());
-  const std::string bytes = read_file(path), record = read_file(record_path(path));
+  std::string bytes = read_file(path);
+  const std::string record = read_file(record_path(path));
   if (record != sha256_hex(bytes) + "  " + path.filename().string() + "\n")
     refuse("does not match its SHA-256 record: damaged or torn");
   return bytes;

@@ -118,6 +118,9 @@ class Settings {
         "trajectories of each held-out split", 1, 1 << 24);
     add("dataset.steps", c.dataset.steps, "recorded control steps (20 ms) per trajectory", 2,
         1 << 20);
+    add("dataset.force_gain_spread", c.dataset.force_gain_spread,
+        "executed forces of a train trajectory are the expert's times a factor within 1 -+ this",
+        0.0, 0.9);
     add("dataset.force_noise", c.dataset.force_noise,
         "noise on the executed force (labels stay clean), as a share of the force limit", 0.0, 1.0);
     add("dataset.stage_shares", c.dataset.stage_shares,

@@ -60,6 +60,7 @@ struct DatasetConfig {
   int64_t evaluation_trajectories = 1024;
   int64_t steps = 1024;
   double force_noise = 0.1;
+  double force_gain_spread = 0.2;
   std::vector<double> stage_shares{0, 0, 0, 1, 0};
 };
 

@@ -40,11 +40,14 @@ Rollout play(const Policy& policy, const std::vector<CartPoleParameters>& plants
   for (uint32_t t = 0; t < options.steps; ++t) {
     policy(states, applied, force, mode);
     for (size_t i = 0; i < n; ++i) {
-      double noise = 0.0;
-      if (options.disturbances)
-        if (auto& disturbance = (*options.disturbances)[i]; disturbance.force_noise > 0)
-          noise = disturbance.force_noise * disturbance.random.normal();
-      applied[i] = std::clamp(force[i] + noise, -kForceLimit, kForceLimit);
+      double executed = force[i];
+      if (options.disturbances) {
+        auto& disturbance = (*options.disturbances)[i];
+        executed *= disturbance.force_gain;
+        if (disturbance.force_noise > 0)
+          executed += disturbance.force_noise * disturbance.random.normal();
+      }
+      applied[i] = std::clamp(executed, -kForceLimit, kForceLimit);
     }
     cartpoles.step(applied, states);
     // A kick belongs to the state its period begins with: the policy and the recording see it.

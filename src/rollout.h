@@ -39,7 +39,8 @@ struct Recording {
 
 // What happens to a trial beside its policy.
 struct Disturbance {
-  double force_noise = 0.0;  // N, standard deviation added to the executed force
+  double force_gain = 1.0;   // the executed force is the policy's times this, plus noise
+  double force_noise = 0.0;  // N, standard deviation of the noise
   int32_t kick_step = -1;    // the period before which theta_dot jumps by `kick`; -1: never
   double kick = 0.0;         // rad/s
   CounterRandom random;      // source of the noise

@@ -100,7 +100,7 @@ double training_bytes(const Config& config, const RunPlan& plan) {
   const auto parameters = static_cast<double>(parameter_count(config.model));
   const double state = (bf16 ? 20.0 : 16.0) * parameters;
   const double checkpoint = kCheckpointCopies * checkpoint_bytes(config.model);
-  const double tokens = static_cast<double>(plan.micro_batch * plan.curriculum.points().end);
+  const auto tokens = static_cast<double>(plan.micro_batch * plan.curriculum.points().end);
   const double activations = tokens * static_cast<double>(config.model.n_embd) *
                              (kActivationsPerBlock * static_cast<double>(config.model.n_layer)) *
                              (bf16 ? 2.0 : 4.0);

@@ -52,7 +52,7 @@ size_t column_bytes(const Column& column) {
 
 class ShardFile {
  public:
-  ShardFile(const std::filesystem::path& path, hid_t id) : path_(path), file_(id, H5Fclose) {
+  ShardFile(std::filesystem::path path, hid_t id) : path_(std::move(path)), file_(id, H5Fclose) {
     check(file_ >= 0, "open");
   }
   void check(bool ok, const std::string& what) const {
@@ -115,7 +115,8 @@ Trajectories::Trajectories(size_t size, uint32_t steps)
       attempt(size),
       stage(size, kUnknownPlantStage),
       kick_step(size, -1),
-      noise_sigma(size) {
+      noise_sigma(size),
+      force_gain(size, 1.0F) {
   recording.steps = steps;
   recording.state.resize(size * (steps + 1) * 4);
   recording.force_policy.resize(size * steps);
@@ -222,6 +223,13 @@ void write_shard(const std::filesystem::path& path, const Trajectories& trajecto
        trajectories.noise_sigma.data(),
        "N",
        "standard deviation of the executed-force noise"},
+      {"force_gain",
+       f32,
+       f,
+       {N},
+       trajectories.force_gain.data(),
+       "1",
+       "the executed force is the command times this, plus noise"},
   };
 
   const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);

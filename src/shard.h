@@ -32,6 +32,7 @@ struct Trajectories {
   std::vector<uint8_t> stage;      // Stage
   std::vector<int32_t> kick_step;  // see Disturbance
   std::vector<float> noise_sigma;  // N
+  std::vector<float> force_gain;   // see Disturbance
 
   explicit Trajectories(size_t size, uint32_t steps);  // of unknown plants, nothing else set
 

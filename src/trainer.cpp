@@ -397,8 +397,8 @@ void Trainer::validate_and_keep_best() {
 
 std::string Trainer::progress_line(const StepReport& report) const {
   const double elapsed = MPI_Wtime() - begin_;
-  const double left =
-      elapsed / static_cast<double>(step_ - first_step_) * static_cast<double>(plan_.steps - step_);
+  const double left = elapsed / windows_ahead(plan_.curriculum, first_step_, step_) *
+                      windows_ahead(plan_.curriculum, step_, plan_.steps);
   char success[32] = "", line[320];
   if (last_success_ >= 0) std::snprintf(success, sizeof success, "success %.3f  ", last_success_);
   std::snprintf(line, sizeof line,

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -50,6 +51,24 @@ TEST(Splits, SharesHoldInEveryRunOfIndices) {
     EXPECT_NEAR(std::count(data.stage.begin(), data.stage.end(), kCatchStage), 30, 2);
     EXPECT_NEAR(std::count(data.stage.begin(), data.stage.end(), kUnknownPlantStage), 10, 2);
   }
+}
+
+TEST(Splits, ExecutedForcesOfTheTrainSplitAreOffByAFactor) {
+  auto config = staged();
+  config.force_noise = 0;
+  config.force_gain_spread = 0.2;
+  const auto data = simulate(config, 0, 0, 50);
+  const auto [low, high] = std::minmax_element(data.force_gain.begin(), data.force_gain.end());
+  EXPECT_GE(*low, 0.8F);
+  EXPECT_LT(*low, 0.85F);
+  EXPECT_LE(*high, 1.2F);
+  EXPECT_GT(*high, 1.15F);
+  for (size_t i = 0; i < data.size(); ++i) {
+    const float label = data.recording.force_policy[i * 400];  // clean: within the limit
+    EXPECT_FLOAT_EQ(data.recording.force_applied[i * 400],
+                    std::clamp(label * data.force_gain[i], -10.0F, 10.0F));
+  }
+  for (const float gain : simulate(config, 2, 0, 5).force_gain) EXPECT_EQ(gain, 1.0F);
 }
 
 TEST(Splits, HeldOutSplitsHaveNoStages) {

@@ -6,7 +6,13 @@
 
 namespace {
 
-bool has_avx512() { return __builtin_cpu_supports("x86-64-v4"); }
+// What the two kernels' architectures ask for, x86-64-v3 and x86-64-v4.
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vl");
+}
 
 struct Shape {
   int64_t B, T, heads, D;
@@ -150,7 +156,7 @@ struct CpuAttention : torch::autograd::Function<CpuAttention> {
                                int64_t B, int64_t T, int64_t heads) {
     const auto input = qkv.contiguous();
     const Shape shape{B, T, heads, input.size(1) / 3 / heads};
-    const auto out = torch::empty({B * T, input.size(1) / 3}, input.options());
+    auto out = torch::empty({B * T, input.size(1) / 3}, input.options());
     const auto log_sum = torch::empty({B * heads, T});
     AT_DISPATCH_FLOATING_TYPES_AND(torch::kBFloat16, input.scalar_type(), "cpu_attention", [&] {
       ::forward<scalar_t>(shape, input.data_ptr<scalar_t>(), out.data_ptr<scalar_t>(),
@@ -181,7 +187,7 @@ struct CpuAttention : torch::autograd::Function<CpuAttention> {
 bool has_cpu_attention(const torch::Tensor& qkv, int64_t head_size) {
   return qkv.device().is_cpu() && (head_size == 32 || head_size == 64) &&
          (qkv.scalar_type() == torch::kFloat32 || qkv.scalar_type() == torch::kBFloat16) &&
-         __builtin_cpu_supports("x86-64-v3");
+         has_avx2();
 }
 
 torch::Tensor cpu_attention(const torch::Tensor& qkv, int64_t B, int64_t T, int64_t heads) {

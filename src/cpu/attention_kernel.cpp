@@ -6,8 +6,8 @@ namespace INSTRUCTION_SET {
 namespace {
 
 constexpr int kLane = 16;
-typedef float Lane __attribute__((vector_size(kLane * sizeof(float)), aligned(4), may_alias));
-typedef int32_t IntLane __attribute__((vector_size(kLane * sizeof(int32_t))));
+using Lane __attribute__((vector_size(kLane * sizeof(float)), aligned(4), may_alias)) = float;
+using IntLane __attribute__((vector_size(kLane * sizeof(int32_t)))) = int32_t;
 
 inline Lane load(const float* at) { return *reinterpret_cast<const Lane*>(at); }
 inline void store(float* at, Lane value) { *reinterpret_cast<Lane*>(at) = value; }
