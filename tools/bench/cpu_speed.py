@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # name, layers, width, heads, positions, windows per step, measured steps, warm-up steps
-SHAPES = [("quickstart", 2, 64, 2, 64, 32, 400, 100), ("medium", 4, 128, 4, 256, 16, 40, 10),
+SHAPES = [("small", 2, 64, 2, 64, 32, 400, 100), ("medium", 4, 128, 4, 256, 16, 40, 10),
           ("seed", 16, 512, 16, 1024, 4, 3, 1)]
 
 
@@ -61,7 +61,7 @@ def hardware():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="only the quickstart's shape, two rounds")
+    parser.add_argument("--quick", action="store_true", help="only the small shape, two rounds")
     parser.add_argument("--out", type=Path, help="also write the table here")
     options = parser.parse_args()
     processors = len(os.sched_getaffinity(0))
