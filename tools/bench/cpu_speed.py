@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Tokens per second of train_gpt2 on this machine's CPUs beside the same network in PyTorch eager, in the same run.
 
-  tools/bench/cpu_speed.py [--rounds 3] [--quick] [--out tools/bench/results/cpu_speed_HARDWARE_YYYYMM.md]
+  tools/bench/cpu_speed.py [--rounds 3] [--shape small] [--out tools/bench/results/cpu_speed_HARDWARE_YYYYMM.md]
 
 The contenders take turns, round by round; a round's figure is the median step after the warm-up steps; shown are minimum,
 median and maximum over the rounds. train_gpt2 reads real data, sums gradients over its ranks and checks that they are
@@ -13,7 +13,6 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 from datetime import date
 from pathlib import Path
@@ -21,12 +20,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 # name, layers, width, heads, positions, windows per step, measured steps, warm-up steps
 SHAPES = [("small", 2, 64, 2, 64, 32, 400, 100), ("medium", 4, 128, 4, 256, 16, 40, 10),
-          ("seed", 16, 512, 16, 1024, 4, 3, 1)]
+          ("seed", 16, 512, 16, 1024, 8, 3, 1)]
 
 
 def peer(shape, precision, processors):
     _, layers, width, heads, positions, batch, steps, warmup = shape
-    command = [sys.executable, ROOT / "tools/bench/pytorch_peer.py", "--precision", precision, "--threads", processors]
+    command = [ROOT / ".venv/bin/python", ROOT / "tools/bench/pytorch_peer.py", "--precision", precision, "--threads", processors]
     for name, value in dict(layers=layers, width=width, heads=heads, positions=positions, batch=batch, steps=steps,
                             warmup=warmup).items():
         command += [f"--{name}", value]
@@ -61,11 +60,11 @@ def hardware():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="only the small shape, two rounds")
+    parser.add_argument("--shape", choices=[shape[0] for shape in SHAPES], help="only this one")
     parser.add_argument("--out", type=Path, help="also write the table here")
     options = parser.parse_args()
     processors = len(os.sched_getaffinity(0))
-    rounds, shapes = (2, SHAPES[:1]) if options.quick else (options.rounds, SHAPES)
+    rounds, shapes = options.rounds, [shape for shape in SHAPES if options.shape in (None, shape[0])]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
