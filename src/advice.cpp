@@ -7,21 +7,28 @@
 
 Advice::Advice(int64_t steps) : block_(std::max<int64_t>(200, steps / 20)) {}
 
-std::optional<std::string> Advice::observe(double loss, double seconds, double waited_seconds) {
+std::optional<std::string> Advice::observe(double loss, const StepTime& time) {
   char text[512];
-  seconds_ += seconds;
-  waited_ += waited_seconds;
-  if (++data_steps_ == kDataSteps) {
-    const double share = waited_ / seconds_;
-    data_steps_ = 0;
-    seconds_ = waited_ = 0.0;
-    if (share > kDataShare && !said_data_) {
+  seconds_ += time.seconds;
+  data_wait_ += time.data_wait;
+  device_wait_ += time.device_wait;
+  if (++timed_steps_ == kTimedSteps) {
+    const double data = data_wait_ / seconds_, device = device_wait_ / seconds_;
+    timed_steps_ = 0;
+    seconds_ = data_wait_ = device_wait_ = 0.0;
+    if (data > kDataShare) {
+      if (said_data_) return std::nullopt;
       said_data_ = true;
       std::snprintf(text, sizeof text,
                     "advice: steps wait for data %.0f %% of the time: put the dataset on a local "
                     "SSD, or use fewer ranks per machine",
-                    100 * share);
+                    100 * data);
       return text;
+    }
+    if (device >= 0 && device < kDeviceShare && !said_device_) {
+      said_device_ = true;
+      return "advice: the GPU is under-used, it waits for the program that feeds it: raise "
+             "training.batch_size, and leave training.cuda_graphs on";
     }
   }
   block_sum_ += loss;

@@ -24,7 +24,8 @@ c10::impl::GenericDict dictionary() {
 c10::IValue to_dictionary(const NamedTensors& tensors) {
   auto result = dictionary();
   // A view would be stored with all of the flat buffer behind it.
-  for (const auto& [name, tensor] : tensors) result.insert(name, tensor.detach().cpu().clone());
+  for (const auto& [name, tensor] : tensors)
+    result.insert(name, tensor.detach().to(torch::kCPU, /*non_blocking=*/false, /*copy=*/true));
   return result;
 }
 

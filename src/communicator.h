@@ -1,21 +1,44 @@
-// Sums and broadcasts of tensors over all ranks, by MPI on the CPU. Every function is collective:
-// all ranks must call it, in the same order, with tensors of the same size and type.
+// Sums and broadcasts of tensors over all ranks. Every function that says so is collective: all
+// ranks must call it, in the same order, with tensors of the same size and type.
 #pragma once
 
 #include <mpi.h>
 #include <torch/torch.h>
 
+// By MPI, for tensors on the CPU. NcclCommunicator (gpu/) adds those on GPUs.
 class Communicator {
  public:
-  explicit Communicator(MPI_Comm communicator = MPI_COMM_WORLD) : communicator_(communicator) {}
+  explicit Communicator(MPI_Comm communicator = MPI_COMM_WORLD);
+  virtual ~Communicator() = default;
+  Communicator(const Communicator&) = delete;
+  Communicator& operator=(const Communicator&) = delete;
 
-  int rank() const;
-  int size() const;
-  // In place; float32 or float64, contiguous, on the CPU. Afterwards all ranks hold the same bits.
-  void sum(torch::Tensor tensor) const;
-  // From rank 0, in place; any type, contiguous, on the CPU.
-  void broadcast(torch::Tensor tensor) const;
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+
+  // Collective. In place; float32, float64 or bfloat16, contiguous. Afterwards all ranks hold the
+  // same bits.
+  virtual void sum(torch::Tensor tensor) const;
+  // Collective. From rank 0, in place; any type, contiguous.
+  virtual void broadcast(torch::Tensor tensor) const;
+
+  // Collective. Starts a sum as above; finish_sums() ends all that were started. In between
+  // computing goes on, but nobody may touch the tensor. MPI does all of it here: its non-blocking
+  // sums gave no overlap on CPUs.
+  virtual void start_sum(torch::Tensor tensor) const;
+  virtual void finish_sums() const {}
+
+  // Seconds per step that computing stood still for started sums, over the `steps` steps since the
+  // last call; on a GPU, in the last of them. To be called when the device has nothing to do.
+  virtual double exposed_seconds(int64_t steps) const;
+  // What went wrong in the background, "" for nothing. May be called by any thread.
+  virtual std::string error() const { return ""; }
+
+ protected:
+  MPI_Comm mpi() const { return communicator_; }
 
  private:
   MPI_Comm communicator_;
+  int rank_ = 0, size_ = 1;
+  mutable double exposed_ = 0.0;
 };

@@ -49,6 +49,8 @@ class Settings {
   explicit Settings(Config& c) {
     add("out_dir", c.out_dir, "run directory: checkpoints, logs, evaluation");
     add("seed", c.seed, "seed of initialisation and data order", 0, INT64_MAX);
+    add("device", c.device, "where to compute: auto (GPUs where there are any), cpu or cuda",
+        {"auto", "cpu", "cuda"});
     add("model.family", c.model.family, "the network", {"gpt2"});
     add("model.n_positions", c.model.n_positions, "context: control steps the network sees at once",
         2, 1 << 20);
@@ -85,6 +87,11 @@ class Settings {
     add("training.precision", c.training.precision,
         "fp32, or bf16: weights and activations in bf16, master weights, sums and losses in fp32",
         {"fp32", "bf16"});
+    add("training.reduce_precision", c.training.reduce_precision,
+        "in which gradients travel between ranks: fp32, bf16 or auto, that of training.precision",
+        {"auto", "fp32", "bf16"});
+    add("training.cuda_graphs", c.training.cuda_graphs,
+        "GPUs repeat a recorded step; false: kernel by kernel");
     add("training.start_share", c.training.start_share,
         "share of windows that begin at step 0 of their trajectory", 0.0, 1.0);
     add("training.save_every_steps", c.training.save_every_steps, "steps between checkpoints", 1,
@@ -98,6 +105,8 @@ class Settings {
         "steps between lines of model_training_log.txt", 1, INT64_MAX);
     add("training.validate_every_steps", c.training.validate_every_steps,
         "steps between validations; 0: none", 0, INT64_MAX);
+    add("training.hang_seconds", c.training.hang_seconds,
+        "a training that makes no progress for so long is ended with exit code 76", 1, 1 << 30);
     add("training.curriculum.points.start", c.training.curriculum.points.start,
         "first window length; 0: 128, or n_positions if that is less", 0, 1 << 20);
     add("training.curriculum.points.end", c.training.curriculum.points.end,
@@ -320,6 +329,9 @@ void check_consistency(const Config& c, const std::map<std::string, Given>& give
   if (t.keep_every_steps % t.save_every_steps)
     refuse(name("training.keep_every_steps", t.keep_every_steps) + " is not a multiple of " +
            name("training.save_every_steps", t.save_every_steps));
+  if (t.reduce_precision == "bf16" && t.precision == "fp32")
+    refuse(named("training.reduce_precision", "bf16") +
+           " needs gradients in bf16: " + named("training.precision", "fp32"));
   double shares = 0;
   for (const double share : c.dataset.stage_shares) shares += share;
   if (!(shares > 0 && shares < 1e9))

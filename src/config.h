@@ -42,6 +42,8 @@ struct TrainingConfig {
   double weight_decay = 0.01;
   double gradient_clip = 1.0;
   std::string precision = "fp32";
+  std::string reduce_precision = "auto";
+  bool cuda_graphs = true;
   double start_share = 0.5;
   int64_t save_every_steps = 250;
   int64_t keep_every_steps = 1000;
@@ -49,6 +51,7 @@ struct TrainingConfig {
   int64_t log_every_steps = 10;
   int64_t print_every_steps = 100;
   int64_t validate_every_steps = 10'000;
+  int64_t hang_seconds = 600;
   CurriculumConfig curriculum;
 };
 
@@ -88,6 +91,7 @@ struct WandbConfig {  // read by tools/relay.py; the programs themselves talk to
 struct Config {
   std::string out_dir = "output/cartpole_aidan";
   int64_t seed = 0;
+  std::string device = "auto";
   ModelConfig model;
   TrainingConfig training;
   DatasetConfig dataset;

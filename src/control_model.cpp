@@ -44,20 +44,20 @@ torch::Tensor count_targets(const Batch& batch) {
   return torch::stack({valid, valid - stabilise, stabilise});
 }
 
-torch::Tensor control_loss(const Heads& heads, const Batch& batch, const torch::Tensor& counts,
-                           const Statistics& statistics) {
-  const auto* count = counts.data_ptr<double>();
-  // A step's weight, so that both modes weigh one half whatever their share of steps.
-  const auto weight_of = [&](int mode) {
-    return static_cast<float>(0.5 / std::max(count[1 + mode], 1.0));
-  };
-  const auto force_scale = [&](int mode) {
+torch::Tensor force_scale(const Statistics& statistics, torch::Device device) {
+  const auto of = [&](int mode) {
     return static_cast<float>(kForceLimit * kForceLimit /
                               std::max(statistics.force_mean_square[mode], 1e-12));
   };
-  const auto by_mode = torch::tensor({weight_of(0), weight_of(1)});
-  const auto by_mode_and_force =
-      torch::tensor({weight_of(0) * force_scale(0), weight_of(1) * force_scale(1)});
+  return torch::tensor({of(0), of(1)}).to(device);
+}
+
+torch::Tensor control_loss(const Heads& heads, const Batch& batch, const torch::Tensor& counts,
+                           const torch::Tensor& force_scale) {
+  const auto at_least_one = counts.narrow(0, 0, 3).clamp_min(1.0);
+  // A step's weight, so that both modes weigh one half whatever their share of steps.
+  const auto by_mode = (0.5 / at_least_one.narrow(0, 1, 2)).to(torch::kFloat32);
+  const auto by_mode_and_force = by_mode * force_scale;
 
   const auto mode = batch.mode.flatten();
   const auto valid = batch.valid.flatten();
@@ -69,6 +69,6 @@ torch::Tensor control_loss(const Heads& heads, const Batch& batch, const torch::
                                        at::Reduction::None);
   const auto mode_loss = (weight * entropy).sum();
   const auto error = (heads.delta(batch.applied_force) - batch.delta) * batch.valid.unsqueeze(-1);
-  const auto dynamics = error.square().sum() / (4.0 * std::max(count[0], 1.0));
+  const auto dynamics = error.square().sum() / (4.0 * at_least_one[0]).to(torch::kFloat32);
   return torch::stack({force + mode_loss + dynamics, force, mode_loss, dynamics});
 }

@@ -28,16 +28,21 @@ class ControlModelImpl : public torch::nn::Module {
 };
 TORCH_MODULE(ControlModel);
 
-// Valid steps in a global batch, all and by mode: what sums of losses are divided by. [3] float64.
+// Valid steps in a batch, all and by mode: what sums of losses are divided by. [3] float64.
 torch::Tensor count_targets(const Batch& batch);
 
+// [2] on the device: one over each mode's mean-square expert force, in units of kForceLimit.
+torch::Tensor force_scale(const Statistics& statistics, torch::Device device = torch::kCPU);
+
 // The batch's share of the global losses [4]: total, force, mode, dynamics. Summed over all shares
-// of a global batch whose counts are `counts`:
+// of a global batch whose counts (see above) are `counts`:
 //
-//   force     squared error over that mode's mean-square expert force, mean over each mode's steps,
-//             mean of both modes; predicting zero costs 1
+//   force     squared error times that mode's `force_scale`, mean over each mode's steps, mean of
+//             both modes; predicting zero costs 1
 //   mode      cross-entropy, mean over each mode's steps, mean of both modes
 //   dynamics  squared error of the change in units of delta_rms, mean over steps and coordinates
 //   total     their sum
+//
+// All on one device, which is not waited for.
 torch::Tensor control_loss(const Heads& heads, const Batch& batch, const torch::Tensor& counts,
-                           const Statistics& statistics);
+                           const torch::Tensor& force_scale);

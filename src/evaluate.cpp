@@ -4,9 +4,9 @@
 #include <iostream>
 
 #include "checkpoint.h"
+#include "device.h"
 #include "durable_file.h"
 #include "evaluation.h"
-#include "flat_parameters.h"
 #include "program.h"
 
 namespace fs = std::filesystem;
@@ -73,7 +73,9 @@ ExitCode evaluate(const Config& config, const MpiSession& mpi) {
 
   at::set_num_threads(mpi.processors());
   at::globalContext().setFlushDenormal(true);
+  const torch::Device device = choose_device(config.device, mpi);
   ControlModel model(model_config);
+  model->to(device);
   model->eval();
   for (const auto& [name, tensor] : checkpoint.model) {
     const torch::NoGradGuard no_grad;

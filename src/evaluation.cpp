@@ -132,7 +132,8 @@ ordered_json one_step_metrics(const Dataset& dataset, const Statistics& statisti
     for (size_t b = 0; b < rows; ++b)
       write_window(dataset[windows[at + b].first], windows[at + b].second, statistics,
                    config.feature_scales, batch, static_cast<int64_t>(b));
-    const Heads heads = model(batch.features);
+    const Heads found = model(batch.features.to(model->parameters().front().device()));
+    const Heads heads{found.force.cpu(), found.mode.cpu(), found.dynamics.cpu()};
     const auto mode = batch.mode.flatten();
     const auto add = [&](torch::Tensor& sums, const torch::Tensor& values) {
       sums.index_add_(0, mode, values.flatten().to(torch::kFloat64));

@@ -11,6 +11,7 @@ enum class ExitCode : int {
   kData = 65,          // dataset, or every checkpoint, invalid: a retry cannot help
   kIo = 74,            // writing failed repeatedly
   kAskedToLeave = 75,  // USR1: a checkpoint is committed, start again to continue
+  kHang = 76,          // a rank made no progress for training.hang_seconds; start again to resume
   kConfiguration = 78,
   kNoProgress = 93,  // the budget of non-finite steps is used up
 };

@@ -20,10 +20,12 @@ torch::nn::LayerNorm layer_norm(const ModelConfig& model) {
 
 }  // namespace
 
-KeyValueCache::KeyValueCache(const ModelConfig& model, int64_t batch, int64_t capacity) {
+KeyValueCache::KeyValueCache(const ModelConfig& model, int64_t batch, int64_t capacity,
+                             torch::Device device) {
   for (int64_t layer = 0; layer < model.n_layer; ++layer)
     for (auto* store : {&key, &value})
-      store->push_back(torch::zeros({batch, model.n_head, capacity, model.n_embd / model.n_head}));
+      store->push_back(
+          torch::zeros({batch, model.n_head, capacity, model.n_embd / model.n_head}, device));
 }
 
 Conv1DImpl::Conv1DImpl(int64_t in, int64_t out, double standard_deviation)
@@ -56,7 +58,8 @@ torch::Tensor AttentionImpl::forward(const torch::Tensor& x, int64_t B, int64_t 
     cache->value[layer].slice(2, before, after).copy_(value);
     key = cache->key[layer].slice(2, 0, after);
     value = cache->value[layer].slice(2, 0, after);
-    if (before > 0 && T > 1) mask = torch::ones({T, after}, torch::kBool).tril(before);
+    if (before > 0 && T > 1)
+      mask = torch::ones({T, after}, query.options().dtype(torch::kBool)).tril(before);
   }
   const bool is_causal = !mask && T > 1;
   const auto out = at::scaled_dot_product_attention(query, key, value, mask, 0.0, is_causal);

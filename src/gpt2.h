@@ -12,7 +12,8 @@ struct KeyValueCache {
   std::vector<torch::Tensor> key, value;
   int64_t length = 0;
 
-  KeyValueCache(const ModelConfig& model, int64_t batch, int64_t capacity);
+  KeyValueCache(const ModelConfig& model, int64_t batch, int64_t capacity,
+                torch::Device device = torch::kCPU);
 };
 
 // y = x W + b with W stored [in, out], as GPT-2's checkpoints do.

@@ -33,6 +33,15 @@ void write_features(const CartPoleState& state, double previous_force,
   for (size_t k = 0; k < kFeatures; ++k) token[k] = static_cast<float>(features[k] / scales[k]);
 }
 
+void Batch::copy_from(const Batch& other) const {
+  features.copy_(other.features, /*non_blocking=*/true);
+  force.copy_(other.force, true);
+  applied_force.copy_(other.applied_force, true);
+  mode.copy_(other.mode, true);
+  delta.copy_(other.delta, true);
+  valid.copy_(other.valid, true);
+}
+
 Batch empty_batch(int64_t rows, int64_t window) {
   return {torch::zeros({rows, window, kFeatures}),
           torch::zeros({rows, window}),

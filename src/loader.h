@@ -8,7 +8,7 @@
 #include "curriculum.h"
 #include "dataset.h"
 
-// B windows of T control steps. All on the CPU, fp32 unless said.
+// B windows of T control steps, fp32 unless said.
 struct Batch {
   torch::Tensor features;       // [B, T, 6], see write_features
   torch::Tensor force;          // [B, T] expert force / kForceLimit: the label
@@ -17,6 +17,15 @@ struct Batch {
   torch::Tensor delta;          // [B, T, 4] (state[t + 1] - state[t]) / delta_rms: the label
   torch::Tensor valid;          // [B, T] 1 where the trajectory has that step and no kick ends it,
                                 // else 0
+
+  // The batch of what `change` makes of each tensor.
+  template <class Change>
+  Batch each(Change change) const {
+    return {change(features), change(force), change(applied_force),
+            change(mode),     change(delta), change(valid)};
+  }
+  // From a batch of the same shape on any device; does not wait where the memory allows it.
+  void copy_from(const Batch& other) const;
 };
 
 // One token: [x, x_dot, sin theta, cos theta, theta_dot, previous force (N)], each divided by its

@@ -6,7 +6,8 @@ ModelPolicy::ModelPolicy(ControlModel model, const ModelConfig& config, int64_t 
       config_(config),
       window_(window),
       trials_(trials),
-      cache_(config, trials, window) {}
+      device_(model_->parameters().front().device()),
+      cache_(config, trials, window, device_) {}
 
 void ModelPolicy::act(const StateBatch& states, const std::vector<double>& previous_force,
                       std::vector<double>& force, std::vector<uint8_t>& mode) {
@@ -25,10 +26,10 @@ void ModelPolicy::act(const StateBatch& states, const std::vector<double>& previ
     write_features(states[trial], tokens_.empty() ? 0.0 : previous_force[trial],
                    config_.feature_scales, token.data_ptr<float>() + i * kFeatures);
   }
-  tokens_.push_back(token);
-  const Heads heads = model_(token, &cache_);
-  const auto commanded = heads.force.contiguous();
-  const auto chosen = heads.mode.argmax(-1).contiguous();
+  tokens_.push_back(token.to(device_));
+  const Heads heads = model_(tokens_.back(), &cache_);
+  const auto commanded = heads.force.cpu().contiguous();
+  const auto chosen = heads.mode.argmax(-1).cpu().contiguous();
   for (int64_t i = 0; i < trials_; ++i) {
     const auto trial = static_cast<size_t>(i);
     force[trial] = commanded.data_ptr<float>()[i] * kForceLimit;

@@ -19,6 +19,7 @@ class ModelPolicy {
   ControlModel model_;
   ModelConfig config_;
   int64_t window_, trials_;
+  torch::Device device_;  // the model's
   KeyValueCache cache_;
   std::vector<torch::Tensor> tokens_;  // [trials, 1, 6] each, of the current window
 };

@@ -13,14 +13,14 @@ constexpr double kBeta1 = 0.9, kBeta2 = 0.99, kEpsilon = 1e-8;
 AdamW::AdamW(FlatParameters& parameters, const TrainingConfig& config)
     : first_moment(torch::zeros_like(parameters.values)),
       second_moment(torch::zeros_like(parameters.values)),
-      updates(torch::zeros({})),
+      updates(torch::zeros({}, parameters.values.options())),
       parameters_(parameters),
       weight_decay_(config.weight_decay),
       gradient_clip_(config.gradient_clip) {}
 
-double AdamW::step(double learning_rate) {
+torch::Tensor AdamW::step(const torch::Tensor& learning_rate) {
   const torch::NoGradGuard no_grad;
-  const auto norm = parameters_.gradient_norm();
+  const auto norm = parameters_.gradients.norm();
   // The fused kernel divides gradients by grad_scale and skips everything when found_inf is 1.
   const auto grad_scale = (norm / gradient_clip_).clamp_min(1.0);
   const auto found_inf = norm.isfinite().logical_not().to(torch::kFloat32);
@@ -34,7 +34,7 @@ double AdamW::step(double learning_rate) {
                       {part(first_moment, decayed)}, {part(second_moment, decayed)}, {}, {updates},
                       learning_rate, kBeta1, kBeta2, decayed ? weight_decay_ : 0.0, kEpsilon,
                       /*amsgrad=*/false, /*maximize=*/false, grad_scale, found_inf);
-  return norm.item<double>();
+  return norm;
 }
 
 double learning_rate_at(const TrainingConfig& config, int64_t step, int64_t steps) {

@@ -1,7 +1,11 @@
 #include "program.h"
 
+#include <cerrno>
+#include <chrono>
+#include <cstdlib>
 #include <filesystem>
 #include <iostream>
+#include <thread>
 
 #ifndef REVISION
 #define REVISION "of unknown revision"
@@ -40,6 +44,18 @@ void together(const std::function<void()>& body) {
   agree(error, code);
 }
 
+void end_job(const MpiSession& mpi, const std::string& reason, ExitCode code) {
+  std::cerr << program_invocation_short_name << ": rank " << mpi.rank() << ": " << reason
+            << std::endl;
+  std::thread([code] {  // where even MPI hangs
+    std::this_thread::sleep_for(std::chrono::seconds(5));
+    std::_Exit(static_cast<int>(code));
+  })
+      .detach();
+  MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
+  std::_Exit(static_cast<int>(code));
+}
+
 int run_program(int argc, char** argv, const std::string& description,
                 const std::function<ExitCode(const Config&, const MpiSession&)>& body) {
   const std::string name = std::string(argv[0]).substr(std::string(argv[0]).find_last_of('/') + 1);
@@ -56,11 +72,6 @@ int run_program(int argc, char** argv, const std::string& description,
   }
 
   const MpiSession mpi;
-  const auto leave = [&](const std::string& what, ExitCode code) {
-    std::cerr << name << ": rank " << mpi.rank() << ": " << what << std::endl;
-    MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
-    return static_cast<int>(code);
-  };
   try {
     if (mpi.size() > 1) return static_cast<int>(body(config, mpi));
     auto code = ExitCode::kDone;
@@ -70,10 +81,10 @@ int run_program(int argc, char** argv, const std::string& description,
     if (mpi.rank() == 0) std::cerr << name << ": " << error.what() << std::endl;
     return static_cast<int>(error.code);
   } catch (const UserError& error) {
-    return leave(error.what(), error.code);
+    end_job(mpi, error.what(), error.code);
   } catch (const std::filesystem::filesystem_error& error) {
-    return leave(error.what(), ExitCode::kIo);
+    end_job(mpi, error.what(), ExitCode::kIo);
   } catch (const std::exception& error) {
-    return leave(error.what(), ExitCode::kCrashed);
+    end_job(mpi, error.what(), ExitCode::kCrashed);
   }
 }

@@ -18,6 +18,9 @@ int run_program(int argc, char** argv, const std::string& description,
 // The commit this program was built from, "-dirty" where the tree differed from it.
 std::string program_revision();
 
+// Ends the whole job from any thread, whatever the ranks wait for. Does not return.
+[[noreturn]] void end_job(const MpiSession& mpi, const std::string& reason, ExitCode code);
+
 // A UserError that every rank throws at the same place.
 class AgreedError : public UserError {
   using UserError::UserError;

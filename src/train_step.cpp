@@ -1,38 +1,52 @@
 #include "train_step.h"
 
-StepReport train_step(const StepPlan& plan, const std::vector<Batch>& batches,
-                      const Statistics& statistics, ControlModel& model, FlatParameters& parameters,
-                      AdamW& optimizer, const Communicator& communicator) {
-  parameters.gradients.zero_();
+torch::Tensor step_orders(double learning_rate, bool stop_requested) {
+  return torch::tensor({learning_rate, stop_requested ? 1.0 : 0.0}, torch::kFloat64);
+}
 
-  // Losses are sums divided by global counts, so the counts come first, and with them whether
-  // anybody must leave.
-  auto counts = torch::zeros({4}, torch::kFloat64);
-  for (const auto& batch : batches) counts.narrow(0, 0, 3) += count_targets(batch);
-  counts[3] = plan.stop_requested ? 1.0 : 0.0;
-  communicator.sum(counts);
+torch::Tensor train_step(const StepInput& input, const torch::Tensor& force_scale,
+                         ControlModel& model, FlatParameters& parameters, AdamW& optimizer,
+                         GradientSum& gradient_sum, const Communicator& communicator) {
+  const auto learning_rate = input.orders[0].to(torch::kFloat32);
 
-  auto losses = torch::zeros({FlatParameters::kExtra});
-  for (const auto& batch : batches) {
-    const auto loss = control_loss(model(batch.features), batch, counts, statistics);
-    loss[0].backward();
-    parameters.collect_gradients();
+  // Losses are sums divided by global counts, which travel while the first forward pass runs, and
+  // with them whether anybody must leave.
+  auto counts = torch::zeros({4}, input.orders.options());
+  for (const auto& batch : input.batches) counts.narrow(0, 0, 3) += count_targets(batch);
+  counts[3] = input.orders[1];
+  communicator.start_sum(counts);
+
+  parameters.clear_gradients();
+  auto losses = torch::zeros({4}, parameters.values.options());
+  for (size_t i = 0; i < input.batches.size(); ++i) {
+    const auto& batch = input.batches[i];
+    const bool last = i + 1 == input.batches.size();
+    const auto heads = model(batch.features);
+    if (i == 0) communicator.finish_sums();
+    const auto loss = control_loss(heads, batch, counts, force_scale);
     losses += loss.detach();
+    if (last) {
+      communicator.start_sum(losses);
+      gradient_sum.begin();
+    }
+    loss[0].backward();
+    if (!last) parameters.collect_gradients();
   }
+  gradient_sum.finish();
 
-  // One sum for all gradients; the losses ride at its end.
-  parameters.gradients.narrow(0, parameters.size(), FlatParameters::kExtra).copy_(losses);
-  communicator.sum(parameters.gradients);
-  losses = parameters.gradients.narrow(0, parameters.size(), FlatParameters::kExtra);
-
-  StepReport report;
-  report.gradient_norm = optimizer.step(plan.learning_rate);
+  const auto norm = optimizer.step(learning_rate);
   parameters.round_weights();
-  report.loss = losses[0].item<double>();
-  report.loss_force = losses[1].item<double>();
-  report.loss_mode = losses[2].item<double>();
-  report.loss_dynamics = losses[3].item<double>();
-  report.tokens = static_cast<int64_t>(counts[0].item<double>());
-  report.stop_requested = counts[3].item<double>() > 0;
-  return report;
+  return torch::cat({losses, norm.unsqueeze(0), counts.slice(0, 0, 4, 3)});
+}
+
+StepReport::StepReport(const torch::Tensor& row) {
+  const auto values = row.cpu();
+  const auto* value = values.data_ptr<double>();
+  loss = value[0];
+  loss_force = value[1];
+  loss_mode = value[2];
+  loss_dynamics = value[3];
+  gradient_norm = value[4];
+  tokens = static_cast<int64_t>(value[5]);
+  stop_requested = value[6] > 0;
 }

@@ -1,16 +1,17 @@
 // The story of one optimiser step.
 #pragma once
 
-#include "communicator.h"
 #include "control_model.h"
-#include "flat_parameters.h"
+#include "gradient_sum.h"
 #include "optimizer.h"
 
-// What every rank must agree on before a step.
-struct StepPlan {
-  double learning_rate = 0.0;
-  bool stop_requested = false;  // this rank was asked to leave
+// What a rank brings to a step.
+struct StepInput {
+  std::vector<Batch> batches;  // its share of the global batch, a forward and backward pass each
+  torch::Tensor orders;        // [2] float64, see step_orders
 };
+// The learning rate, and whether this rank was asked to leave.
+torch::Tensor step_orders(double learning_rate, bool stop_requested);
 
 struct StepReport {
   double loss = 0, loss_force = 0, loss_mode = 0,
@@ -18,10 +19,14 @@ struct StepReport {
   double gradient_norm = 0;     // before clipping; not finite: the update was skipped, on all ranks
   int64_t tokens = 0;           // valid control steps in the global batch
   bool stop_requested = false;  // some rank was asked to leave
+
+  StepReport() = default;
+  explicit StepReport(const torch::Tensor& row);  // what train_step returned; waits for it
 };
 
-// Collective. `batches` are this rank's share of the global batch, one forward and backward pass
-// each. Afterwards all ranks hold bit-identical parameters and the same report.
-StepReport train_step(const StepPlan& plan, const std::vector<Batch>& batches,
-                      const Statistics& statistics, ControlModel& model, FlatParameters& parameters,
-                      AdamW& optimizer, const Communicator& communicator);
+// Collective. Afterwards all ranks hold bit-identical parameters and the same report, [7] float64.
+// Everything is on the parameters' device, and nothing waits for it: a device that records what it
+// is told can repeat the step by itself.
+torch::Tensor train_step(const StepInput& input, const torch::Tensor& force_scale,
+                         ControlModel& model, FlatParameters& parameters, AdamW& optimizer,
+                         GradientSum& gradient_sum, const Communicator& communicator);

@@ -18,12 +18,14 @@
 #include "advice.h"
 #include "batch_queue.h"
 #include "checkpoint.h"
+#include "device.h"
 #include "durable_file.h"
 #include "evaluation.h"
 #include "metrics.h"
 #include "run_plan.h"
 #include "train_step.h"
 #include "validation.h"
+#include "watchdog.h"
 
 namespace fs = std::filesystem;
 
@@ -36,7 +38,8 @@ volatile std::sig_atomic_t asked_to_leave = 0;
 void check_same_run(const std::string& former, const Config& config) {
   const auto there = flatten_yaml(former), here = flatten_yaml(to_yaml(config));
   for (const auto& [key, value] : here) {
-    const bool free = key == "out_dir" || key == "training.batch_size" ||
+    const bool free = key == "out_dir" || key == "device" || key == "training.batch_size" ||
+                      key == "training.cuda_graphs" || key == "training.hang_seconds" ||
                       key == "training.save_every_steps" || key == "training.keep_every_steps" ||
                       key == "training.keep_last" || key == "training.log_every_steps" ||
                       key == "training.print_every_steps" || key.starts_with("dataset.") ||
@@ -90,7 +93,7 @@ std::string describe_build() {
   MPI_Get_library_version(mpi_version, &length);
   const std::string mpi(mpi_version);
   return "train_gpt2 " + program_revision() + ": LibTorch " + TORCH_VERSION + ", " +
-         mpi.substr(0, mpi.find(',')) + "; no CUDA, cuDNN or NCCL in this build";
+         mpi.substr(0, mpi.find(',')) + ", " + gpu_libraries();
 }
 
 // Collective: the ranks of a node share the hashing.
@@ -111,6 +114,21 @@ Manifest verified_manifest(const Config& config, const MpiSession& mpi) {
   return manifest;
 }
 
+// Collective. What the ranks compute on: "2 x NVIDIA H200, 139 GiB". On rank 0.
+std::string all_devices(torch::Device device, const MpiSession& mpi) {
+  constexpr size_t kLength = 128;
+  std::string mine = describe_device(device);
+  mine.resize(kLength, '\0');
+  std::string all(kLength * static_cast<size_t>(mpi.size()), '\0');
+  MPI_Gather(mine.data(), kLength, MPI_CHAR, all.data(), kLength, MPI_CHAR, 0, MPI_COMM_WORLD);
+  std::map<std::string, int> counts;
+  for (size_t at = 0; at < all.size(); at += kLength) ++counts[all.c_str() + at];
+  std::string text;
+  for (const auto& [name, count] : counts)
+    text += (text.empty() ? "" : "; ") + std::to_string(count) + " x " + name;
+  return text;
+}
+
 class Trainer {
  public:
   Trainer(const Config& config, const MpiSession& mpi)
@@ -121,11 +139,16 @@ class Trainer {
         dataset_(mapped("train")),
         validation_(config.training.validate_every_steps ? mapped("validation") : nullptr),
         loader_(made_loader()),
+        device_(choose_device(config.device, mpi)),
+        communicator_(
+            make_communicator(device_, static_cast<double>(config.training.hang_seconds))),
         model_(seeded_model()),
-        parameters_(*model_,
-                    config.training.precision == "bf16" ? torch::kBFloat16 : torch::kFloat32),
+        parameters_(*model_, flat_options()),
         optimizer_(parameters_, config_.training),
-        advice_(plan_.steps) {}
+        gradient_sum_(parameters_, *communicator_),
+        train_step_(made_step()),
+        advice_(plan_.steps),
+        peak_flops_(peak_flops(device_) * mpi.size()) {}
 
   ExitCode run();
 
@@ -160,15 +183,29 @@ class Trainer {
     return ControlModel(config_.model);
   }
 
+  FlatOptions flat_options() const {
+    const auto& training = config_.training;
+    const auto precision = training.precision == "bf16" ? torch::kBFloat16 : torch::kFloat32;
+    return {precision, training.reduce_precision == "fp32" ? torch::kFloat32 : precision, device_};
+  }
+  Step made_step() {
+    const auto scale = force_scale(manifest_.statistics, device_);
+    return on_device(device_, config_.training.cuda_graphs, [this, scale](const StepInput& input) {
+      return train_step(input, scale, model_, parameters_, optimizer_, gradient_sum_,
+                        *communicator_);
+    });
+  }
+
   void resume();
   void check_disk() const;
   void say_banner() const;
   Checkpoint snapshot() const;
   bool save();
-  StepReport step(BatchQueue& queue);
+  void start_step(BatchQueue& queue);
+  bool collect_reports(BatchQueue& queue);
   void validate_and_keep_best();
-  void log(const StepReport& report, double step_seconds, double waited_seconds);
-  std::string progress_line(const StepReport& report) const;
+  void log(int64_t step, const StepReport& report, const StepTime& time);
+  std::string progress_line(int64_t step, const StepReport& report) const;
 
   double learning_rate() const { return learning_rate_at(config_.training, step_, plan_.steps); }
   // Success jumps about until the learning rate has begun to fall: what was validated before never
@@ -184,11 +221,19 @@ class Trainer {
   RunPlan plan_;
   std::unique_ptr<Dataset> dataset_, validation_;
   std::unique_ptr<Loader> loader_;
+  torch::Device device_;
+  std::unique_ptr<Communicator> communicator_;
   ControlModel model_;
   FlatParameters parameters_;
   AdamW optimizer_;
+  GradientSum gradient_sum_;
+  Step train_step_;
   Advice advice_;
-  Communicator communicator_;
+  std::string attention_;
+  double peak_flops_;                   // of all ranks; 0: not known
+  std::vector<torch::Tensor> pending_;  // reports of steps that were started and not yet logged
+  double pending_since_ = 0, waited_before_ = 0;
+  int64_t skipped_in_a_row_ = 0;
   std::unique_ptr<FolderLock> lock_;  // rank 0
   std::optional<Metrics> metrics_;    // rank 0
   int64_t step_ = 0, attempt_ = 0, failed_saves_ = 0, saved_step_ = -1;
@@ -197,7 +242,7 @@ class Trainer {
   // Since the last line of metrics.jsonl, and since the last line for people.
   struct Interval {
     int64_t steps = 0, tokens = 0;
-    double seconds = 0, waited = 0;
+    double seconds = 0, waited = 0, exposed = 0;
   };
   Interval logged_, printed_, all_;
   double begin_ = 0, last_progress_ = 0, validation_seconds_ = 0;
@@ -239,10 +284,10 @@ void Trainer::resume() {
     publish_file(folder / "config.yaml", to_yaml(config_));
     metrics_.emplace(folder, counters[0].item<int64_t>());
   });
-  communicator_.broadcast(counters);
-  communicator_.broadcast(parameters_.values);  // equal seeds are no proof of equal weights
-  communicator_.broadcast(optimizer_.first_moment);
-  communicator_.broadcast(optimizer_.second_moment);
+  communicator_->broadcast(counters);
+  communicator_->broadcast(parameters_.values);  // equal seeds are no proof of equal weights
+  communicator_->broadcast(optimizer_.first_moment);
+  communicator_->broadcast(optimizer_.second_moment);
   parameters_.round_weights();
   step_ = counters[0].item<int64_t>();
   attempt_ = counters[1].item<int64_t>();
@@ -270,21 +315,26 @@ void Trainer::check_disk() const {
               << " free: raise training.keep_every_steps" << std::endl;
 }
 
+// Collective.
 void Trainer::say_banner() const {
+  const std::string devices = all_devices(device_, mpi_);
+  if (mpi_.rank() != 0) return;
   const int nodes = (mpi_.size() + mpi_.local_size() - 1) / mpi_.local_size();
   std::cout << describe_build() << "\n"
             << "ranks        " << mpi_.size() << " on " << nodes << " node(s), "
             << at::get_num_threads() << " thread(s) each, "
             << "CPU " << at::get_cpu_capability() << ", "
             << (bf16_instructions().empty() ? "no bf16 instructions" : bf16_instructions()) << "\n"
-            << "data         " << dataset_->size() << " trajectories of " << manifest_.steps
-            << " steps in " << config_.dataset.path << ", verified\n"
+            << "device       " << devices << "\n"
+            << (attention_.empty() ? "" : "attention    " + attention_ + "\n") << "data         "
+            << dataset_->size() << " trajectories of " << manifest_.steps << " steps in "
+            << config_.dataset.path << ", verified\n"
             << describe(config_, plan_, static_cast<int64_t>(dataset_->size()), mpi_.size())
             << "output       " << config_.out_dir << ", "
             << (step_ ? "resumed at step " + std::to_string(step_) : std::string("a new run"))
             << "\n"
             << settings_text(config_) << std::flush;
-  if (config_.training.precision == "bf16" && bf16_instructions().empty())
+  if (device_.is_cpu() && config_.training.precision == "bf16" && bf16_instructions().empty())
     std::cout
         << "advice: this processor has no bf16 instructions: training.precision fp32 is faster"
         << std::endl;
@@ -330,18 +380,47 @@ bool Trainer::save() {
   return saved;
 }
 
-// Collective. One optimiser step, and the errors of one.
-StepReport Trainer::step(BatchQueue& queue) {
-  const StepPlan plan{learning_rate(), asked_to_leave != 0};
+// Collective. One optimiser step, and the errors of one. A GPU has only been told of it on return.
+void Trainer::start_step(BatchQueue& queue) {
+  if (pending_.empty()) pending_since_ = MPI_Wtime();
   try {
-    return train_step(plan, queue.next(), manifest_.statistics, model_, parameters_, optimizer_,
-                      communicator_);
+    pending_.push_back(
+        train_step_({queue.next(), step_orders(learning_rate(), asked_to_leave != 0)}));
   } catch (const std::exception& error) {
     if (!is_out_of_memory(error)) throw;
     throw UserError(ExitCode::kConfiguration,
                     out_of_memory_advice(plan_.micro_batch, plan_.curriculum.at(step_).window,
                                          plan_.global_batch_size));
   }
+  ++step_;
+}
+
+// Collective. Waits for the steps that were started, and logs them. True: a rank was asked to
+// leave.
+bool Trainer::collect_reports(BatchQueue& queue) {
+  const double wait_begin = MPI_Wtime();
+  const auto rows = torch::stack(pending_).cpu();
+  const auto steps = static_cast<int64_t>(pending_.size());
+  pending_.clear();
+  const auto count = static_cast<double>(steps);
+  const double now = MPI_Wtime(), waited = queue.waited_seconds();
+  const StepTime time{(now - pending_since_) / count, (waited - waited_before_) / count,
+                      device_.is_cuda() ? (now - wait_begin) / count : -1.0,
+                      communicator_->exposed_seconds(steps)};
+  waited_before_ = waited;
+  bool leave = false;
+  for (int64_t i = 0; i < steps; ++i) {
+    const StepReport report(rows[i]);
+    const int64_t step = step_ - steps + 1 + i;
+    leave = leave || report.stop_requested;
+    if (metrics_) log(step, report, time);
+    skipped_in_a_row_ = std::isfinite(report.gradient_norm) ? 0 : skipped_in_a_row_ + 1;
+    if (skipped_in_a_row_ == 3)
+      agree("the gradient was not finite for 3 steps in a row, up to step " + std::to_string(step) +
+                ": lower training.learning_rate, or check the data",
+            ExitCode::kNoProgress);
+  }
+  return leave;
 }
 
 // Collective. Judges the weights after `step_` steps; a new best is saved before anything points to
@@ -350,6 +429,7 @@ void Trainer::validate_and_keep_best() {
   ControlModel judged = model_;
   if (config_.training.precision != "fp32") {  // what is judged is what evaluate_policy will load
     judged = ControlModel(config_.model);
+    judged->to(device_);
     const torch::NoGradGuard no_grad;
     for (const auto& [name, values] : parameters_.views(parameters_.values))
       torch::Tensor(*judged->named_parameters().find(name)).copy_(values);
@@ -357,7 +437,7 @@ void Trainer::validate_and_keep_best() {
   judged->eval();
   const auto report =
       validate(*validation_, manifest_.statistics, config_.validation, config_.model,
-               plan_.curriculum.at(step_ - 1).window, judged, communicator_);
+               plan_.curriculum.at(step_ - 1).window, judged, *communicator_);
   validation_seconds_ += report.seconds;
   last_success_ = report.success;
   const std::pair former(decays_at(best_step_), best_success_),
@@ -395,97 +475,112 @@ void Trainer::validate_and_keep_best() {
   if (!save()) std::tie(best_step_, best_success_) = before;
 }
 
-std::string Trainer::progress_line(const StepReport& report) const {
+std::string Trainer::progress_line(int64_t step, const StepReport& report) const {
   const double elapsed = MPI_Wtime() - begin_;
-  const double left = elapsed / windows_ahead(plan_.curriculum, first_step_, step_) *
-                      windows_ahead(plan_.curriculum, step_, plan_.steps);
-  char success[32] = "", line[320];
+  const double left = elapsed / windows_ahead(plan_.curriculum, first_step_, step) *
+                      windows_ahead(plan_.curriculum, step, plan_.steps);
+  const int64_t window = plan_.curriculum.at(step - 1).window;
+  const double rate = static_cast<double>(printed_.tokens) / printed_.seconds;
+  char success[32] = "", use[32] = "", line[320];
   if (last_success_ >= 0) std::snprintf(success, sizeof success, "success %.3f  ", last_success_);
+  if (peak_flops_ > 0)
+    std::snprintf(use, sizeof use, "MFU %.0f %%  ",
+                  100 * rate * flops_per_token(config_.model, window) / peak_flops_);
   std::snprintf(line, sizeof line,
                 "step %7ld / %ld  loss %.3f (force %.3f mode %.3f dynamics %.3f)  %slr %.1e  |g| "
-                "%.2f  window %ld  %s tokens/s  %s left",
-                step_, plan_.steps, report.loss, report.loss_force, report.loss_mode,
+                "%.2f  window %ld  %s tokens/s  %s%s left",
+                step, plan_.steps, report.loss, report.loss_force, report.loss_mode,
                 report.loss_dynamics, success,
-                learning_rate_at(config_.training, step_ - 1, plan_.steps), report.gradient_norm,
-                plan_.curriculum.at(step_ - 1).window,
-                short_number(static_cast<double>(printed_.tokens) / printed_.seconds).c_str(),
-                clock_text(left).c_str());
+                learning_rate_at(config_.training, step - 1, plan_.steps), report.gradient_norm,
+                window, short_number(rate).c_str(), use, clock_text(left).c_str());
   return line;
 }
 
-// Rank 0. After `step_` steps, the last of which is `report`.
-void Trainer::log(const StepReport& report, double step_seconds, double waited_seconds) {
+// Rank 0.
+void Trainer::log(int64_t step, const StepReport& report, const StepTime& time) {
   for (auto* interval : {&logged_, &printed_, &all_}) {
     ++interval->steps;
     interval->tokens += report.tokens;
-    interval->seconds += step_seconds;
-    interval->waited += waited_seconds;
+    interval->seconds += time.seconds;
+    interval->waited += time.data_wait;
+    interval->exposed += time.exposed;
   }
-  const Lesson lesson = plan_.curriculum.at(step_ - 1);
-  if (step_ % config_.training.log_every_steps == 0) {
+  const Lesson lesson = plan_.curriculum.at(step - 1);
+  if (step % config_.training.log_every_steps == 0) {
     const double rate = static_cast<double>(logged_.tokens) / logged_.seconds;
-    metrics_->log({{"step", step_},
-                   {"time", std::time(nullptr)},
-                   {"loss", report.loss},
-                   {"loss_force", report.loss_force},
-                   {"loss_mode", report.loss_mode},
-                   {"loss_dynamics", report.loss_dynamics},
-                   {"learning_rate", learning_rate_at(config_.training, step_ - 1, plan_.steps)},
-                   {"gradient_norm", report.gradient_norm},
-                   {"window", lesson.window},
-                   {"stage", lesson.stage},
-                   {"tokens", report.tokens},
-                   {"step_seconds", logged_.seconds / static_cast<double>(logged_.steps)},
-                   {"tokens_per_second", rate},
-                   {"tflops", rate * flops_per_token(config_.model, lesson.window) / 1e12},
-                   {"data_wait_share", logged_.waited / logged_.seconds},
-                   {"attempt", attempt_}});
+    const double flops = rate * flops_per_token(config_.model, lesson.window);
+    const auto steps = static_cast<double>(logged_.steps);
+    nlohmann::ordered_json line = {
+        {"step", step},
+        {"time", std::time(nullptr)},
+        {"loss", report.loss},
+        {"loss_force", report.loss_force},
+        {"loss_mode", report.loss_mode},
+        {"loss_dynamics", report.loss_dynamics},
+        {"learning_rate", learning_rate_at(config_.training, step - 1, plan_.steps)},
+        {"gradient_norm", report.gradient_norm},
+        {"window", lesson.window},
+        {"stage", lesson.stage},
+        {"tokens", report.tokens},
+        {"step_seconds", logged_.seconds / steps},
+        {"exposed_communication_seconds", logged_.exposed / steps},
+        {"tokens_per_second", rate},
+        {"tflops", flops / 1e12},
+        {"data_wait_share", logged_.waited / logged_.seconds},
+        {"attempt", attempt_}};
+    if (peak_flops_ > 0) line["mfu"] = flops / peak_flops_;
+    metrics_->log(line);
     logged_ = {};
   }
-  if (const auto advice = advice_.observe(report.loss, step_seconds, waited_seconds))
-    metrics_->say(*advice);
+  if (const auto advice = advice_.observe(report.loss, time)) metrics_->say(*advice);
   if (!std::isfinite(report.gradient_norm))
-    metrics_->say("warning: step " + std::to_string(step_) +
+    metrics_->say("warning: step " + std::to_string(step) +
                   ": the gradient is not finite, the update was skipped");
-  const bool last = step_ == plan_.steps || report.stop_requested;
-  if (step_ % config_.training.print_every_steps == 0 || last) {
-    metrics_->record(progress_line(report));
+  const bool last = step == plan_.steps || report.stop_requested;
+  if (step % config_.training.print_every_steps == 0 || last) {
+    metrics_->record(progress_line(step, report));
     printed_ = {};
   } else if (metrics_->live() && MPI_Wtime() - last_progress_ > 0.5) {
-    metrics_->progress(progress_line(report));
+    metrics_->progress(progress_line(step, report));
     last_progress_ = MPI_Wtime();
   }
 }
 
 ExitCode Trainer::run() {
   resume();
-  if (mpi_.rank() == 0) say_banner();
+  attention_ = choose_attention(device_, config_, plan_.curriculum.points().end, *communicator_);
+  say_banner();
   const bool complete = step_ >= plan_.steps;
-  const int64_t validate_every = config_.training.validate_every_steps;
+  const auto& training = config_.training;
+  const auto due = [&](int64_t every) { return every > 0 && step_ % every == 0; };
+  // A GPU is not asked how it is doing at every step: it would wait for the question.
+  const int64_t collect_every = device_.is_cuda() ? training.log_every_steps : 1;
   begin_ = MPI_Wtime();
   first_step_ = step_;
   BatchQueue queue(
       [this](int64_t step) {
-        return loader_->share(step, mpi_.rank(), plan_.rows, plan_.micro_batch,
-                              plan_.curriculum.at(step));
+        auto batches = loader_->share(step, mpi_.rank(), plan_.rows, plan_.micro_batch,
+                                      plan_.curriculum.at(step));
+        for (auto& batch : batches) batch = staged(batch, device_);
+        return batches;
       },
       step_, plan_.steps);
-  int64_t skipped_in_a_row = 0;
+  Watchdog watchdog(
+      static_cast<double>(training.hang_seconds), [this] { return communicator_->error(); },
+      [this](const std::string& reason) { end_job(mpi_, reason, ExitCode::kHang); });
   while (step_ < plan_.steps) {
-    const double step_begin = MPI_Wtime(), waited_before = queue.waited_seconds();
-    const StepReport report = step(queue);
-    ++step_;
-    if (metrics_) log(report, MPI_Wtime() - step_begin, queue.waited_seconds() - waited_before);
-
-    skipped_in_a_row = std::isfinite(report.gradient_norm) ? 0 : skipped_in_a_row + 1;
-    if (skipped_in_a_row == 3)
-      agree("the gradient was not finite for 3 steps in a row, up to step " +
-                std::to_string(step_) + ": lower training.learning_rate, or check the data",
-            ExitCode::kNoProgress);
+    watchdog.progress("training step " + std::to_string(step_ + 1));
+    start_step(queue);
     const bool last = step_ == plan_.steps;
-    if (validate_every && (step_ % validate_every == 0 || last)) validate_and_keep_best();
+    const bool validating =
+        training.validate_every_steps && (due(training.validate_every_steps) || last);
+    const bool saving = due(training.save_every_steps);
+    if (!last && !validating && !saving && !due(collect_every)) continue;
+    const bool leaving = collect_reports(queue);
+    watchdog.rest();
+    if (validating) validate_and_keep_best();
     if (last) break;
-    if (report.stop_requested) {
+    if (leaving) {
       if (!save())
         agree("asked to leave, but the checkpoint could not be written to " + config_.out_dir,
               ExitCode::kIo);
@@ -494,7 +589,7 @@ ExitCode Trainer::run() {
                       " saved, leaving as asked; start again to resume");
       return ExitCode::kAskedToLeave;
     }
-    if (step_ % config_.training.save_every_steps == 0) save();
+    if (saving) save();
   }
   if (!complete && !save())
     agree("the last checkpoint could not be written to " + config_.out_dir, ExitCode::kIo);

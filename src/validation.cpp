@@ -40,8 +40,12 @@ ValidationReport validate(const Dataset& dataset, const Statistics& statistics,
   }
   communicator.sum(counts);
   auto losses = torch::zeros({4}, torch::kFloat64);
-  for (const auto& batch : batches)
-    losses += control_loss(model(batch.features), batch, counts.narrow(0, 1, 3), statistics);
+  const auto device = model->parameters().front().device();
+  const auto scale = force_scale(statistics, device), targets = counts.narrow(0, 1, 3).to(device);
+  for (const auto& on_cpu : batches) {
+    const auto batch = on_cpu.each([&](const torch::Tensor& tensor) { return tensor.to(device); });
+    losses += control_loss(model(batch.features), batch, targets, scale).cpu();
+  }
   communicator.sum(losses);
 
   return {losses[0].item<double>(),

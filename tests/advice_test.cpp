@@ -6,11 +6,12 @@ namespace {
 
 // Everything said while `loss(step)` is observed.
 template <class Loss>
-std::string said(Loss loss, double waited_seconds = 0.0) {
+std::string said(Loss loss, double data_wait = 0.0, double device_wait = -1.0) {
   Advice advice(2000);
   std::string text;
   for (int step = 0; step < 2000; ++step)
-    if (const auto line = advice.observe(loss(step), 0.01, waited_seconds)) text += *line + "\n";
+    if (const auto line = advice.observe(loss(step), {0.01, data_wait, device_wait}))
+      text += *line + "\n";
   return text;
 }
 
@@ -35,6 +36,14 @@ TEST(Advice, SaysOnceThatStepsWaitForData) {
   const auto falling = [](int step) { return 3.0 / (1 + step); };
   EXPECT_EQ(count(said(falling, 0.002), "wait for data 20 %"), 1U);
   EXPECT_EQ(said(falling, 0.0004), "");
+}
+
+TEST(Advice, SaysOnceThatTheGpuIsUnderUsed) {
+  const auto falling = [](int step) { return 3.0 / (1 + step); };
+  EXPECT_EQ(count(said(falling, 0.0, 0.0005), "the GPU is under-used"), 1U);
+  EXPECT_EQ(said(falling, 0.0, 0.009), "");
+  // Whoever waits for data need not hear it twice.
+  EXPECT_EQ(count(said(falling, 0.005, 0.0005), "the GPU is under-used"), 0U);
 }
 
 TEST(Advice, KnowsThatMemoryRanOut) {

@@ -7,7 +7,7 @@ TEST(Communicator, SumsOverRanksWhateverTheLength) {
   const int size = communicator.size(), rank = communicator.rank();
   for (const int64_t length :
        {0, 1, 3, 1000, 3'000'001}) {  // the last one travels in several pieces
-    for (const auto type : {torch::kFloat32, torch::kFloat64}) {
+    for (const auto type : {torch::kFloat32, torch::kFloat64, torch::kBFloat16}) {
       auto tensor = torch::full({length}, rank, type);
       communicator.sum(tensor);
       EXPECT_TRUE(torch::equal(tensor, torch::full({length}, size * (size - 1) / 2, type)));

@@ -51,7 +51,7 @@ TEST(ControlModel, TheSeedsSizeHas50972683Parameters) {
 TEST(ControlModel, LossIsTheDocumentedFormula) {
   const Batch batch = random_batch();
   const Heads heads{torch::randn({3, 8}), torch::randn({3, 8, 2}), torch::randn({3, 8, 8})};
-  const auto loss = control_loss(heads, batch, count_targets(batch), kStatistics);
+  const auto loss = control_loss(heads, batch, count_targets(batch), force_scale(kStatistics));
   double force[2] = {}, entropy[2] = {}, steps[2] = {}, dynamics = 0;
   for (int64_t b = 0; b < 3; ++b)
     for (int64_t t = 0; t < 8; ++t) {
@@ -79,12 +79,13 @@ TEST(ControlModel, MaskedStepsChangeNothing) {
   Batch batch = random_batch();
   batch.valid.slice(1, 5) = 0.0;
   ControlModel model = tiny_model();
-  const auto loss = control_loss(model(batch.features), batch, count_targets(batch), kStatistics);
+  const auto loss =
+      control_loss(model(batch.features), batch, count_targets(batch), force_scale(kStatistics));
   for (auto* tensor : {&batch.force, &batch.applied_force, &batch.delta})
     tensor->slice(1, 5).fill_(77.0);
   batch.mode.slice(1, 5).fill_(1);
-  EXPECT_TRUE(torch::equal(
-      loss, control_loss(model(batch.features), batch, count_targets(batch), kStatistics)));
+  EXPECT_TRUE(torch::equal(loss, control_loss(model(batch.features), batch, count_targets(batch),
+                                              force_scale(kStatistics))));
 }
 
 TEST(ControlModel, SharesOfABatchAddUpToTheWhole) {
@@ -96,10 +97,10 @@ TEST(ControlModel, SharesOfABatchAddUpToTheWhole) {
     const auto row = [&](const torch::Tensor& tensor) { return tensor.slice(0, b, b + 1); };
     const Batch share{row(batch.features), row(batch.force), row(batch.applied_force),
                       row(batch.mode),     row(batch.delta), row(batch.valid)};
-    sum += control_loss(model(share.features), share, counts, kStatistics).detach();
+    sum += control_loss(model(share.features), share, counts, force_scale(kStatistics)).detach();
   }
-  EXPECT_TRUE(
-      torch::allclose(sum, control_loss(model(batch.features), batch, counts, kStatistics), 1e-5));
+  EXPECT_TRUE(torch::allclose(
+      sum, control_loss(model(batch.features), batch, counts, force_scale(kStatistics)), 1e-5));
 }
 
 TEST(ControlModel, GradientMatchesFiniteDifferences) {
@@ -107,7 +108,7 @@ TEST(ControlModel, GradientMatchesFiniteDifferences) {
   ControlModel model = tiny_model();
   const auto counts = count_targets(batch);
   const auto loss = [&] {
-    return control_loss(model(batch.features), batch, counts, kStatistics)[0];
+    return control_loss(model(batch.features), batch, counts, force_scale(kStatistics))[0];
   };
   loss().backward();
   for (const auto& parameter : model->named_parameters()) {

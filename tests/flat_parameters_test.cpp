@@ -8,10 +8,10 @@ TEST(FlatParameters, ViewsSurviveBackwardAndUpdates) {
   ControlModel model = tiny_model();
   FlatParameters flat(*model);
   for (int round = 0; round < 2; ++round) {
-    flat.gradients.zero_();
+    flat.clear_gradients();
     model(torch::randn({2, 5, kFeatures})).force.sum().backward();
     const torch::NoGradGuard no_grad;
-    flat.values.add_(flat.gradients.narrow(0, 0, flat.size()), -0.1);
+    flat.values.add_(flat.gradients, -0.1);
   }
   int64_t total = 0;
   const auto values = flat.views(flat.values), gradients = flat.views(flat.gradients);
@@ -22,7 +22,7 @@ TEST(FlatParameters, ViewsSurviveBackwardAndUpdates) {
     total += parameter.numel();
   }
   EXPECT_EQ(total, flat.size());
-  EXPECT_GT(flat.gradient_norm().item<double>(), 0.0);
+  EXPECT_GT(flat.gradients.norm().item<double>(), 0.0);
 }
 
 TEST(FlatParameters, OnlyMatricesButThePositionsAreDecayed) {
@@ -37,12 +37,31 @@ TEST(FlatParameters, OnlyMatricesButThePositionsAreDecayed) {
   EXPECT_EQ(decayed, flat.decayed());
 }
 
-TEST(FlatParameters, TheNormLeavesOutTheRiders) {
+TEST(FlatParameters, LieInTheOrderInWhichABackwardPassCompletesThem) {
   ControlModel model = tiny_model();
-  FlatParameters flat(*model);
-  flat.gradients.fill_(0.0);
-  flat.gradients[0] = 3.0;
-  flat.gradients[flat.size() - 1] = 4.0;
-  flat.gradients[flat.size()] = 1e9;
-  EXPECT_EQ(flat.gradient_norm().item<double>(), 5.0);
+  const FlatParameters flat(*model);
+  int64_t layer = 1, last_end = 0;
+  for (const auto& entry : flat.entries()) {
+    EXPECT_EQ(entry.begin, last_end);
+    last_end = entry.end;
+    if (entry.begin == flat.decayed()) layer = 1;
+    if (const auto at = entry.name.find(".h."); at != std::string::npos) {
+      EXPECT_LE(entry.name[at + 3] - '0', layer) << entry.name;
+      layer = entry.name[at + 3] - '0';
+    }
+  }
+  EXPECT_EQ(last_end, flat.size());
+}
+
+TEST(FlatParameters, Bf16GradientsOfSeveralPassesAddUpInFp32) {
+  ControlModel model = tiny_model();
+  FlatParameters flat(*model, {torch::kBFloat16});
+  flat.clear_gradients();
+  auto gradient = flat.entries().front().parameter.mutable_grad();
+  for (int pass = 0; pass < 300; ++pass) {  // bf16 counts to 256 at most
+    gradient.fill_(1.0);
+    if (pass < 299) flat.collect_gradients();
+  }
+  EXPECT_EQ(flat.outgoing(0, flat.size()).data_ptr(), flat.gradients.data_ptr());
+  EXPECT_EQ(flat.gradients[0].item<double>(), 300.0);
 }

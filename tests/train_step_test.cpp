@@ -10,23 +10,27 @@ struct Training {
   Manifest manifest = Manifest::read(TINY_DATASET);
   Dataset dataset{manifest, "train"};
   Config config;
+  Communicator communicator;
   ControlModel model = tiny_model();
   FlatParameters parameters;
   AdamW optimizer;
+  GradientSum gradient_sum;
   Loader loader;
-  Communicator communicator;
 
-  explicit Training(MPI_Comm comm, torch::ScalarType precision = torch::kFloat32)
-      : parameters(*model, precision),
+  explicit Training(MPI_Comm comm, torch::ScalarType precision = torch::kFloat32,
+                    torch::ScalarType wire = torch::kFloat32)
+      : communicator(comm),
+        parameters(*model, {precision, wire}),
         optimizer(parameters, config.training),
-        loader(dataset, manifest.statistics, config, 8),
-        communicator(comm) {}
+        gradient_sum(parameters, communicator, /*bucket_elements=*/500),
+        loader(dataset, manifest.statistics, config, 8) {}
 
   StepReport step(int64_t step, int64_t micro_batch, bool stop = false) {
-    return train_step(
-        {1e-2, stop},
-        loader.share(step, communicator.rank(), 8 / communicator.size(), micro_batch, {16}),
-        manifest.statistics, model, parameters, optimizer, communicator);
+    return StepReport(train_step(
+        {loader.share(step, communicator.rank(), 8 / communicator.size(), micro_batch, {16}),
+         step_orders(1e-2, stop)},
+        force_scale(manifest.statistics), model, parameters, optimizer, gradient_sum,
+        communicator));
   }
 };
 
@@ -114,4 +118,22 @@ TEST(TrainStep, Bf16AccumulationEqualsTheLargeBatch) {
   const auto large = whole.step(0, 8), small = pieces.step(0, 2);
   EXPECT_NEAR(large.loss, small.loss, 1e-2 * large.loss);
   EXPECT_NEAR(large.gradient_norm, small.gradient_norm, 2e-2 * large.gradient_norm);
+}
+
+// Half the bytes between ranks, and rounded sums: still the same training to the digits of bf16.
+TEST(TrainStep, GradientsThatTravelInBf16FollowThoseInFp32) {
+  const int64_t share = 8 / Communicator().size();
+  for (const int64_t micro_batch : {share, int64_t{1}}) {
+    Training exact(MPI_COMM_WORLD, torch::kBFloat16),
+        rounded(MPI_COMM_WORLD, torch::kBFloat16, torch::kBFloat16);
+    const auto reference = exact.step(0, micro_batch), report = rounded.step(0, micro_batch);
+    EXPECT_EQ(report.loss, reference.loss);
+    EXPECT_NEAR(report.gradient_norm, reference.gradient_norm, 1e-2 * reference.gradient_norm);
+    const auto difference = (exact.parameters.gradients - rounded.parameters.gradients).norm();
+    EXPECT_LT(difference.item<double>(), 1e-2 * reference.gradient_norm);
+    for (int64_t step = 1; step < 10; ++step) rounded.step(step, micro_batch);
+    auto first = rounded.parameters.values.clone();
+    rounded.communicator.broadcast(first);
+    EXPECT_TRUE(torch::equal(rounded.parameters.values, first));
+  }
 }

@@ -48,7 +48,7 @@ TEST(Validation, LossIsThatOfTheFirstWindows) {
     write_window(judged.dataset[i], 0, judged.manifest.statistics,
                  tiny_model_config().feature_scales, batch, static_cast<int64_t>(i));
   const auto loss = control_loss(judged.model(batch.features), batch, count_targets(batch),
-                                 judged.manifest.statistics);
+                                 force_scale(judged.manifest.statistics));
   EXPECT_NEAR(judged.report(MPI_COMM_WORLD, 20).loss, loss[0].item<double>(),
               1e-4 * loss[0].item<double>());
 }

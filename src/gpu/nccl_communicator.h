@@ -1,0 +1,34 @@
+// Sums and broadcasts of tensors on GPUs, by NCCL, on a stream beside the computing.
+#pragma once
+
+#include <ATen/cuda/CUDAEvent.h>
+#include <c10/cuda/CUDAStream.h>
+#include <nccl.h>
+
+#include "communicator.h"
+
+class NcclCommunicator : public Communicator {
+ public:
+  // Collective. Throws UserError(kHang) when the ranks have not found each other by the deadline.
+  NcclCommunicator(torch::Device device, double deadline_seconds,
+                   MPI_Comm communicator = MPI_COMM_WORLD);
+  ~NcclCommunicator() override;
+
+  // Tensors on the CPU travel by MPI. Those on the GPU: in stream order, nothing waits for them.
+  void sum(torch::Tensor tensor) const override;
+  void broadcast(torch::Tensor tensor) const override;
+  void start_sum(torch::Tensor tensor) const override;
+  void finish_sums() const override;
+  double exposed_seconds(int64_t steps) const override;
+  std::string error() const override;
+
+ private:
+  void fork() const;  // the communication stream waits for the computing so far
+  void join() const;  // and the other way round
+
+  ncclComm_t nccl_ = nullptr;
+  c10::cuda::CUDAStream stream_;
+  mutable at::cuda::CUDAEvent forked_, joined_;
+  cudaEvent_t computed_ = nullptr, summed_ = nullptr;  // timed: around the wait for the sums
+  mutable bool timed_ = false;
+};

@@ -1,0 +1,59 @@
+#include "watchdog.h"
+
+#include <gtest/gtest.h>
+
+#include <future>
+
+namespace {
+
+struct Watched {
+  std::promise<std::string> end;
+  std::future<std::string> reason = end.get_future();
+  std::string error;
+  std::mutex mutex;
+  Watchdog watchdog{0.2,
+                    [this] {
+                      const std::lock_guard lock(mutex);
+                      return error;
+                    },
+                    [this](const std::string& why) { end.set_value(why); }};
+
+  bool ended_within(double seconds) {
+    return reason.wait_for(std::chrono::duration<double>(seconds)) == std::future_status::ready;
+  }
+};
+
+}  // namespace
+
+TEST(Watchdog, EndsAJobThatMakesNoProgress) {
+  Watched watched;
+  watched.watchdog.progress("training step 7");
+  ASSERT_TRUE(watched.ended_within(10));
+  EXPECT_NE(watched.reason.get().find("training step 7"), std::string::npos);
+}
+
+TEST(Watchdog, LeavesAJobAloneThatDoes) {
+  Watched watched;
+  for (int i = 0; i < 10; ++i) {
+    watched.watchdog.progress("a step");
+    EXPECT_FALSE(watched.ended_within(0.05));
+  }
+}
+
+TEST(Watchdog, DoesNotWatchWhatTakesAsLongAsItTakes) {
+  Watched watched;
+  EXPECT_FALSE(watched.ended_within(0.5));  // nothing began yet
+  watched.watchdog.progress("a step");
+  watched.watchdog.rest();
+  EXPECT_FALSE(watched.ended_within(0.5));
+}
+
+TEST(Watchdog, PassesOnAnErrorThatNobodyWaitsFor) {
+  Watched watched;
+  {
+    const std::lock_guard lock(watched.mutex);
+    watched.error = "the network is gone";
+  }
+  ASSERT_TRUE(watched.ended_within(10));
+  EXPECT_EQ(watched.reason.get(), "the network is gone");
+}
