@@ -19,7 +19,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = Path(sys.argv.pop(1)).resolve()
 TINY = ROOT / "tests/tiny.yaml"
-ENVIRONMENT = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
+ENVIRONMENT = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0", "CUDA_VISIBLE_DEVICES": ""}  # CPUs, wherever it runs
 
 
 def command(program, *arguments, ranks=1, config=TINY):
@@ -208,6 +208,35 @@ class Train(ProgramTest):
         self.expect(self.train(*steps, out=out, ranks=2), 0, "resumed at step")
         self.assertEqual(metrics(self.folder / "unbroken"), metrics(out))
         same_state(self, self.folder / "unbroken/state.pt", out / "state.pt")
+
+    def test_a_rank_that_stands_still_ends_the_job_and_the_run_resumes_exactly(self):
+        steps = ("--training.train_steps", 400, "--training.save_every_steps", 50, "--training.hang_seconds", 2)
+        self.expect(self.train(*steps, out=self.folder / "unbroken", ranks=2), 0)
+        out = self.folder / "stopped"
+        process = subprocess.Popen(command("train_gpt2", "--dataset.path", self.data, "--out_dir", out, *steps, ranks=2),
+                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT)
+        while not list(out.glob("checkpoint_*.sha256")):
+            time.sleep(0.02)
+            self.assertIsNone(process.poll())
+        pids = subprocess.run(["pgrep", "-f", f"^{BUILD}/train_gpt2.*{out}"], capture_output=True, text=True, check=True).stdout.split()
+        os.kill(int(pids[-1]), signal.SIGSTOP)
+        output, _ = process.communicate(timeout=30)
+        self.assertEqual(process.returncode, 76, output)
+        self.assertIn("no progress for 2 s while training step", output)
+        self.assertEqual(subprocess.run(["pgrep", "-f", f"^{BUILD}/train_gpt2.*{out}"], capture_output=True, check=False).stdout, b"")
+        self.expect(self.train(*steps, out=out, ranks=2), 0, "resumed at step")
+        self.assertEqual(metrics(self.folder / "unbroken"), metrics(out))
+        same_state(self, self.folder / "unbroken/state.pt", out / "state.pt")
+
+    def test_a_gpu_that_is_not_there_is_said_before_anything_is_written(self):
+        result = self.train("--device", "cuda", ranks=2)
+        self.assertEqual(result.returncode, 78, result.stderr)
+        self.assertRegex(result.stderr, "rank 0 sees no GPU: .*set device to cpu|built without CUDA")
+        self.assertEqual(result.stderr.count("device to cpu"), 1, result.stderr)
+        self.assertFalse((self.folder / "run").exists())
+        self.expect(self.train("--device", "cpu"), 0, "device       1 x CPU")
+        self.expect(run("evaluate_policy", "--dataset.path", self.data, "--out_dir", self.folder / "run", "--device", "cuda"), 78,
+                    "device to cpu")
 
     def test_a_complete_run_is_left_alone(self):
         self.expect(self.train(), 0)
@@ -425,7 +454,7 @@ class Train(ProgramTest):
 
     def test_troubleshooting_quotes_the_messages_word_for_word(self):
         """Every quoted message in README's troubleshooting table, cut at its placeholders, stands in the sources."""
-        sources = [*(ROOT / "src").glob("*.cpp"), *(ROOT / "datagen").glob("*.cpp"), *(ROOT / "launch").glob("*.sh"),
+        sources = [*(ROOT / "src").rglob("*.cpp"), *(ROOT / "datagen").glob("*.cpp"), *(ROOT / "launch").glob("*.sh"),
                    *(ROOT / "tools").glob("*.*"), ROOT / "CMakeLists.txt"]
         text = re.sub(r'"\s*\n\s*"', "", "\n".join(path.read_text() for path in sources))
         table = (ROOT / "README.md").read_text().split("## When something goes wrong")[1].split("\n## ")[0]
