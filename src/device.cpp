@@ -10,6 +10,8 @@
 #include "gpu/step_graph.h"
 #endif
 
+constexpr int64_t kCpuCacheBytes = int64_t{1} << 30;
+
 #ifdef WITH_CUDA
 
 torch::Device choose_device(const std::string& setting, const MpiSession& mpi) {
@@ -53,6 +55,10 @@ std::string choose_attention(torch::Device device, const Config& config, int64_t
                                   communicator);
 }
 
+int64_t cache_bytes(torch::Device device) {
+  return device.is_cuda() ? free_cuda_bytes() / 4 : kCpuCacheBytes;
+}
+
 Step on_device(torch::Device device, bool record, Step step) {
   return device.is_cuda() ? step_graph(device, record, std::move(step)) : step;
 }
@@ -77,6 +83,7 @@ double peak_flops(torch::Device) { return 0.0; }
 std::string choose_attention(torch::Device, const Config&, int64_t, const Communicator&) {
   return "";
 }
+int64_t cache_bytes(torch::Device) { return kCpuCacheBytes; }
 Step on_device(torch::Device, bool, Step step) { return step; }
 
 #endif

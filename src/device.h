@@ -31,6 +31,9 @@ double peak_flops(torch::Device device);
 std::string choose_attention(torch::Device device, const Config& config, int64_t window,
                              const Communicator& communicator);
 
+// What a cache beside everything else may take: 1 GiB, or on a GPU a quarter of what is free.
+int64_t cache_bytes(torch::Device device);
+
 // A step whose inputs come from the CPU. On a GPU, when `record` is set: the first steps of every
 // window length run kernel by kernel, the others as one CUDA graph.
 using Step = std::function<torch::Tensor(const StepInput&)>;

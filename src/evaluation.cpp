@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "device.h"
 #include "expert.h"
 #include "model_policy.h"
 
@@ -44,10 +45,11 @@ std::string rollout_rows(const std::string& split, const std::string& policy,
 Rollout play_model(const std::vector<CartPoleParameters>& plants,
                    const std::vector<CartPoleState>& starts, const RolloutOptions& options,
                    ControlModel& model, const ModelConfig& model_config, int64_t window,
-                   int64_t cache_bytes) {
+                   int64_t bytes) {
   const int64_t bytes_per_trial =
       2 * model_config.n_layer * window * model_config.n_embd * static_cast<int64_t>(sizeof(float));
-  const auto at_once = static_cast<size_t>(std::max<int64_t>(1, cache_bytes / bytes_per_trial));
+  const int64_t room = bytes ? bytes : cache_bytes(model->parameters().front().device());
+  const auto at_once = static_cast<size_t>(std::max<int64_t>(1, room / bytes_per_trial));
   Rollout all;
   all.recording.steps = options.recorded_steps;
   const auto append = [](auto& to, const auto& from) {

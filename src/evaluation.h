@@ -17,11 +17,11 @@ std::array<double, 2> wilson_interval(size_t successes, size_t trials);
 // Plays one split's plants and starts without noise; `policy` is model, expert, nominal_expert,
 // stabiliser or zero_force. `recorded_steps` as in RolloutOptions. A model's forces come from
 // `model`, using at most `window` positions; it plays as many trials at once as `cache_bytes` of
-// keys and values allow.
+// keys and values allow (0: as device.h has it).
 Rollout play_policy(const std::string& policy, const std::vector<CartPoleParameters>& plants,
                     const std::vector<CartPoleState>& starts, uint32_t steps,
                     uint32_t recorded_steps, ControlModel& model, const ModelConfig& model_config,
-                    int64_t window, int64_t cache_bytes = int64_t{1} << 30);
+                    int64_t window, int64_t cache_bytes = 0);
 
 extern const std::vector<std::string> kPolicies;
 

@@ -13,7 +13,6 @@ import time
 import unittest
 from pathlib import Path
 
-import h5py
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -131,6 +130,7 @@ class Generate(ProgramTest):
         self.assertEqual(tree(self.folder / "data"), before)
 
     def test_three_lines_of_h5py_read_a_shard(self):
+        import h5py
         self.expect(self.generate(), 0)
         with h5py.File(self.folder / "data/train/shard_00000.h5") as shard:
             state, force = shard["state"][:], shard["force_applied"][:]

@@ -2,43 +2,21 @@
 
 #include <gtest/gtest.h>
 
-#include "tiny_model.h"
+#include "tiny_training.h"
 
 namespace {
 
-struct Training {
-  Manifest manifest = Manifest::read(TINY_DATASET);
-  Dataset dataset{manifest, "train"};
-  Config config;
-  Communicator communicator;
-  ControlModel model = tiny_model();
-  FlatParameters parameters;
-  AdamW optimizer;
-  GradientSum gradient_sum;
-  Loader loader;
-
+struct Training : TinyTraining {
   explicit Training(MPI_Comm comm, torch::ScalarType precision = torch::kFloat32,
                     torch::ScalarType wire = torch::kFloat32)
-      : communicator(comm),
-        parameters(*model, {precision, wire}),
-        optimizer(parameters, config.training),
-        gradient_sum(parameters, communicator, /*bucket_elements=*/500),
-        loader(dataset, manifest.statistics, config, 8) {}
-
-  StepReport step(int64_t step, int64_t micro_batch, bool stop = false) {
-    return StepReport(train_step(
-        {loader.share(step, communicator.rank(), 8 / communicator.size(), micro_batch, {16}),
-         step_orders(1e-2, stop)},
-        force_scale(manifest.statistics), model, parameters, optimizer, gradient_sum,
-        communicator));
-  }
+      : TinyTraining(std::make_unique<Communicator>(comm), {precision, wire}) {}
 };
 
 }  // namespace
 
 TEST(TrainStep, AnyNumberOfRanksTrainsAsOneRankDoes) {
   Training alone(MPI_COMM_SELF), together(MPI_COMM_WORLD);
-  const int64_t share = 8 / together.communicator.size();
+  const int64_t share = 8 / together.communicator->size();
   for (int64_t step = 0; step < 5; ++step) {
     const auto one = alone.step(step, 8), all = together.step(step, share);
     EXPECT_NEAR(one.loss, all.loss, 1e-5 * one.loss);
@@ -60,19 +38,19 @@ TEST(TrainStep, AccumulationEqualsTheLargeBatch) {
 
 TEST(TrainStep, ReplicasStayBitIdentical) {
   Training training(MPI_COMM_WORLD);
-  for (int64_t step = 0; step < 10; ++step) training.step(step, 8 / training.communicator.size());
+  for (int64_t step = 0; step < 10; ++step) training.step(step, 8 / training.communicator->size());
   for (const auto& tensor : {training.parameters.values, training.optimizer.second_moment}) {
     auto first = tensor.clone();
-    training.communicator.broadcast(first);
+    training.communicator->broadcast(first);
     EXPECT_TRUE(torch::equal(tensor, first));
   }
 }
 
 TEST(TrainStep, ARequestToStopReachesEveryRank) {
   Training training(MPI_COMM_WORLD);
-  const int64_t share = 8 / training.communicator.size();
+  const int64_t share = 8 / training.communicator->size();
   EXPECT_FALSE(training.step(0, share).stop_requested);
-  const bool last = training.communicator.rank() == training.communicator.size() - 1;
+  const bool last = training.communicator->rank() == training.communicator->size() - 1;
   EXPECT_TRUE(training.step(1, share, last).stop_requested);
 }
 
@@ -133,7 +111,7 @@ TEST(TrainStep, GradientsThatTravelInBf16FollowThoseInFp32) {
     EXPECT_LT(difference.item<double>(), 1e-2 * reference.gradient_norm);
     for (int64_t step = 1; step < 10; ++step) rounded.step(step, micro_batch);
     auto first = rounded.parameters.values.clone();
-    rounded.communicator.broadcast(first);
+    rounded.communicator->broadcast(first);
     EXPECT_TRUE(torch::equal(rounded.parameters.values, first));
   }
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The only definition of green: set-up, formatting, build, every test that needs no GPU, sanitizers over the unit tests.
+# The only definition of green: set-up, formatting, the build with CUDA and NCCL and every test that needs no GPU, then a
+# build without them, with sanitizers, and its unit tests.
 # Ends with one line of counts. Fails on any failure, any skipped test, and when no test ran.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,12 +12,12 @@ tools/setup.sh
 
 mkdir -p build
 stage 'formatting'
-clang-format --dry-run --Werror src/*.h src/*.cpp src/cpu/*.h src/cpu/*.cpp datagen/*.h datagen/*.cpp tests/*.h tests/*.cpp
+clang-format --dry-run --Werror src/*.h src/*.cpp src/cpu/*.h src/cpu/*.cpp src/gpu/*.h src/gpu/*.cpp tools/bench/*.cpp datagen/*.h datagen/*.cpp tests/*.h tests/*.cpp
 for script in launch/*.sh tools/*.sh .ci/run; do bash -n "$script"; done
 
 logs=()
 worst=0
-for preset in release asan; do
+for preset in gpu asan; do
   stage "build: $preset"
   targets=()
   if [[ $preset == asan ]]; then targets=(--target generate_trajectories data_tests trainer_tests mpi_tests); fi

@@ -2,6 +2,7 @@
 
 #include <ATen/cuda/CUDAContext.h>
 #include <ATen/detail/CUDAHooksInterface.h>
+#include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAStream.h>
 #include <nccl.h>
@@ -77,6 +78,13 @@ std::string cuda_libraries() {
     text += " (built for " + version_text(NCCL_MAJOR, NCCL_MINOR, NCCL_PATCH) +
             ": another libnccl.so.2 comes first in LD_LIBRARY_PATH)";
   return text;
+}
+
+int64_t free_cuda_bytes() {
+  c10::cuda::CUDACachingAllocator::emptyCache();
+  size_t free = 0, total = 0;
+  C10_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+  return static_cast<int64_t>(free);
 }
 
 double cuda_peak_flops(torch::Device device) {

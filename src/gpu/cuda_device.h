@@ -22,4 +22,5 @@ torch::Device open_cuda_device(int index);
 
 std::string describe_cuda_device(torch::Device device);
 std::string cuda_libraries();
+int64_t free_cuda_bytes();  // of the current device, our own cached memory among it
 double cuda_peak_flops(torch::Device device);

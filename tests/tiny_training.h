@@ -1,0 +1,46 @@
+// Everything a training step needs, on tests/tiny.yaml's dataset.
+#pragma once
+
+#include "device.h"
+#include "tiny_model.h"
+
+// Where the build made it, or the environment says it lies on another machine.
+inline std::string tiny_dataset() {
+  const char* elsewhere = std::getenv("TINY_DATASET");
+  return elsewhere ? elsewhere : TINY_DATASET;
+}
+
+struct TinyTraining {
+  Manifest manifest = Manifest::read(tiny_dataset());
+  Dataset dataset{manifest, "train"};
+  Config config;
+  std::unique_ptr<Communicator> communicator;
+  ControlModel model = tiny_model();
+  FlatParameters parameters;
+  AdamW optimizer;
+  GradientSum gradient_sum;
+  Loader loader;
+  torch::Tensor scale;
+  Step run;
+
+  explicit TinyTraining(std::unique_ptr<Communicator> ranks, const FlatOptions& options = {},
+                        bool record = false)
+      : communicator(std::move(ranks)),
+        parameters(*model, options),
+        optimizer(parameters, config.training),
+        gradient_sum(parameters, *communicator, /*bucket_elements=*/500),
+        loader(dataset, manifest.statistics, config, 8),
+        scale(force_scale(manifest.statistics, options.device)),
+        run(on_device(options.device, record, [this](const StepInput& input) {
+          return train_step(input, scale, model, parameters, optimizer, gradient_sum,
+                            *communicator);
+        })) {}
+
+  // micro_batch 0: all of the share at once.
+  StepReport step(int64_t step, int64_t micro_batch = 0, bool stop = false) {
+    const int64_t share = 8 / communicator->size();
+    return StepReport(run(
+        {loader.share(step, communicator->rank(), share, micro_batch ? micro_batch : share, {16}),
+         step_orders(1e-2, stop)}));
+  }
+};

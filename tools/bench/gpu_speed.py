@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""Milliseconds per training step on this machine's GPU: ours, beside the same network in PyTorch, eager and compiled, in the
+same run; what our time goes into; and the rate of a large matrix product as the ceiling.
+
+  tools/bench/gpu_speed.py BUILD_FOLDER [--config conf/cartpole_100k.yaml] [--batch 16] [--rounds 2] [--out FILE.md]
+
+Random data in memory, bf16, the longest window. The contenders take turns, round by round; warm-up steps are dropped;
+shown are minimum, median and maximum over tens of steps. With --device cpu (and a small configuration) the script can be
+tried without a GPU.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+
+import torch
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+ENVIRONMENT = dict(os.environ)
+if "PROGRAM_LIBRARY_PATH" in ENVIRONMENT:  # see tools/gpu_check.sh
+    ENVIRONMENT["LD_LIBRARY_PATH"] = ENVIRONMENT["PROGRAM_LIBRARY_PATH"]
+PEAK = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12}
+
+
+def call(command, environment=None):
+    result = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=environment)
+    if result.returncode:
+        sys.exit(f"{command}:\n{result.stdout[-2000:]}{result.stderr[-4000:]}")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def peer(options, model, mode):
+    command = [sys.executable, ROOT / "tools/bench/pytorch_peer.py", "--precision", "bf16", "--threads", len(os.sched_getaffinity(0)),
+               "--device", options.device, "--layers", model["n_layer"], "--width", model["n_embd"], "--heads", model["n_head"],
+               "--positions", model["n_positions"], "--batch", options.batch, "--steps", options.steps, "--warmup", 20]
+    return [1e3 * value for value in call(command + (["--compile", mode] if mode else []))]
+
+
+def ours(options, graphs, breakdown=False):
+    return call([options.build / "tests/step_time", "--config", options.config, "--device", options.device, "--training.precision", "bf16",
+                 "--training.batch_size", options.batch, "--training.global_batch_size", 0, "--training.train_steps", options.steps,
+                 "--training.cuda_graphs", str(graphs).lower(), "--evaluation.examples", int(breakdown)], ENVIRONMENT)
+
+
+def gemm_rate(device):
+    """FLOP/s of a large bf16 matrix product on random data, median of ten."""
+    n = 8192 if device == "cuda" else 512
+    a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in range(2))
+    seconds = []
+    for _ in range(13):
+        begin = time.perf_counter()
+        (a @ b)[0, 0].item()
+        seconds.append(time.perf_counter() - begin)
+    return 2 * n**3 / statistics.median(seconds[3:])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("build", type=Path)
+    parser.add_argument("--config", type=Path, default=ROOT / "conf/cartpole_100k.yaml")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--modes", default="default,reduce-overhead", help="of torch.compile, comma separated")
+    parser.add_argument("--out", type=Path, help="write the table here, and all numbers beside it as JSON")
+    options = parser.parse_args()
+    model = yaml.safe_load(options.config.read_text())["model"]
+    name = torch.cuda.get_device_name() if options.device == "cuda" else "CPU"
+    gemm = gemm_rate(options.device)
+    contenders = {"PyTorch eager (bf16 autocast)": lambda: peer(options, model, None)}
+    for mode in filter(None, options.modes.split(",")):
+        contenders[f"torch.compile, {mode}"] = lambda mode=mode: peer(options, model, mode)
+    contenders["ours, kernel by kernel"] = lambda: ours(options, False)["milliseconds"]
+    contenders["ours, one CUDA graph"] = lambda: ours(options, True)["milliseconds"]
+    times = {contender: [] for contender in contenders}
+    for _ in range(options.rounds):
+        for contender, measure in contenders.items():
+            times[contender] += measure()
+            print(f"{contender}: {statistics.median(times[contender]):.2f} ms", file=sys.stderr, flush=True)
+    parts = ours(options, options.device == "cuda", breakdown=True)
+
+    layers, d, positions = model["n_layer"], model["n_embd"], model["n_positions"]
+    tokens = options.batch * positions
+    matrices = 6 * (12 * layers * d * d + 17 * d) * tokens
+    causal, full = (matrices + factor * layers * d * positions * tokens for factor in (6, 12))
+    peak = next((flops for part, flops in PEAK.items() if part in name), 0.0)
+    rows = []
+    best_peer = min(statistics.median(values) for contender, values in times.items() if not contender.startswith("ours"))
+    for contender, values in times.items():
+        median = statistics.median(values)
+        rate = f"{100 * causal / median * 1e3 / peak:.1f} % / {100 * full / median * 1e3 / peak:.1f} %" if peak else "unknown peak"
+        rows.append(f"| {contender} | {median:.2f} ({min(values):.2f} to {max(values):.2f}) | {tokens / median * 1e3:,.0f} | {rate} "
+                    f"| {100 * causal / median * 1e3 / gemm:.1f} % | {best_peer / median:.2f} |")
+    table = "\n".join([
+        f"# A training step on one {name}", "",
+        f"{date.today()}; `tools/bench/gpu_speed.py`: {layers} x {d}, {model['n_head']} heads, {options.batch} windows of {positions}, bf16,",
+        f"PyTorch {torch.__version__}; {options.rounds} rounds of {options.steps} steps each in turn. MFU counts causal attention / full",
+        f"attention ({causal / 1e12:.2f} / {full / 1e12:.2f} TFLOP per step) against {peak / 1e12:.0f} TFLOP/s; a large bf16 matrix product ran at",
+        f"{gemm / 1e12:.0f} TFLOP/s here. Attention: {parts['attention'] or 'as on CPUs'}.", "",
+        "| | ms per step: median (minimum to maximum) | tokens/s | MFU | of the matrix product | faster than the best peer by |",
+        "|---|---|---|---|---|---|", *rows, "",
+        "What one step of ours goes into (kernels by time, profiled; ms and calls per step):", "", "| ms | calls | kernel |", "|---|---|---|",
+        *(f"| {part['ms_per_step']:.3f} | {part['calls_per_step']:.0f} | `{part['name'][:100]}` |" for part in parts["breakdown"][:25]), ""])
+    print(table)
+    if options.out:
+        options.out.write_text(table)
+        options.out.with_suffix(".json").write_text(json.dumps({"milliseconds": times, "gemm_flops": gemm, "ours": parts}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

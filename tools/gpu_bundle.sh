@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Gathers what tools/gpu_check.sh needs on a machine that has PyTorch and a GPU but neither this project's packages nor a
+# way to install them: the programs, and every shared library they use that is not PyTorch's or the C library's.
+#   tools/gpu_bundle.sh          after cmake --preset gpu -DBUILD_TESTING=ON and the build; writes build/gpu_bundle
+set -euo pipefail
+cd "$(dirname "$0")/.."
+build=build/gpu
+bundle=build/gpu_bundle
+rm -rf $bundle
+mkdir -p $bundle/tests $bundle/lib $bundle/usr/bin $bundle/usr/share
+cp $build/{generate_trajectories,train_gpt2,evaluate_policy} $bundle/
+cp $build/tests/{gpu_tests,step_time} $bundle/tests/
+strip $bundle/train_gpt2 $bundle/evaluate_policy $bundle/generate_trajectories $bundle/tests/*
+
+# Open MPI finds its plug-ins below OPAL_PREFIX.
+plugins=$(ompi_info --path libdir --parsable | cut -d: -f3)
+mkdir -p "$bundle$plugins"
+cp -a "$plugins"/. "$bundle$plugins/"
+cp -r "$(ompi_info --path pkgdatadir --parsable | cut -d: -f3)" $bundle/usr/share/openmpi
+for tool in mpirun orted; do cp -L "$(command -v $tool)" $bundle/usr/bin/; done
+
+find $bundle -type f \( -perm -u+x -o -name '*.so*' \) -print0 | xargs -0 -n 1 ldd 2>/dev/null |
+  awk '$2 == "=>" && $3 ~ /^\// {print $3}' | sort -u |
+  grep -v -E '/site-packages/|/(ld-linux|libc|libm|libdl|librt|libpthread|libutil|libresolv|libstdc\+\+|libgcc_s)[-.]' |
+  xargs -I{} cp -L {} $bundle/lib/
+echo "$bundle: $(du -sm $bundle | cut -f1) MB"

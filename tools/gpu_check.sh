@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# Everything that only a GPU can tell, in one command and within ten minutes: unit tests, several ranks on one GPU, a killed
+# and a stopped rank, resume, the benchmark beside PyTorch, a short real training judged in closed loop. Needs the build
+# (cmake --preset gpu -DBUILD_TESTING=ON), or build/gpu_bundle from tools/gpu_bundle.sh and a python3 with PyTorch.
+# Without a GPU it builds, and tries its own scripts on the CPU.
+#   tools/gpu_check.sh [tests] [speed] [training]      result files go to ${OUT:-build/gpu_check}
+set -euo pipefail
+cd "$(dirname "$0")/.."
+stages=" ${*:-tests speed training} "
+out=${OUT:-build/gpu_check}
+mkdir -p "$out"
+stage() { printf '\n[%d:%02d] %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$1"; }
+
+build=build/gpu
+python=.venv/bin/python
+device=cuda
+if ! nvidia-smi >/dev/null 2>&1; then
+  stage 'no GPU here: compile the GPU build, try the scripts on the CPU'
+  device=cpu
+  tools/setup.sh
+  cmake --preset gpu -DBUILD_TESTING=ON >"$out/build.log"
+  cmake --build --preset gpu >>"$out/build.log" || { tail -n 40 "$out/build.log"; exit 1; }
+elif [[ -d build/gpu_bundle ]]; then
+  build=build/gpu_bundle
+  python=$(command -v python3)
+  packages=$($python -c 'import torch, pathlib; print(pathlib.Path(torch.__file__).parent.parent)')
+  export OPAL_PREFIX=$PWD/$build/usr PATH=$PWD/$build/usr/bin:$PATH
+  # Not for everybody: Python has libraries of its own.
+  export PROGRAM_LIBRARY_PATH=$PWD/$build/lib:$PWD/$build/usr/lib/x86_64-linux-gnu/openmpi/lib:$packages/torch/lib
+  for part in cu13 nccl cudnn cublas cusparselt nvshmem; do PROGRAM_LIBRARY_PATH+=:$packages/nvidia/$part/lib; done
+fi
+launch() { LD_LIBRARY_PATH=${PROGRAM_LIBRARY_PATH:-${LD_LIBRARY_PATH:-}} launch/local.sh "$@"; }
+failed=()
+try() { "${@:2}" || failed+=("$1"); }
+
+if [[ $device == cuda ]]; then nvidia-smi --query-gpu=name,memory.total,driver_version,clocks.sm --format=csv,noheader | tee "$out/gpu.txt"; fi
+
+if [[ $stages == *' tests '* ]]; then
+  if [[ $device == cuda ]]; then
+    export TINY_DATASET=$PWD/build/gpu_check_data
+    launch 2 $build/generate_trajectories --config tests/tiny.yaml --dataset.path "$TINY_DATASET" >/dev/null
+    for ranks in 1 2 4; do
+      stage "unit tests, $ranks rank(s) on one GPU"
+      try "gpu_tests at $ranks" launch $ranks tests/one_gpu.sh $build/tests/gpu_tests >"$out/gpu_tests_$ranks.log" 2>&1
+      grep -E '^\S*\[ *(OK|FAILED|PASSED) *\]|Failure' "$out/gpu_tests_$ranks.log" || tail -n 30 "$out/gpu_tests_$ranks.log"
+    done
+  fi
+  stage 'programs: rank counts, resume, a killed and a stopped rank, closed loop'
+  "$python" tests/gpu_test.py $build --device $device 2>&1 | tee "$out/gpu_test.log" || failed+=(programs)
+fi
+
+if [[ $stages == *' speed '* ]]; then
+  stage 'speed beside PyTorch'
+  options=(--device $device --out "$out/gpu_speed.md")
+  if [[ $device == cpu ]]; then options+=(--config conf/quickstart.yaml --steps 10 --rounds 1 --modes ''); fi
+  try speed "$python" tools/bench/gpu_speed.py $build "${options[@]}"
+fi
+
+if [[ $stages == *' training '* ]]; then
+  run=build/gpu_check_run
+  steps=${TRAIN_STEPS:-6000}
+  settings=(--config conf/cartpole_100k.yaml)
+  if [[ $device == cpu ]]; then
+    steps=20
+    settings=(--config tests/tiny.yaml --training.precision bf16)
+  fi
+  settings+=(--device $device --out_dir $run --dataset.path build/gpu_check_dataset --training.train_steps "$steps"
+    --training.save_every_steps "$steps" --training.keep_every_steps 0 --training.validate_every_steps $((steps / 2)))
+  rm -rf $run
+  stage 'data for a short real training'
+  ranks=$(nproc)
+  launch "$ranks" $build/generate_trajectories "${settings[@]}"
+  stage 'training'
+  try training launch 1 $build/train_gpt2 "${settings[@]}"
+  stage 'closed loop on plants and starts it never saw'
+  try evaluation launch 1 $build/evaluate_policy "${settings[@]}"
+  cp $run/metrics.jsonl $run/model_training_log.txt $run/evaluation/evaluation.json "$out/" || true
+fi
+
+stage "done; results in $out"
+if ((${#failed[@]})); then
+  echo "gpu check: failed: ${failed[*]}" >&2
+  exit 1
+fi
+echo 'gpu check: all passed'
