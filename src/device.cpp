@@ -60,7 +60,7 @@ int64_t cache_bytes(torch::Device device) {
 }
 
 Step on_device(torch::Device device, bool record, Step step) {
-  return device.is_cuda() ? step_graph(device, record, std::move(step)) : step;
+  return device.is_cuda() ? step_graph(device, record, step) : step;
 }
 
 #else

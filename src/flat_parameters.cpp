@@ -54,9 +54,9 @@ void FlatParameters::collect_gradients() {
 }
 
 torch::Tensor FlatParameters::outgoing(int64_t begin, int64_t end) {
-  const auto sum = gradients.slice(0, begin, end);
+  auto sum = gradients.slice(0, begin, end);
   if (!weight_gradients_.defined()) return sum;
-  const auto last = weight_gradients_.slice(0, begin, end);
+  auto last = weight_gradients_.slice(0, begin, end);
   if (wire_ == torch::kFloat32) return collected_ ? sum.add_(last) : sum.copy_(last);
   if (collected_) last.add_(sum);
   return last;

@@ -20,7 +20,7 @@ AdamW::AdamW(FlatParameters& parameters, const TrainingConfig& config)
 
 torch::Tensor AdamW::step(const torch::Tensor& learning_rate) {
   const torch::NoGradGuard no_grad;
-  const auto norm = parameters_.gradients.norm();
+  auto norm = parameters_.gradients.norm();
   // The fused kernel divides gradients by grad_scale and skips everything when found_inf is 1.
   const auto grad_scale = (norm / gradient_clip_).clamp_min(1.0);
   const auto found_inf = norm.isfinite().logical_not().to(torch::kFloat32);

@@ -9,7 +9,10 @@ extern const MpiSession* this_session;
 namespace {
 
 torch::Device gpu() {
-  static const torch::Device device = choose_device("cuda", *this_session);
+  static const torch::Device device = [] {
+    at::globalContext().setSDPUseCuDNN(false);  // as choose_attention does unless it has looked
+    return choose_device("cuda", *this_session);
+  }();
   return device;
 }
 
@@ -32,7 +35,7 @@ TEST(Gpu, SumsAreThoseOfMpi) {
       auto on_cpu = torch::randn({length}).to(type), on_device = on_cpu.to(gpu());
       communicator->sum(on_cpu);
       communicator->sum(on_device);
-      EXPECT_LT(difference(on_device, on_cpu), type == torch::kBFloat16 ? 1e-2 : 1e-6);
+      EXPECT_LT(difference(on_device, on_cpu), type == torch::kBFloat16 ? 3e-2 : 1e-6);
       auto first = on_device.clone();
       communicator->broadcast(first);
       EXPECT_TRUE(torch::equal(on_device, first));  // the same bits on all ranks
@@ -102,27 +105,37 @@ TEST(Gpu, ReplicasStayBitIdentical) {
   }
 }
 
-// Both fused attentions at the head size of the shipped configurations, against fp32 on the CPU.
+// Both fused attentions at the head size of the shipped configurations, at a length that is a
+// multiple of 128 and one that is not, against fp32 on the CPU.
 TEST(Gpu, AttentionAtHeadSize32) {
   ModelConfig shape;
   shape.n_embd = 128;
   shape.n_layer = 2;
   shape.n_head = 4;
-  shape.n_positions = 200;
-  torch::manual_seed(3);
-  ControlModel exact(shape);
-  const auto features = torch::randn({3, 200, kFeatures});
-  const auto expected = exact(features);
-  for (const bool cudnn : {true, false}) {
-    at::globalContext().setSDPUseCuDNN(cudnn);
-    at::globalContext().setSDPUseFlash(!cudnn);
-    torch::manual_seed(3);
-    ControlModel model(shape);
-    FlatParameters parameters(*model, {torch::kBFloat16, torch::kBFloat16, gpu()});
-    const auto found = model(features.to(gpu()));
-    EXPECT_LT(difference(found.force.detach(), expected.force.detach()), 0.03);
-    EXPECT_LT(difference(found.dynamics.detach(), expected.dynamics.detach()), 0.03);
-  }
-  at::globalContext().setSDPUseCuDNN(true);
-  at::globalContext().setSDPUseFlash(true);
+  shape.n_positions = 256;
+  auto& context = at::globalContext();
+  for (const int64_t window : {256, 192})
+    for (const bool cudnn : {true, false}) {
+      context.setSDPUseCuDNN(cudnn);
+      context.setSDPUseFlash(!cudnn);
+      context.setSDPUseMath(false);
+      torch::manual_seed(3);
+      ControlModel exact(shape);
+      FlatParameters reference(*exact);
+      torch::manual_seed(3);
+      ControlModel model(shape);
+      FlatParameters parameters(*model, {torch::kBFloat16, torch::kBFloat16, gpu()});
+      const auto features = torch::randn({3, window, kFeatures});
+      const auto expected = exact(features), found = model(features.to(gpu()));
+      EXPECT_LT(difference(found.force.detach(), expected.force.detach()), 0.03);
+      EXPECT_LT(difference(found.dynamics.detach(), expected.dynamics.detach()), 0.03);
+      expected.dynamics.square().sum().backward();
+      found.dynamics.square().sum().backward();
+      parameters.collect_gradients();
+      EXPECT_LT(difference(parameters.gradients, reference.gradients), 0.05)
+          << (cudnn ? "cuDNN" : "FlashAttention-2") << " at " << window;
+    }
+  context.setSDPUseCuDNN(false);
+  context.setSDPUseFlash(true);
+  context.setSDPUseMath(true);
 }

@@ -6,61 +6,93 @@
 
 #include <algorithm>
 #include <array>
-#include <limits>
 
 namespace {
 
-void take(bool cudnn) {
-  at::globalContext().setSDPUseCuDNN(cudnn);
-  at::globalContext().setSDPUseFlash(!cudnn);
+// LibTorch's cuDNN attention gave wrong gradients at some lengths before (pytorch issue 196678), so
+// it has to win clearly, and to agree with FlashAttention at lengths of both kinds.
+constexpr double kClearly = 0.9, kAgreement = 2e-2;
+
+void take(bool cudnn, bool only) {
+  auto& context = at::globalContext();
+  context.setSDPUseCuDNN(cudnn);
+  context.setSDPUseFlash(!cudnn);
+  context.setSDPUseMemEfficient(!only);  // what fp32 needs
+  context.setSDPUseMath(!only);
 }
 
-// Milliseconds, median of 20 after 5; infinite where LibTorch refuses.
-double time_attention(const torch::Tensor& qkv, const torch::Tensor& gradient) {
+// Queries, keys and values as gpt2.cpp has them, in one tensor; and the gradient of the output.
+struct Sample {
+  torch::Tensor qkv, out_gradient;
+
+  Sample(torch::Device device, const ModelConfig& model, int64_t batch, int64_t window) {
+    const int64_t head_size = model.n_embd / model.n_head;
+    const auto options = torch::TensorOptions().device(device).dtype(torch::kBFloat16);
+    qkv = torch::randn({batch, window, 3, model.n_head, head_size}, options).requires_grad_();
+    out_gradient = torch::randn({batch, window, model.n_head, head_size}, options).transpose(1, 2);
+  }
+  torch::Tensor gradient() const {
+    const auto parts = qkv.permute({2, 0, 3, 1, 4});
+    const auto out = at::scaled_dot_product_attention(parts[0], parts[1], parts[2], {}, 0.0, true);
+    return torch::autograd::grad({out}, {qkv}, {out_gradient})[0];
+  }
+};
+
+// Milliseconds, median of 20 after 5.
+double time_attention(const Sample& sample) {
   const auto stream = c10::cuda::getCurrentCUDAStream();
   std::array<float, 20> milliseconds{};
-  try {
-    for (int round = -5; round < static_cast<int>(milliseconds.size()); ++round) {
-      at::cuda::CUDAEvent begin(cudaEventDefault), end(cudaEventDefault);
-      begin.record(stream);
-      const auto parts = qkv.permute({2, 0, 3, 1, 4});  // as gpt2.cpp has them
-      const auto out =
-          at::scaled_dot_product_attention(parts[0], parts[1], parts[2], {}, 0.0, true);
-      torch::autograd::grad({out}, {qkv}, {gradient});
-      end.record(stream);
-      end.synchronize();
-      if (round >= 0) milliseconds[static_cast<size_t>(round)] = begin.elapsed_time(end);
-    }
-  } catch (const c10::Error&) {
-    return std::numeric_limits<double>::infinity();
+  for (int round = -5; round < static_cast<int>(milliseconds.size()); ++round) {
+    at::cuda::CUDAEvent begin(cudaEventDefault), end(cudaEventDefault);
+    begin.record(stream);
+    sample.gradient();
+    end.record(stream);
+    end.synchronize();
+    if (round >= 0) milliseconds[static_cast<size_t>(round)] = begin.elapsed_time(end);
   }
   std::nth_element(milliseconds.begin(), milliseconds.begin() + 10, milliseconds.end());
   return milliseconds[10];
+}
+
+bool agree_with_flash(const Sample& sample) {
+  take(false, true);
+  const auto expected = sample.gradient().to(torch::kFloat32);
+  take(true, true);
+  const auto found = sample.gradient().to(torch::kFloat32);
+  // A NaN is not less than anything.
+  return ((found - expected).norm() / expected.norm()).item<double>() < kAgreement;
 }
 
 }  // namespace
 
 std::string choose_attention_backend(torch::Device device, int64_t batch, const ModelConfig& model,
                                      int64_t window, const Communicator& communicator) {
-  auto times = torch::zeros({2}, torch::kFloat64);
+  // Milliseconds of FlashAttention and cuDNN, and whether the latter serves; 0: not at all.
+  auto found = torch::zeros({3}, torch::kFloat64);
   if (communicator.rank() == 0) {
-    const int64_t head_size = model.n_embd / model.n_head;
-    const auto options = torch::TensorOptions().device(device).dtype(torch::kBFloat16);
-    const auto qkv =
-        torch::randn({batch, window, 3, model.n_head, head_size}, options).requires_grad_();
-    const auto gradient =
-        torch::randn({batch, window, model.n_head, head_size}, options).transpose(1, 2);
-    for (const bool cudnn : {false, true}) {
-      take(cudnn);
-      times[cudnn] = time_attention(qkv, gradient);
-    }
+    for (const bool cudnn : {false, true}) try {
+        take(cudnn, true);
+        found[cudnn] = time_attention(Sample(device, model, batch, window));
+      } catch (const c10::Error&) {
+        found[cudnn] = 0.0;
+      }
+    bool serves = found[1].item<double>() > 0;
+    for (const int64_t length : {window, int64_t{64}, int64_t{128}, int64_t{192}}) try {
+        serves = serves && (length > window || found[0].item<double>() == 0 ||
+                            agree_with_flash(Sample(device, model, batch, length)));
+      } catch (const c10::Error&) {
+        serves = false;
+      }
+    found[2] = serves;
   }
-  communicator.broadcast(times);
-  const auto flash = times[0].item<double>(), cudnn = times[1].item<double>();
-  take(cudnn < flash);
-  char text[160];
+  communicator.broadcast(found);
+  const auto flash = found[0].item<double>(), cudnn = found[1].item<double>();
+  const bool chosen = found[2].item<double>() > 0 && (flash == 0 || cudnn < kClearly * flash);
+  take(chosen, false);
+  char text[200];
   std::snprintf(text, sizeof text,
-                "%s (forward and backward of a layer: cuDNN %.3f ms, FlashAttention-2 %.3f ms)",
-                cudnn < flash ? "cuDNN" : "FlashAttention-2", cudnn, flash);
+                "%s (forward and backward of a layer: FlashAttention-2 %.3f ms, cuDNN %.3f ms%s)",
+                chosen ? "cuDNN" : "FlashAttention-2", flash, cudnn,
+                found[2].item<double>() > 0 ? "" : ", which does not serve here");
   return text;
 }

@@ -6,7 +6,8 @@
 #include "communicator.h"
 #include "config.h"
 
-// Collective. Rank 0 times cuDNN's and FlashAttention-2, forward and backward, in bf16; all ranks
-// take the faster one. Returns what was measured, for the banner.
+// Collective. Rank 0 times FlashAttention-2 and cuDNN's, forward and backward, in bf16; all ranks
+// take cuDNN's if it is clearly faster and its gradients agree. Returns what was measured, for the
+// banner.
 std::string choose_attention_backend(torch::Device device, int64_t batch, const ModelConfig& model,
                                      int64_t window, const Communicator& communicator);

@@ -3,6 +3,7 @@
 #include <c10/cuda/CUDAException.h>
 
 #include <chrono>
+#include <exception>
 #include <future>
 
 #include "exit_code.h"
@@ -66,7 +67,9 @@ NcclCommunicator::NcclCommunicator(torch::Device device, double deadline_seconds
 }
 
 NcclCommunicator::~NcclCommunicator() {
-  if (nccl_) ncclCommDestroy(nccl_);
+  // It waits for sums that other ranks may never join; when an error leaves through here, the
+  // process ends at once and says why.
+  if (nccl_ && std::uncaught_exceptions() == 0) ncclCommDestroy(nccl_);
   cudaEventDestroy(computed_);
   cudaEventDestroy(summed_);
 }

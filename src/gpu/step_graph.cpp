@@ -3,7 +3,8 @@
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 
-#include <map>
+#include <memory>
+#include <utility>
 
 namespace {
 
@@ -19,13 +20,13 @@ struct Recorded {
 
 }  // namespace
 
-Step step_graph(torch::Device device, bool record, Step step) {
-  // All window lengths share memory: no two of their graphs ever run at once.
-  const auto pool = at::cuda::graph_pool_handle();
-  auto by_window = std::make_shared<std::map<int64_t, Recorded>>();
+Step step_graph(torch::Device device, bool record, const Step& step) {
+  auto recorded = std::make_shared<std::pair<int64_t, Recorded>>(0, Recorded{});
   return [=](const StepInput& host) {
-    auto& recorded = (*by_window)[host.batches.front().valid.size(1)];
-    auto& input = recorded.input;
+    const int64_t length = host.batches.front().valid.size(1);
+    // Windows grow and never come back: what belongs to the former makes room first.
+    if (recorded->first != length) *recorded = {length, Recorded{}};
+    auto& [input, runs, graph, report] = recorded->second;
     if (input.batches.empty()) {
       for (const auto& batch : host.batches)
         input.batches.push_back(batch.each(
@@ -35,16 +36,16 @@ Step step_graph(torch::Device device, bool record, Step step) {
     for (size_t i = 0; i < host.batches.size(); ++i) input.batches[i].copy_from(host.batches[i]);
     input.orders.copy_(host.orders, /*non_blocking=*/true);
 
-    if (!record || recorded.runs++ < kWarmUpSteps) return step(input);
-    if (!recorded.graph) {
+    if (!record || runs++ < kWarmUpSteps) return step(input);
+    if (!graph) {
       c10::cuda::CUDACachingAllocator::emptyCache();
-      recorded.graph = std::make_unique<at::cuda::CUDAGraph>();
+      graph = std::make_unique<at::cuda::CUDAGraph>();
       // The reader thread may allocate meanwhile: only this thread is forbidden to.
-      recorded.graph->capture_begin(pool, cudaStreamCaptureModeThreadLocal);
-      recorded.report = step(input);
-      recorded.graph->capture_end();
+      graph->capture_begin(at::cuda::graph_pool_handle(), cudaStreamCaptureModeThreadLocal);
+      report = step(input);
+      graph->capture_end();
     }
-    recorded.graph->replay();
-    return recorded.report.clone();
+    graph->replay();
+    return report.clone();
   };
 }

@@ -4,4 +4,4 @@
 
 #include "device.h"
 
-Step step_graph(torch::Device device, bool record, Step step);
+Step step_graph(torch::Device device, bool record, const Step& step);
