@@ -6,5 +6,7 @@ if [[ $EUID == 0 ]]; then
 fi
 # The programs set their own thread count from the processors they may use; libraries must not add threads.
 export OMP_NUM_THREADS=1
+# Libraries of a bundle (tools/gpu_check.sh): for the programs, not for Python, which has its own.
+if [[ -n ${PROGRAM_LIBRARY_PATH:-} ]]; then export LD_LIBRARY_PATH=$PROGRAM_LIBRARY_PATH; fi
 # Network file systems without locks make HDF5 refuse to open files; no file here has two writers.
 export HDF5_USE_FILE_LOCKING=FALSE

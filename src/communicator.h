@@ -34,9 +34,6 @@ class Communicator {
   // What went wrong in the background, "" for nothing. May be called by any thread.
   virtual std::string error() const { return ""; }
 
- protected:
-  MPI_Comm mpi() const { return communicator_; }
-
  private:
   MPI_Comm communicator_;
   int rank_ = 0, size_ = 1;

@@ -20,6 +20,7 @@ class ControlModelImpl : public torch::nn::Module {
   explicit ControlModelImpl(const ModelConfig& model);
   // [B, T, 6] features. With a cache they continue it, see Gpt2Impl::forward.
   Heads forward(const torch::Tensor& features, KeyValueCache* cache = nullptr);
+  torch::Device device() const { return read_in_->weight.device(); }
 
  private:
   torch::nn::Linear read_in_{nullptr}, force_head_{nullptr}, mode_head_{nullptr},

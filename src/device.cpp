@@ -1,7 +1,5 @@
 #include "device.h"
 
-#include <map>
-
 #include "program.h"
 #ifdef WITH_CUDA
 #include "gpu/attention_backend.h"
@@ -17,22 +15,16 @@ constexpr int64_t kCpuCacheBytes = int64_t{1} << 30;
 torch::Device choose_device(const std::string& setting, const MpiSession& mpi) {
   if (setting == "cpu") return torch::kCPU;
   // A node without GPUs among others that have some is an error, not a slow member.
-  int fewest = cuda_device_count(), most = fewest;
-  MPI_Allreduce(MPI_IN_PLACE, &fewest, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
+  int most = cuda_device_count();
   MPI_Allreduce(MPI_IN_PLACE, &most, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
   if (most == 0 && setting == "auto") return torch::kCPU;
-  std::optional<torch::Device> device;
-  together([&] {
-    if (cuda_device_count() == 0)
-      throw UserError(ExitCode::kConfiguration, "rank " + std::to_string(mpi.rank()) +
-                                                    " sees no GPU: " + why_no_cuda_device() +
-                                                    ". Or set device to cpu");
-  });
+  agree(cuda_device_count() > 0 ? ""
+                                : "rank " + std::to_string(mpi.rank()) + " sees no GPU: " +
+                                      why_no_cuda_device() + ". Or set device to cpu",
+        ExitCode::kConfiguration);
   const int index = mpi.local_rank() % cuda_device_count();
-  const std::string refusal = shared_gpu(index, mpi);
-  agree(refusal, ExitCode::kConfiguration);
-  together([&] { device = open_cuda_device(index); });
-  return *device;
+  agree(shared_gpu(index, mpi), ExitCode::kConfiguration);
+  return open_cuda_device(index);
 }
 
 std::unique_ptr<Communicator> make_communicator(torch::Device device, double deadline_seconds) {

@@ -48,7 +48,7 @@ Rollout play_model(const std::vector<CartPoleParameters>& plants,
                    int64_t bytes) {
   const int64_t bytes_per_trial =
       2 * model_config.n_layer * window * model_config.n_embd * static_cast<int64_t>(sizeof(float));
-  const int64_t room = bytes ? bytes : cache_bytes(model->parameters().front().device());
+  const int64_t room = bytes ? bytes : cache_bytes(model->device());
   const auto at_once = static_cast<size_t>(std::max<int64_t>(1, room / bytes_per_trial));
   Rollout all;
   all.recording.steps = options.recorded_steps;
@@ -134,7 +134,7 @@ ordered_json one_step_metrics(const Dataset& dataset, const Statistics& statisti
     for (size_t b = 0; b < rows; ++b)
       write_window(dataset[windows[at + b].first], windows[at + b].second, statistics,
                    config.feature_scales, batch, static_cast<int64_t>(b));
-    const Heads found = model(batch.features.to(model->parameters().front().device()));
+    const Heads found = model(batch.features.to(model->device()));
     const Heads heads{found.force.cpu(), found.mode.cpu(), found.dynamics.cpu()};
     const auto mode = batch.mode.flatten();
     const auto add = [&](torch::Tensor& sums, const torch::Tensor& values) {

@@ -6,7 +6,7 @@ ModelPolicy::ModelPolicy(ControlModel model, const ModelConfig& config, int64_t 
       config_(config),
       window_(window),
       trials_(trials),
-      device_(model_->parameters().front().device()),
+      device_(model_->device()),
       cache_(config, trials, window, device_) {}
 
 void ModelPolicy::act(const StateBatch& states, const std::vector<double>& previous_force,

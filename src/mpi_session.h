@@ -13,23 +13,24 @@ class MpiSession {
     MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided_);
     MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
     MPI_Comm_size(MPI_COMM_WORLD, &size_);
-    MPI_Comm node = MPI_COMM_NULL;
-    MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
-    MPI_Comm_rank(node, &local_rank_);
-    MPI_Comm_size(node, &local_size_);
+    MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node_);
+    MPI_Comm_rank(node_, &local_rank_);
+    MPI_Comm_size(node_, &local_size_);
 
     // A launcher may have bound each rank to processors of its own, or left all ranks of the node
     // the same ones.
     cpu_set_t mine;
     sched_getaffinity(0, sizeof mine, &mine);
     std::vector<cpu_set_t> all(static_cast<size_t>(local_size_));
-    MPI_Allgather(&mine, sizeof mine, MPI_BYTE, all.data(), sizeof mine, MPI_BYTE, node);
+    MPI_Allgather(&mine, sizeof mine, MPI_BYTE, all.data(), sizeof mine, MPI_BYTE, node_);
     const auto sharers = std::count_if(
         all.begin(), all.end(), [&](const cpu_set_t& other) { return CPU_EQUAL(&mine, &other); });
     processors_ = std::max(1, CPU_COUNT(&mine) / static_cast<int>(sharers));
-    MPI_Comm_free(&node);
   }
-  ~MpiSession() { MPI_Finalize(); }
+  ~MpiSession() {
+    MPI_Comm_free(&node_);
+    MPI_Finalize();
+  }
   MpiSession(const MpiSession&) = delete;
   MpiSession& operator=(const MpiSession&) = delete;
 
@@ -37,8 +38,10 @@ class MpiSession {
   int size() const { return size_; }
   int local_rank() const { return local_rank_; }  // among the ranks of this node
   int local_size() const { return local_size_; }
+  MPI_Comm node() const { return node_; }         // these ranks
   int processors() const { return processors_; }  // that this rank can count on
 
  private:
+  MPI_Comm node_ = MPI_COMM_NULL;
   int provided_ = 0, rank_ = 0, size_ = 1, local_rank_ = 0, local_size_ = 1, processors_ = 1;
 };

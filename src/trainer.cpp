@@ -198,7 +198,7 @@ class Trainer {
 
   void resume();
   void check_disk() const;
-  void say_banner() const;
+  void say_banner(const std::string& attention) const;
   Checkpoint snapshot() const;
   bool save();
   void start_step(BatchQueue& queue);
@@ -229,7 +229,6 @@ class Trainer {
   GradientSum gradient_sum_;
   Step train_step_;
   Advice advice_;
-  std::string attention_;
   double peak_flops_;                   // of all ranks; 0: not known
   std::vector<torch::Tensor> pending_;  // reports of steps that were started and not yet logged
   double pending_since_ = 0, waited_before_ = 0;
@@ -316,7 +315,7 @@ void Trainer::check_disk() const {
 }
 
 // Collective.
-void Trainer::say_banner() const {
+void Trainer::say_banner(const std::string& attention) const {
   const std::string devices = all_devices(device_, mpi_);
   if (mpi_.rank() != 0) return;
   const int nodes = (mpi_.size() + mpi_.local_size() - 1) / mpi_.local_size();
@@ -326,7 +325,7 @@ void Trainer::say_banner() const {
             << "CPU " << at::get_cpu_capability() << ", "
             << (bf16_instructions().empty() ? "no bf16 instructions" : bf16_instructions()) << "\n"
             << "device       " << devices << "\n"
-            << (attention_.empty() ? "" : "attention    " + attention_ + "\n") << "data         "
+            << (attention.empty() ? "" : "attention    " + attention + "\n") << "data         "
             << dataset_->size() << " trajectories of " << manifest_.steps << " steps in "
             << config_.dataset.path << ", verified\n"
             << describe(config_, plan_, static_cast<int64_t>(dataset_->size()), mpi_.size())
@@ -548,8 +547,7 @@ void Trainer::log(int64_t step, const StepReport& report, const StepTime& time) 
 
 ExitCode Trainer::run() {
   resume();
-  attention_ = choose_attention(device_, config_, plan_.curriculum.points().end, *communicator_);
-  say_banner();
+  say_banner(choose_attention(device_, config_, plan_.curriculum.points().end, *communicator_));
   const bool complete = step_ >= plan_.steps;
   const auto& training = config_.training;
   const auto due = [&](int64_t every) { return every > 0 && step_ % every == 0; };

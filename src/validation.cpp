@@ -40,7 +40,7 @@ ValidationReport validate(const Dataset& dataset, const Statistics& statistics,
   }
   communicator.sum(counts);
   auto losses = torch::zeros({4}, torch::kFloat64);
-  const auto device = model->parameters().front().device();
+  const auto device = model->device();
   const auto scale = force_scale(statistics, device), targets = counts.narrow(0, 1, 3).to(device);
   for (const auto& on_cpu : batches) {
     const auto batch = on_cpu.each([&](const torch::Tensor& tensor) { return tensor.to(device); });

@@ -4,13 +4,10 @@ With --device cpu the same tests run on CPUs: they then test this script, which 
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 import unittest
-from pathlib import Path
 
 DEVICE = "cuda"
 if "--device" in sys.argv:
@@ -19,10 +16,6 @@ if "--device" in sys.argv:
     del sys.argv[at:at + 2]
 
 import programs_test as programs  # takes BUILD_FOLDER
-
-ENVIRONMENT = dict(os.environ)
-if "PROGRAM_LIBRARY_PATH" in ENVIRONMENT:  # see tools/gpu_check.sh
-    ENVIRONMENT["LD_LIBRARY_PATH"] = ENVIRONMENT["PROGRAM_LIBRARY_PATH"]
 
 
 def command(program, *arguments, ranks=1):
@@ -35,28 +28,15 @@ class Gpu(programs.ProgramTest):
     @classmethod
     def setUpClass(cls):
         cls.data = programs.BUILD / "gpu_test_data"
-        subprocess.run(command("generate_trajectories", "--dataset.path", cls.data), check=True, capture_output=True, env=ENVIRONMENT)
+        subprocess.run(command("generate_trajectories", "--dataset.path", cls.data), check=True, capture_output=True)
 
     def train_command(self, *arguments, name="run", ranks=1):
         return command("train_gpt2", "--dataset.path", self.data, "--out_dir", self.folder / name, *arguments, ranks=ranks)
 
     def train(self, *arguments, name="run", ranks=1, code=0):
-        result = subprocess.run(self.train_command(*arguments, name=name, ranks=ranks), capture_output=True, text=True, timeout=120,
-                                env=ENVIRONMENT)
+        result = subprocess.run(self.train_command(*arguments, name=name, ranks=ranks), capture_output=True, text=True, timeout=120)
         self.assertEqual(result.returncode, code, result.stdout + result.stderr)
         return programs.metrics(self.folder / name)
-
-    def start_and_wait_for_a_checkpoint(self, *arguments, name):
-        """A running job of two ranks, and the process of the second."""
-        process = subprocess.Popen(self.train_command(*arguments, name=name, ranks=2), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                   text=True, env=ENVIRONMENT)
-        while not list((self.folder / name).glob("checkpoint_*.sha256")):
-            time.sleep(0.02)
-            self.assertIsNone(process.poll(), process.stdout.read() if process.poll() is not None else "")
-        ranks = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline")
-                 if path.read_bytes().startswith(f"{programs.BUILD}/train_gpt2".encode()) and str(self.folder / name).encode() in path.read_bytes()]
-        self.assertEqual(len(ranks), 2)
-        return process, max(ranks)
 
     def follows(self, expected, found, tolerance, steps=10):
         self.assertEqual([line[0] for line in expected], [line[0] for line in found])
@@ -66,7 +46,7 @@ class Gpu(programs.ProgramTest):
     def test_the_losses_are_those_of_the_cpu(self):
         on_cpu = self.train_command(name="cpu")
         on_cpu[on_cpu.index("--device") + 1] = "cpu"
-        subprocess.run(on_cpu, check=True, capture_output=True, timeout=120, env=ENVIRONMENT)
+        subprocess.run(on_cpu, check=True, capture_output=True, timeout=120)
         self.follows(programs.metrics(self.folder / "cpu"), self.train(), 1e-2)
 
     def test_every_rank_count_trains_on_the_same_global_batches(self):
@@ -81,7 +61,7 @@ class Gpu(programs.ProgramTest):
     def test_resumed_training_goes_on_as_if_unbroken(self):
         steps = ("--training.train_steps", 400, "--training.save_every_steps", 100, "--training.log_every_steps", 5)
         unbroken = self.train(*steps, name="unbroken", ranks=2)
-        process, _ = self.start_and_wait_for_a_checkpoint(*steps, name="run")
+        process, _ = self.start_and_wait_for_a_checkpoint(self.train_command(*steps, ranks=2), self.folder / "run", None)
         process.send_signal(signal.SIGUSR1)
         output, _ = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 75, output)
@@ -89,22 +69,19 @@ class Gpu(programs.ProgramTest):
         self.follows(unbroken, resumed, 5e-2, steps=len(unbroken))
         print("resumed training is bit-equal to unbroken training:", unbroken == resumed, file=sys.stderr)
 
+    def end_after(self, sent, *arguments, timeout):
+        train = self.train_command("--training.train_steps", 100000, *arguments, ranks=2)
+        code, output, seconds = self.after_signal_to_a_rank(sent, train, self.folder / "run", None, timeout)
+        print(f"ended {seconds:.1f} s after a rank got {sent.name}", file=sys.stderr)
+        return code, output
+
     def test_a_killed_rank_ends_the_job(self):
-        process, rank = self.start_and_wait_for_a_checkpoint("--training.train_steps", 100000, name="run")
-        os.kill(rank, signal.SIGKILL)
-        begin = time.monotonic()
-        output, _ = process.communicate(timeout=30)
-        self.assertNotEqual(process.returncode, 0, output)
-        print(f"ended {time.monotonic() - begin:.1f} s after a rank was killed", file=sys.stderr)
+        code, output = self.end_after(signal.SIGKILL, timeout=30)
+        self.assertNotEqual(code, 0, output)
 
     def test_a_rank_that_stands_still_ends_the_job(self):
-        process, rank = self.start_and_wait_for_a_checkpoint("--training.train_steps", 100000, "--training.hang_seconds", 20 if DEVICE == "cuda" else 5,
-                                                             name="run")
-        os.kill(rank, signal.SIGSTOP)
-        begin = time.monotonic()
-        output, _ = process.communicate(timeout=60)
-        self.assertEqual(process.returncode, 76, output)
-        print(f"ended {time.monotonic() - begin:.1f} s after a rank was stopped", file=sys.stderr)
+        code, output = self.end_after(signal.SIGSTOP, "--training.hang_seconds", 20 if DEVICE == "cuda" else 5, timeout=60)
+        self.assertEqual(code, 76, output)
 
     def test_validates_and_evaluates_in_closed_loop(self):
         self.train("--training.precision", "bf16", "--training.train_steps", 40, "--training.validate_every_steps", 20, ranks=2)
@@ -112,7 +89,7 @@ class Gpu(programs.ProgramTest):
             if "loss" in line:
                 self.assertGreaterEqual(line["exposed_communication_seconds"], 0.0)
         judged = subprocess.run(command("evaluate_policy", "--dataset.path", self.data, "--out_dir", self.folder / "run"),
-                                capture_output=True, text=True, env=ENVIRONMENT)
+                                capture_output=True, text=True)
         self.assertEqual(judged.returncode, 0, judged.stderr)
         self.assertIn("of those the expert solves", judged.stdout)
 

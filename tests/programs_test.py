@@ -50,6 +50,19 @@ def same_state(test, first, second):
             test.assertTrue(torch.equal(a[part][name], b[part][name]), f"{part} {name}")
 
 
+def training_processes(out):
+    """Processes of the ranks that train into `out`; without pgrep, which not every machine has."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes()
+        except OSError:  # it has just ended
+            continue
+        if line.startswith(f"{BUILD}/train_gpt2".encode()) and str(out).encode() in line:
+            found.append(int(path.parent.name))
+    return found
+
+
 class ProgramTest(unittest.TestCase):
     def setUp(self):
         self.folder = Path(tempfile.mkdtemp(prefix="cartpole_programs_"))
@@ -63,6 +76,24 @@ class ProgramTest(unittest.TestCase):
             self.assertIn(text, said)
             if code:
                 self.assertEqual(said.count(text), 1, said)
+
+    def start_and_wait_for_a_checkpoint(self, command, out, environment):
+        """A running job that trains into `out` on two ranks, and the process of one rank."""
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+        while not list(out.glob("checkpoint_*.sha256")):
+            time.sleep(0.02)
+            self.assertIsNone(process.poll(), process.stdout.read() if process.poll() is not None else "")
+        ranks = training_processes(out)
+        self.assertEqual(len(ranks), 2)
+        return process, max(ranks)
+
+    def after_signal_to_a_rank(self, sent, command, out, environment, timeout):
+        """Exit code, output and seconds until the end of such a job after one of its ranks got a signal."""
+        process, rank = self.start_and_wait_for_a_checkpoint(command, out, environment)
+        os.kill(rank, sent)
+        begin = time.monotonic()
+        output, _ = process.communicate(timeout=timeout)
+        return process.returncode, output, time.monotonic() - begin
 
     def generate(self, *arguments, path=None, ranks=1):
         return run("generate_trajectories", "--dataset.path", path or self.folder / "data", *arguments, ranks=ranks)
@@ -197,14 +228,9 @@ class Train(ProgramTest):
         steps = ("--training.train_steps", 400, "--training.save_every_steps", 50)
         self.expect(self.train(*steps, out=self.folder / "unbroken", ranks=2), 0)
         out = self.folder / "killed"
-        process = subprocess.Popen(command("train_gpt2", "--dataset.path", self.data, "--out_dir", out, *steps, ranks=2),
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
-        while not list(out.glob("checkpoint_*.sha256")):
-            time.sleep(0.02)
-            self.assertIsNone(process.poll())
-        pids = subprocess.run(["pgrep", "-f", f"^{BUILD}/train_gpt2.*{out}"], capture_output=True, text=True, check=True).stdout.split()
-        os.kill(int(pids[-1]), signal.SIGKILL)
-        self.assertNotEqual(process.wait(timeout=10), 0)
+        train = command("train_gpt2", "--dataset.path", self.data, "--out_dir", out, *steps, ranks=2)
+        code, output, _ = self.after_signal_to_a_rank(signal.SIGKILL, train, out, ENVIRONMENT, timeout=10)
+        self.assertNotEqual(code, 0, output)
         self.expect(self.train(*steps, out=out, ranks=2), 0, "resumed at step")
         self.assertEqual(metrics(self.folder / "unbroken"), metrics(out))
         same_state(self, self.folder / "unbroken/state.pt", out / "state.pt")
@@ -213,17 +239,11 @@ class Train(ProgramTest):
         steps = ("--training.train_steps", 400, "--training.save_every_steps", 50, "--training.hang_seconds", 2)
         self.expect(self.train(*steps, out=self.folder / "unbroken", ranks=2), 0)
         out = self.folder / "stopped"
-        process = subprocess.Popen(command("train_gpt2", "--dataset.path", self.data, "--out_dir", out, *steps, ranks=2),
-                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT)
-        while not list(out.glob("checkpoint_*.sha256")):
-            time.sleep(0.02)
-            self.assertIsNone(process.poll())
-        pids = subprocess.run(["pgrep", "-f", f"^{BUILD}/train_gpt2.*{out}"], capture_output=True, text=True, check=True).stdout.split()
-        os.kill(int(pids[-1]), signal.SIGSTOP)
-        output, _ = process.communicate(timeout=30)
-        self.assertEqual(process.returncode, 76, output)
+        train = command("train_gpt2", "--dataset.path", self.data, "--out_dir", out, *steps, ranks=2)
+        code, output, _ = self.after_signal_to_a_rank(signal.SIGSTOP, train, out, ENVIRONMENT, timeout=30)
+        self.assertEqual(code, 76, output)
         self.assertIn("no progress for 2 s while training step", output)
-        self.assertEqual(subprocess.run(["pgrep", "-f", f"^{BUILD}/train_gpt2.*{out}"], capture_output=True, check=False).stdout, b"")
+        self.assertEqual(training_processes(out), [])
         self.expect(self.train(*steps, out=out, ranks=2), 0, "resumed at step")
         self.assertEqual(metrics(self.folder / "unbroken"), metrics(out))
         same_state(self, self.folder / "unbroken/state.pt", out / "state.pt")

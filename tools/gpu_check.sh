@@ -25,12 +25,11 @@ elif [[ -d build/gpu_bundle ]]; then
   python=$(command -v python3)
   packages=$($python -c 'import torch, pathlib; print(pathlib.Path(torch.__file__).parent.parent)')
   export OPAL_PREFIX=$PWD/$build/usr PATH=$PWD/$build/usr/bin:$PATH
-  # Not for everybody: Python has libraries of its own.
+  # launch/env.sh hands it to the programs only.
   export PROGRAM_LIBRARY_PATH=$PWD/$build/lib:$PWD/$build/usr/lib/x86_64-linux-gnu/openmpi/lib:$packages/torch/lib
   for part in cu13 nccl cudnn cusparselt nvshmem; do PROGRAM_LIBRARY_PATH+=:$packages/nvidia/$part/lib; done
   PROGRAM_LIBRARY_PATH+=${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}:/usr/local/nvidia/lib64
 fi
-launch() { LD_LIBRARY_PATH=${PROGRAM_LIBRARY_PATH:-${LD_LIBRARY_PATH:-}} launch/local.sh "$@"; }
 failed=()
 try() { "${@:2}" || failed+=("$1"); }
 
@@ -39,10 +38,10 @@ if [[ $device == cuda ]]; then nvidia-smi --query-gpu=name,memory.total,driver_v
 if [[ $stages == *' tests '* ]]; then
   if [[ $device == cuda ]]; then
     export TINY_DATASET=$PWD/build/gpu_check_data
-    launch 2 $build/generate_trajectories --config tests/tiny.yaml --dataset.path "$TINY_DATASET" >/dev/null
+    launch/local.sh 2 $build/generate_trajectories --config tests/tiny.yaml --dataset.path "$TINY_DATASET" >/dev/null
     for ranks in 1 2 4; do
       stage "unit tests, $ranks rank(s) on one GPU"
-      launch $ranks tests/one_gpu.sh $build/tests/gpu_tests 2>&1 | tee -a "$out/tests.log" |
+      launch/local.sh $ranks tests/one_gpu.sh $build/tests/gpu_tests 2>&1 | tee -a "$out/tests.log" |
         grep -E '\[ *(OK|FAILED|PASSED) *\]|Failure|what|rror' || failed+=("gpu_tests at $ranks")
     done
   fi
@@ -70,11 +69,11 @@ if [[ $stages == *' training '* ]]; then
   rm -rf $run
   stage 'data for a short real training'
   ranks=$(nproc)
-  launch "$ranks" $build/generate_trajectories "${settings[@]}"
+  launch/local.sh "$ranks" $build/generate_trajectories "${settings[@]}"
   stage 'training'
-  try training launch 1 $build/train_gpt2 "${settings[@]}"
+  try training launch/local.sh 1 $build/train_gpt2 "${settings[@]}"
   stage 'closed loop on plants and starts it never saw'
-  try evaluation launch 1 $build/evaluate_policy "${settings[@]}"
+  try evaluation launch/local.sh 1 $build/evaluate_policy "${settings[@]}"
   cp $run/metrics.jsonl $run/model_training_log.txt $run/evaluation/evaluation.json "$out/" || true
 fi
 

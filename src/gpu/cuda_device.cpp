@@ -10,8 +10,6 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "run_plan.h"
-
 namespace {
 
 std::string version_text(int major, int minor, int patch) {
@@ -37,11 +35,8 @@ std::string why_no_cuda_device() {
 
 std::string shared_gpu(int index, const MpiSession& mpi) {
   cudaUUID_t mine = at::cuda::getDeviceProperties(static_cast<c10::DeviceIndex>(index))->uuid;
-  MPI_Comm node = MPI_COMM_NULL;
-  MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
   std::vector<cudaUUID_t> all(static_cast<size_t>(mpi.local_size()));
-  MPI_Allgather(&mine, sizeof mine, MPI_BYTE, all.data(), sizeof mine, MPI_BYTE, node);
-  MPI_Comm_free(&node);
+  MPI_Allgather(&mine, sizeof mine, MPI_BYTE, all.data(), sizeof mine, MPI_BYTE, mpi.node());
   if (std::getenv("NCCL_HOSTID")) return "";
   for (int other = 0; other < mpi.local_rank(); ++other)
     if (std::memcmp(&all[static_cast<size_t>(other)], &mine, sizeof mine) == 0)

@@ -23,14 +23,10 @@ import torch
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-ENVIRONMENT = dict(os.environ)
-if "PROGRAM_LIBRARY_PATH" in ENVIRONMENT:  # see tools/gpu_check.sh
-    ENVIRONMENT["LD_LIBRARY_PATH"] = ENVIRONMENT["PROGRAM_LIBRARY_PATH"]
-PEAK = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12}
 
 
-def call(command, environment=None):
-    result = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=environment)
+def call(command):
+    result = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     if result.returncode:
         raise RuntimeError(f"{' '.join(map(str, command))}:\n{result.stdout[-1000:]}{result.stderr[-3000:]}")
     return json.loads(result.stdout.splitlines()[-1])
@@ -44,9 +40,9 @@ def peer(options, model, mode):
 
 
 def ours(options, graphs, breakdown=False):
-    return call([options.build / "tests/step_time", "--config", options.config, "--device", options.device, "--training.precision", "bf16",
+    return call([ROOT / "launch/local.sh", 1, options.build / "tests/step_time", "--config", options.config, "--device", options.device, "--training.precision", "bf16",
                  "--training.batch_size", options.batch, "--training.global_batch_size", 0, "--training.train_steps", options.steps,
-                 "--training.cuda_graphs", str(graphs).lower(), "--evaluation.examples", int(breakdown)], ENVIRONMENT)
+                 "--training.cuda_graphs", str(graphs).lower(), "--evaluation.examples", int(breakdown)])
 
 
 def gemm_rate(device):
@@ -73,7 +69,6 @@ def main():
     parser.add_argument("--out", type=Path, help="write the table here, and all numbers beside it as JSON")
     options = parser.parse_args()
     model = yaml.safe_load(options.config.read_text())["model"]
-    name = torch.cuda.get_device_name() if options.device == "cuda" else "CPU"
     gemm = gemm_rate(options.device)
     contenders = {"PyTorch eager (bf16 autocast)": lambda: peer(options, model, None)}
     for mode in filter(None, options.modes.split(",")):
@@ -94,9 +89,8 @@ def main():
 
     layers, d, positions = model["n_layer"], model["n_embd"], model["n_positions"]
     tokens = options.batch * positions
-    matrices = 6 * (12 * layers * d * d + 17 * d) * tokens
-    causal, full = (matrices + factor * layers * d * positions * tokens for factor in (6, 12))
-    peak = next((flops for part, flops in PEAK.items() if part in name), 0.0)
+    causal, peak, name = parts["flops_per_step"], parts["peak_flops"], parts["device"]
+    full = causal + 6 * layers * d * positions * tokens
     rows = []
     best_peer = min(statistics.median(values) for contender, values in times.items() if not contender.startswith("ours")) if len(times) > 2 else float("nan")
     for contender, values in times.items():

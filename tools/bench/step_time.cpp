@@ -9,6 +9,7 @@
 
 #include "device.h"
 #include "program.h"
+#include "run_plan.h"
 
 using nlohmann::ordered_json;
 
@@ -96,6 +97,9 @@ ExitCode time_steps(const Config& config, const MpiSession& mpi) {
       {"device", describe_device(device)},
       {"ranks", mpi.size()},
       {"attention", attention},
+      {"flops_per_step",
+       static_cast<double>(rows * window) * flops_per_token(config.model, window)},
+      {"peak_flops", peak_flops(device)},
       {"milliseconds", milliseconds},
       {"exposed_milliseconds", exposed / static_cast<double>(milliseconds.size())},
       {"loss", report.loss}};
