@@ -12,6 +12,8 @@ namespace {
 
 constexpr uint32_t kHorizon =
     1024;  // periods over which the expert must succeed, however few are recorded
+// Trajectories simulated at once: their states stay in the nearest cache, their rows in the next.
+constexpr size_t kBlock = 128;
 constexpr uint32_t kMaxAttempts = 100;
 constexpr StartRange kBalanceStarts{0.5, 0.5, 0.5};
 
@@ -71,13 +73,6 @@ CartPoleState draw_start(const StartRange& range, double angle, CounterRandom& r
           random.uniform(-angle, angle), random.uniform(-range.theta_dot, range.theta_dot)};
 }
 
-template <class T>
-void copy_row(const std::vector<T>& from, size_t source, std::vector<T>& to, size_t target,
-              size_t width) {
-  std::copy_n(from.begin() + static_cast<ptrdiff_t>(source * width), width,
-              to.begin() + static_cast<ptrdiff_t>(target * width));
-}
-
 }  // namespace
 
 Trajectories simulate(const DatasetConfig& config, uint32_t split_index, size_t first,
@@ -85,7 +80,6 @@ Trajectories simulate(const DatasetConfig& config, uint32_t split_index, size_t 
   const Split& split = kSplits[split_index];
   const auto T = static_cast<uint32_t>(config.steps);
   Trajectories result(rows, T);
-  Recording& all = result.recording;
 
   std::vector<size_t> pending(rows);
   for (size_t i = 0; i < rows; ++i) pending[i] = i;
@@ -105,7 +99,8 @@ Trajectories simulate(const DatasetConfig& config, uint32_t split_index, size_t 
       plants.push_back(kind.nominal_plant ? CartPoleParameters{} : draw_plant(split, random));
       starts.push_back(
           draw_start(stage == kBalanceStage ? kBalanceStarts : split.starts, kind.angle, random));
-      Disturbance disturbance{1.0, kind.noise * config.force_noise * kForceLimit, -1, 0.0, random};
+      Disturbance disturbance;
+      disturbance.force_noise = kind.noise * config.force_noise * kForceLimit;
       if (split.staged && config.force_gain_spread > 0)
         disturbance.force_gain += random.uniform(-1.0, 1.0) * config.force_gain_spread;
       if (stage == kKickedStage && random.uniform() < 0.5) {
@@ -119,26 +114,32 @@ Trajectories simulate(const DatasetConfig& config, uint32_t split_index, size_t 
       result.noise_sigma[i] = static_cast<float>(disturbance.force_noise);
       result.force_gain[i] = static_cast<float>(disturbance.force_gain);
     }
-    ExpertBatch expert(plants);
-    const Policy policy = [&](const StateBatch& states, const std::vector<double>&,
-                              std::vector<double>& force,
-                              std::vector<uint8_t>& mode) { expert.act(states, force, mode); };
-    const Rollout rollout = play(policy, plants, starts, {std::max(T, kHorizon), T, &disturbances});
-
     std::vector<size_t> failed;
-    for (size_t k = 0; k < pending.size(); ++k) {
-      const size_t i = pending[k];
-      if (split.drop && !rollout.outcome[k].success) {
-        failed.push_back(i);
-        continue;
+    for (size_t k = 0; k < pending.size(); k += kBlock) {
+      const size_t end = std::min(k + kBlock, pending.size());
+      const auto block = [&](const auto& all) {
+        return std::vector(all.begin() + static_cast<ptrdiff_t>(k),
+                           all.begin() + static_cast<ptrdiff_t>(end));
+      };
+      const auto some_plants = block(plants);
+      const auto some_disturbances = block(disturbances);
+      ExpertBatch expert(some_plants);
+      RolloutOptions options{.steps = std::max(T, kHorizon)};
+      options.disturbances = &some_disturbances;
+      options.recording = &result.recording;
+      options.rows = &pending[k];
+      const auto outcome =
+          play([&](const StateBatch& states, const std::vector<double>&, std::vector<double>& force,
+                   std::vector<uint8_t>& mode) { expert.act(states, force, mode); },
+               some_plants, block(starts), options)
+              .outcome;
+      for (size_t j = k; j < end; ++j) {
+        const size_t i = pending[j];
+        result.plants[i] = plants[j];
+        result.outcome[i] = outcome[j - k];
+        result.attempt[i] = attempt;
+        if (split.drop && !result.outcome[i].success) failed.push_back(i);  // and overwritten
       }
-      result.plants[i] = plants[k];
-      result.outcome[i] = rollout.outcome[k];
-      result.attempt[i] = attempt;
-      copy_row(rollout.recording.state, k, all.state, i, (T + 1) * 4);
-      copy_row(rollout.recording.force_policy, k, all.force_policy, i, T);
-      copy_row(rollout.recording.force_applied, k, all.force_applied, i, T);
-      copy_row(rollout.recording.mode, k, all.mode, i, T);
     }
     pending = std::move(failed);
   }

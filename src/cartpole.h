@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "cpu/control_kernel.h"
+
 constexpr double kGravity = 9.81;      // m/s^2
 constexpr double kStepSeconds = 0.02;  // control period; the force is held over it
 constexpr double kForceLimit = 10.0;   // N, symmetric
@@ -20,7 +22,7 @@ struct CartPoleParameters {
   double cart_friction = 0.0;  // N s/m
   double pole_friction = 0.0;  // N m s
   double motor_gain = 1.0;     // force on the cart per force commanded
-  double delay_steps = 0.0;    // recorded with the data; every plant today has none
+  double delay_steps = 0.0;    // whole control periods between command and force; see play()
 
   double pole_inertia() const { return inertia_factor * pole_mass * half_length * half_length; }
 };
@@ -36,6 +38,10 @@ struct StateBatch {
   explicit StateBatch(const std::vector<CartPoleState>& states);
   size_t size() const { return x.size(); }
   CartPoleState operator[](size_t i) const { return {x[i], x_dot[i], theta[i], theta_dot[i]}; }
+  ConstStateArrays arrays() const {
+    return {x.data(), x_dot.data(), theta.data(), theta_dot.data()};
+  }
+  StateArrays arrays() { return {x.data(), x_dot.data(), theta.data(), theta_dot.data()}; }
 };
 
 // n plants, reduced to the constants of their equations of motion.
@@ -43,6 +49,7 @@ class CartPoleBatch {
  public:
   explicit CartPoleBatch(const std::vector<CartPoleParameters>& plants);
   size_t size() const { return total_mass_.size(); }
+  PlantArrays arrays() const;
 
   // One control period: classical RK4 with the force (N, clipped to kForceLimit) held. A state's
   // result depends on its own plant, force and state only, so batches may be cut anywhere.

@@ -5,7 +5,6 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
-#include <numbers>
 
 enum class Purpose : uint32_t { kTrajectory = 0x100, kOrder = 0x200, kWindow = 0x300 };
 
@@ -31,11 +30,9 @@ class CounterRandom {
   double log_uniform(double low, double high) {
     return std::exp(uniform(std::log(low), std::log(high)));
   }
-  // Standard normal by Box-Muller (the cosine half).
-  double normal() {
-    const double radius = std::sqrt(-2.0 * std::log((bits() + 1.0) * 0x1p-32));
-    return radius * std::cos(2.0 * std::numbers::pi * uniform());
-  }
+  // Where the next block of four words comes from.
+  const std::array<uint32_t, 4>& counter() const { return counter_; }
+  const std::array<uint32_t, 2>& key() const { return key_; }
 
   using Block = std::array<uint32_t, 4>;
   // Philox4x32-10: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.

@@ -3,131 +3,165 @@
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
+#include <utility>
 
 namespace {
 
-// Gains and thresholds were found by simulation over the plant ranges; normalising the energy lets
-// one set fit all.
-constexpr double kEnergyGain = 1.0, kCartGain = 1.0, kCartDamping = 2.0;
-// Aim slightly above the upright energy: a pole that just fails to arrive is the failure an
-// imitator inherits.
-constexpr double kEnergyOffset = 0.05;
-constexpr double kEnterAngle = 0.5, kLeaveAngle = 0.8;  // rad
-constexpr double kEnterForce = 1.0 * kForceLimit, kLeaveForce = 3.0 * kForceLimit;
-
-using Matrix = std::array<std::array<double, 4>, 4>;
-
-CartPoleState step_once(const CartPoleParameters& plant, const CartPoleState& state, double force) {
-  StateBatch batch({state});
-  CartPoleBatch({plant}).step({force}, batch);
-  return batch[0];
+Matrix4 identity() {
+  Matrix4 result{};
+  for (size_t i = 0; i < 4; ++i) result[i][i] = 1.0;
+  return result;
 }
 
-std::array<double, 4> as_array(const CartPoleState& s) {
-  return {s.x, s.x_dot, s.theta, s.theta_dot};
+Matrix4 transposed(const Matrix4& a) {
+  Matrix4 result;
+  for (size_t i = 0; i < 4; ++i)
+    for (size_t j = 0; j < 4; ++j) result[j][i] = a[i][j];
+  return result;
 }
 
-double swing_up_force(const CartPoleParameters& p, const CartPoleState& s) {
-  const double J = p.pole_inertia(), ml = p.pole_mass * p.half_length;
-  const double sine = std::sin(s.theta), cosine = std::cos(s.theta);
-  const double energy = pole_energy(p, s) / (ml * kGravity) - kEnergyOffset;
-  const double natural_frequency = std::sqrt(ml * kGravity / J);
-  const double cart_acceleration =
-      kEnergyGain * kGravity * energy * (s.theta_dot / natural_frequency) * cosine -
-      kCartGain * s.x - kCartDamping * s.x_dot;
-  // Collocated partial feedback linearisation: the force that gives the cart this acceleration.
-  const double theta_acceleration =
-      (ml * kGravity * sine - ml * cart_acceleration * cosine - p.pole_friction * s.theta_dot) / J;
-  return (p.cart_mass + p.pole_mass) * cart_acceleration + ml * theta_acceleration * cosine -
-         ml * s.theta_dot * s.theta_dot * sine + p.cart_friction * s.x_dot;
+Matrix4 operator+(Matrix4 a, const Matrix4& b) {
+  for (size_t i = 0; i < 4; ++i)
+    for (size_t j = 0; j < 4; ++j) a[i][j] += b[i][j];
+  return a;
+}
+
+Matrix4 operator*(const Matrix4& a, const Matrix4& b) {
+  Matrix4 result{};
+  for (size_t i = 0; i < 4; ++i)
+    for (size_t k = 0; k < 4; ++k)
+      for (size_t j = 0; j < 4; ++j) result[i][j] += a[i][k] * b[k][j];
+  return result;
+}
+
+Matrix4 operator*(double factor, Matrix4 a) {
+  for (auto& row : a)
+    for (double& value : row) value *= factor;
+  return a;
+}
+
+std::array<double, 4> operator*(const Matrix4& a, const std::array<double, 4>& v) {
+  std::array<double, 4> result{};
+  for (size_t i = 0; i < 4; ++i)
+    for (size_t j = 0; j < 4; ++j) result[i] += a[i][j] * v[j];
+  return result;
+}
+
+double largest(const Matrix4& a) {
+  double result = 0.0;
+  for (const auto& row : a)
+    for (const double value : row) result = std::max(result, std::abs(value));
+  return result;
+}
+
+// The solution X of W X = Y, by elimination with pivots.
+Matrix4 solve(Matrix4 W, Matrix4 Y) {
+  for (size_t k = 0; k < 4; ++k) {
+    size_t pivot = k;
+    for (size_t i = k + 1; i < 4; ++i)
+      if (std::abs(W[i][k]) > std::abs(W[pivot][k])) pivot = i;
+    std::swap(W[k], W[pivot]);
+    std::swap(Y[k], Y[pivot]);
+    for (size_t i = 0; i < 4; ++i) {
+      if (i == k) continue;
+      const double factor = W[i][k] / W[k][k];
+      for (size_t j = 0; j < 4; ++j) {
+        W[i][j] -= factor * W[k][j];
+        Y[i][j] -= factor * Y[k][j];
+      }
+    }
+  }
+  for (size_t i = 0; i < 4; ++i)
+    for (size_t j = 0; j < 4; ++j) Y[i][j] /= W[i][i];
+  return Y;
 }
 
 }  // namespace
 
-FeedbackGain stabilising_gain(const CartPoleParameters& plant) {
-  constexpr double difference = 1e-5;
-  Matrix A{};
-  std::array<double, 4> B{};
-  for (size_t j = 0; j < 4; ++j) {
-    std::array<double, 4> up{}, down{};
-    up[j] = difference;
-    down[j] = -difference;
-    const auto high = as_array(step_once(plant, {up[0], up[1], up[2], up[3]}, 0.0));
-    const auto low = as_array(step_once(plant, {down[0], down[1], down[2], down[3]}, 0.0));
-    for (size_t i = 0; i < 4; ++i) A[i][j] = (high[i] - low[i]) / (2 * difference);
-  }
-  const auto pushed = as_array(step_once(plant, {}, 1.0)),
-             pulled = as_array(step_once(plant, {}, -1.0));
-  for (size_t i = 0; i < 4; ++i) B[i] = (pushed[i] - pulled[i]) / 2;
+Linearisation linearise_upright(const CartPoleParameters& p) {
+  const double M = p.cart_mass + p.pole_mass, ml = p.pole_mass * p.half_length;
+  const double J = p.pole_inertia(), D = M * J - ml * ml;
+  Matrix4 rate{};  // of [x, x_dot, theta, theta_dot], by the equations of control_kernel.cpp
+  rate[0] = {0, 1, 0, 0};
+  rate[1] = {0, -J * p.cart_friction / D, -ml * ml * kGravity / D, ml * p.pole_friction / D};
+  rate[2] = {0, 0, 0, 1};
+  rate[3] = {0, ml * p.cart_friction / D, M * ml * kGravity / D, -M * p.pole_friction / D};
+  const std::array<double, 4> push{0, J * p.motor_gain / D, 0, -ml * p.motor_gain / D};
 
-  // Riccati recursion in Joseph form, P = (A - BK)' P (A - BK) + Q + K'RK, symmetrised: the
-  // textbook form loses symmetry and diverges.
-  constexpr std::array<double, 4> Q{1.0, 0.1, 10.0, 1.0};
-  constexpr double R = 0.1;
-  Matrix P{};
-  for (size_t i = 0; i < 4; ++i) P[i][i] = Q[i];
-  FeedbackGain K{};
-  for (int iteration = 0; iteration < 5000; ++iteration) {
-    std::array<double, 4> PB{};
-    double denominator = R;
-    for (size_t i = 0; i < 4; ++i)
-      for (size_t j = 0; j < 4; ++j) PB[i] += P[i][j] * B[j];
+  // Runge-Kutta of a linear system: I + hF + (hF)^2 / 2 + (hF)^3 / 6 + (hF)^4 / 24.
+  const Matrix4 I = identity(), F = kStepSeconds * rate;
+  const Matrix4 S = I + 1.0 / 2 * F * (I + 1.0 / 3 * F * (I + 1.0 / 4 * F));
+  return {I + F * S, kStepSeconds * S * push};
+}
+
+Regulator regulate(const Linearisation& plant) {
+  const auto& [A, B] = plant;
+  Matrix4 Q{}, G{};
+  for (size_t i = 0; i < 4; ++i) {
+    Q[i][i] = kStateWeight[i];
+    for (size_t j = 0; j < 4; ++j) G[i][j] = B[i] * B[j] / kForceWeight;
+  }
+  // Structure-preserving doubling: its k-th iterate is the 2^k-th of the Riccati recursion.
+  // E. K.-W. Chu et al., "A structure-preserving doubling algorithm for periodic discrete-time
+  // algebraic Riccati equations", Int. J. Control 77, 2004.
+  Matrix4 P = Q, power = A;
+  double growth = 1.0;
+  for (int doubling = 0; doubling < 20 && growth > 1e-12; ++doubling) {
+    const Matrix4 inverse = solve(identity() + G * P, identity());
+    const Matrix4 next = power * inverse, more = transposed(power) * P * (inverse * power);
+    G = G + next * G * transposed(power);
+    P = P + more;
+    power = next * power;
+    growth = largest(more) / largest(P);
+  }
+
+  // The recursion itself, in Joseph form: P = (A - BK)' P (A - BK) + Q + K'RK, symmetrised. It
+  // polishes the solution, and what it does not move solves the equation.
+  double residual = 1.0;
+  for (int iteration = 0; iteration < 100; ++iteration) {
+    const auto PB = P * B;
+    double denominator = kForceWeight;
     for (size_t i = 0; i < 4; ++i) denominator += B[i] * PB[i];
-    FeedbackGain next{};
-    for (size_t j = 0; j < 4; ++j) {
-      for (size_t i = 0; i < 4; ++i) next[j] += PB[i] * A[i][j];
-      next[j] /= denominator;
-    }
-    double change = 0.0;
-    for (size_t j = 0; j < 4; ++j)
-      change = std::max(change, std::abs(next[j] - K[j]) / (1.0 + std::abs(next[j])));
-    K = next;
-    if (change < 1e-10) return K;
-
-    Matrix closed = A, PC{}, updated{};
+    FeedbackGain K = transposed(A) * PB;
+    for (double& k : K) k /= denominator;
+    Matrix4 closed = A, updated = Q;
     for (size_t i = 0; i < 4; ++i)
-      for (size_t j = 0; j < 4; ++j) closed[i][j] -= B[i] * K[j];
-    for (size_t i = 0; i < 4; ++i)
-      for (size_t k = 0; k < 4; ++k)
-        for (size_t j = 0; j < 4; ++j) PC[i][j] += P[i][k] * closed[k][j];
-    for (size_t i = 0; i < 4; ++i) {
-      for (size_t k = 0; k < 4; ++k)
-        for (size_t j = 0; j < 4; ++j) updated[i][j] += closed[k][i] * PC[k][j];
-      for (size_t j = 0; j < 4; ++j) updated[i][j] += K[i] * R * K[j];
-      updated[i][i] += Q[i];
-    }
-    for (size_t i = 0; i < 4; ++i)
-      for (size_t j = 0; j < 4; ++j) P[i][j] = 0.5 * (updated[i][j] + updated[j][i]);
+      for (size_t j = 0; j < 4; ++j) {
+        closed[i][j] -= B[i] * K[j];
+        updated[i][j] += K[i] * kForceWeight * K[j];
+      }
+    updated = updated + transposed(closed) * P * closed;
+    updated = 0.5 * (updated + transposed(updated));
+    residual = largest(updated + -1.0 * P) / largest(updated);
+    P = updated;
+    if (residual < 1e-11) return {K, P};
   }
-  throw std::runtime_error("the Riccati recursion of the stabiliser did not settle");
+  throw std::runtime_error("the stabiliser's Riccati equation was not solved: residual " +
+                           std::to_string(residual));
 }
 
 ExpertBatch::ExpertBatch(const std::vector<CartPoleParameters>& plants)
-    : plants_(plants), mode_(plants.size(), kSwingUp) {
-  for (const auto& plant : plants) gains_.push_back(stabilising_gain(plant));
+    : plants_(plants), mode_(plants.size(), 0.0) {
+  for (const auto& p : plants) {
+    swing_seconds_.push_back(
+        std::sqrt(p.pole_inertia() / (p.pole_mass * kGravity * p.half_length)));
+    const FeedbackGain gain = regulate(linearise_upright(p)).gain;
+    for (size_t k = 0; k < 4; ++k) gain_[k].push_back(gain[k]);
+  }
 }
 
-double ExpertBatch::demanded_force(size_t i, const CartPoleState& s) const {
-  const auto& K = gains_[i];
-  return -(K[0] * s.x + K[1] * s.x_dot + K[2] * wrap_angle(s.theta) + K[3] * s.theta_dot);
+ExpertArrays ExpertBatch::arrays() {
+  return {plants_.arrays(),
+          swing_seconds_.data(),
+          {gain_[0].data(), gain_[1].data(), gain_[2].data(), gain_[3].data()},
+          mode_.data()};
 }
 
 void ExpertBatch::act(const StateBatch& states, std::vector<double>& force,
                       std::vector<uint8_t>& mode) {
-  for (size_t i = 0; i < states.size(); ++i) {
-    const CartPoleState s = states[i];
-    const double angle = std::abs(wrap_angle(s.theta)), demanded = demanded_force(i, s);
-    if (mode_[i] == kSwingUp && angle < kEnterAngle && std::abs(demanded) < kEnterForce)
-      mode_[i] = kStabilise;
-    else if (mode_[i] == kStabilise && (angle > kLeaveAngle || std::abs(demanded) > kLeaveForce))
-      mode_[i] = kSwingUp;
-    mode[i] = mode_[i];
-    force[i] = std::clamp(mode_[i] == kStabilise ? demanded : swing_up_force(plants_[i], s),
-                          -kForceLimit, kForceLimit);
-  }
+  control_kernel()->act(plants_.size(), arrays(), states.arrays(), force.data(), mode.data());
 }
 
-void ExpertBatch::stabilise(const StateBatch& states, std::vector<double>& force) const {
-  for (size_t i = 0; i < states.size(); ++i)
-    force[i] = std::clamp(demanded_force(i, states[i]), -kForceLimit, kForceLimit);
+void ExpertBatch::stabilise(const StateBatch& states, std::vector<double>& force) {
+  control_kernel()->stabilise(plants_.size(), arrays(), states.arrays(), force.data());
 }

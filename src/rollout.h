@@ -35,21 +35,34 @@ struct Recording {
   uint32_t steps = 0;
   std::vector<float> state, force_policy, force_applied;
   std::vector<uint8_t> mode;
+
+  Recording() = default;
+  Recording(size_t trials, uint32_t periods)
+      : steps(periods),
+        state(trials * (periods + 1) * 4),
+        force_policy(trials * periods),
+        force_applied(trials * periods),
+        mode(trials * periods) {}
 };
 
 // What happens to a trial beside its policy.
 struct Disturbance {
-  double force_gain = 1.0;   // the executed force is the policy's times this, plus noise
-  double force_noise = 0.0;  // N, standard deviation of the noise
-  int32_t kick_step = -1;    // the period before which theta_dot jumps by `kick`; -1: never
-  double kick = 0.0;         // rad/s
-  CounterRandom random;      // source of the noise
+  double force_gain = 1.0;    // the executed force is the policy's times this, plus noise
+  double force_noise = 0.0;   // N, standard deviation of the noise
+  int32_t excitation_steps = 0;  // in the first so many periods it is noise of kExcitationForce only
+  int32_t kick_step = -1;     // the period before which theta_dot jumps by `kick`; -1: never
+  double kick = 0.0;          // rad/s
+  CounterRandom random{0, 0, 0};  // source of the noise, from its next block on
 };
+constexpr double kExcitationForce = 0.5 * kForceLimit;  // N, standard deviation
 
 struct RolloutOptions {
   uint32_t steps = 1024;
   uint32_t recorded_steps = 0;  // the first so many periods go into the recording
-  std::vector<Disturbance>* disturbances = nullptr;  // one per trial, or none at all
+  const std::vector<Disturbance>* disturbances = nullptr;  // one per trial, or none at all
+  // Where the recording goes, if not into the result: trial i into row rows[i] of it.
+  Recording* recording = nullptr;
+  const size_t* rows = nullptr;
 };
 
 struct Rollout {
@@ -57,5 +70,6 @@ struct Rollout {
   Recording recording;
 };
 
+// The force that moves a cart is what was executed delay_steps periods before, 0 N at first.
 Rollout play(const Policy& policy, const std::vector<CartPoleParameters>& plants,
              const std::vector<CartPoleState>& starts, const RolloutOptions& options);

@@ -110,19 +110,14 @@ class ShardFile {
 }  // namespace
 
 Trajectories::Trajectories(size_t size, uint32_t steps)
-    : plants(size),
+    : recording(size, steps),
+      plants(size),
       outcome(size),
       attempt(size),
       stage(size, kUnknownPlantStage),
       kick_step(size, -1),
       noise_sigma(size),
-      force_gain(size, 1.0F) {
-  recording.steps = steps;
-  recording.state.resize(size * (steps + 1) * 4);
-  recording.force_policy.resize(size * steps);
-  recording.force_applied.resize(size * steps);
-  recording.mode.resize(size * steps);
-}
+      force_gain(size, 1.0F) {}
 
 void write_shard(const std::filesystem::path& path, const Trajectories& trajectories,
                  const std::vector<std::pair<std::string, std::string>>& attributes) {

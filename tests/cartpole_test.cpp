@@ -3,7 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <fstream>
 #include <numbers>
+#include <sstream>
+#include <string>
+
+#include "reference_cartpole.h"
 
 namespace {
 
@@ -56,6 +61,30 @@ TEST(CartPole, FrictionTakesEnergyAndGainScalesForce) {
   CartPoleParameters strong;
   strong.motor_gain = 2.0;
   EXPECT_EQ(after(strong, {}, 3.0, 1).x, after({}, {}, 6.0, 1).x);
+}
+
+// Gymnasium's equations are another form of these; its integrator is explicit Euler. The kernels are
+// compared with the same reference in control_kernel_test.cpp.
+TEST(CartPole, EulerStepsAreThoseOfGymnasium) {
+  std::ifstream golden(GYMNASIUM_STEPS);
+  std::string line;
+  int steps = 0;
+  for (std::getline(golden, line); std::getline(golden, line); ++steps) {
+    std::istringstream numbers(line);
+    CartPoleParameters plant;
+    CartPoleState before, after;
+    double force = 0;
+    numbers >> plant.cart_mass >> plant.pole_mass >> plant.half_length >> force;
+    for (CartPoleState* s : {&before, &after})
+      numbers >> s->x >> s->x_dot >> s->theta >> s->theta_dot;
+    ASSERT_TRUE(numbers) << line;
+    const auto found = ReferenceCartPole(plant).euler_step(before, force);
+    EXPECT_NEAR(found.x, after.x, 1e-14);
+    EXPECT_NEAR(found.x_dot, after.x_dot, 1e-14);
+    EXPECT_NEAR(found.theta, after.theta, 1e-14);
+    EXPECT_NEAR(found.theta_dot, after.theta_dot, 1e-13);
+  }
+  EXPECT_EQ(steps, 40);
 }
 
 TEST(CartPole, ForceIsClippedAtTheLimit) {

@@ -51,9 +51,73 @@ Trials draw(bool nominal) {
 // K = (-2.81, -4.21, -40.4, -10.5) for these weights, from an independent solution of the same
 // Riccati equation.
 TEST(Expert, NominalGainMatchesAnIndependentSolution) {
-  const auto K = stabilising_gain({});
+  const auto K = regulate(linearise_upright({})).gain;
   const double expected[] = {-2.81, -4.21, -40.4, -10.5};
   for (size_t i = 0; i < 4; ++i) EXPECT_NEAR(K[i], expected[i], 0.01 * std::abs(expected[i]));
+}
+
+TEST(Expert, LinearisationIsThatOfTheSimulation) {
+  for (CartPoleParameters plant : draw(false).plants) {
+    plant.cart_friction = 0.3;
+    plant.pole_friction = 0.005;
+    plant.motor_gain = 1.2;
+    const auto [A, B] = linearise_upright(plant);
+    const auto difference = [&](const CartPoleState& direction, double force) {
+      constexpr double size = 1e-5;
+      std::array<double, 4> result{};
+      for (const double sign : {1.0, -1.0}) {
+        StateBatch state({CartPoleState{sign * size * direction.x, sign * size * direction.x_dot,
+                                        sign * size * direction.theta,
+                                        sign * size * direction.theta_dot}});
+        CartPoleBatch({plant}).step({sign * size * force}, state);
+        const double values[] = {state.x[0], state.x_dot[0], state.theta[0], state.theta_dot[0]};
+        for (size_t i = 0; i < 4; ++i) result[i] += sign * values[i] / (2 * size);
+      }
+      return result;
+    };
+    const std::array<double, 4> columns[] = {
+        difference({1, 0, 0, 0}, 0), difference({0, 1, 0, 0}, 0), difference({0, 0, 1, 0}, 0),
+        difference({0, 0, 0, 1}, 0), difference({}, 1)};
+    for (size_t i = 0; i < 4; ++i) {
+      for (size_t j = 0; j < 4; ++j) EXPECT_NEAR(A[i][j], columns[j][i], 1e-8);
+      EXPECT_NEAR(B[i], columns[4][i], 1e-8);
+    }
+  }
+}
+
+// P = A'PA - A'PB (R + B'PB)^-1 B'PA + Q, the form that is not used to find it.
+TEST(Expert, CostSolvesTheRiccatiEquation) {
+  for (const auto& plant : draw(false).plants) {
+    const auto [A, B] = linearise_upright(plant);
+    const auto [K, P] = regulate({A, B});
+    std::array<double, 4> PB{}, BPA{};
+    Matrix4 PA{};
+    double denominator = kForceWeight, largest = 0;
+    for (size_t i = 0; i < 4; ++i)
+      for (size_t j = 0; j < 4; ++j) {
+        EXPECT_EQ(P[i][j], P[j][i]);
+        largest = std::max(largest, std::abs(P[i][j]));
+        PB[i] += P[i][j] * B[j];
+        denominator += B[i] * P[i][j] * B[j];
+        for (size_t k = 0; k < 4; ++k) PA[i][k] += P[i][j] * A[j][k];
+      }
+    for (size_t i = 0; i < 4; ++i)
+      for (size_t j = 0; j < 4; ++j) BPA[i] += A[j][i] * PB[j];
+    for (size_t i = 0; i < 4; ++i) {
+      EXPECT_NEAR(K[i], BPA[i] / denominator, 1e-9 * std::abs(K[i]));
+      for (size_t j = 0; j < 4; ++j) {
+        double right = (i == j ? kStateWeight[i] : 0.0) - BPA[i] * BPA[j] / denominator;
+        for (size_t k = 0; k < 4; ++k) right += A[k][i] * PA[k][j];
+        EXPECT_NEAR(P[i][j], right, 1e-9 * largest);
+      }
+    }
+  }
+}
+
+TEST(Expert, APlantThatCannotBeControlledIsRefused) {
+  CartPoleParameters disconnected;
+  disconnected.motor_gain = 0.0;
+  EXPECT_THROW(regulate(linearise_upright(disconnected)), std::runtime_error);
 }
 
 TEST(Expert, AlwaysSucceedsOnTheNominalPlant) {

@@ -37,7 +37,7 @@ TEST(Rollout, AForceThatIsNotANumberIsAFailedTrial) {
 }
 
 TEST(Rollout, NoiseMovesThePlantButNotTheLabel) {
-  std::vector<Disturbance> noise{{1.0, 1.0, -1, 0.0, CounterRandom(1, 2, 3)}};
+  std::vector<Disturbance> noise{{.force_noise = 1.0, .random = CounterRandom(1, 2, 3)}};
   const auto rollout = play(constant(1), {{}}, {{}}, {250, 20, &noise});
   double deviation = 0;
   for (size_t t = 0; t < 20; ++t) {
@@ -48,7 +48,7 @@ TEST(Rollout, NoiseMovesThePlantButNotTheLabel) {
 }
 
 TEST(Rollout, PolicySeesTheForceThatWasAppliedBefore) {
-  std::vector<Disturbance> noise{{1.0, 1.0, -1, 0.0, CounterRandom(1, 2, 3)}};
+  std::vector<Disturbance> noise{{.force_noise = 1.0, .random = CounterRandom(1, 2, 3)}};
   std::vector<double> seen;
   const auto rollout = play(
       [&](const StateBatch&, const std::vector<double>& previous, std::vector<double>& force,
@@ -72,7 +72,7 @@ TEST(Rollout, CountsSwitchesOfMode) {
 }
 
 TEST(Rollout, AKickMovesTheStateThatItsPeriodBeginsWith) {
-  std::vector<Disturbance> kicks{{1.0, 0.0, 5, 3.0, CounterRandom(0, 0, 0)}};
+  std::vector<Disturbance> kicks{{.kick_step = 5, .kick = 3.0}};
   std::vector<double> seen;
   const auto rollout = play(
       [&](const StateBatch& states, const std::vector<double>&, std::vector<double>& force,

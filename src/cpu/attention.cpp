@@ -3,16 +3,9 @@
 #include <ATen/Parallel.h>
 
 #include "cpu/attention_kernel.h"
+#include "cpu/processor.h"
 
 namespace {
-
-// What the two kernels' architectures ask for, x86-64-v3 and x86-64-v4.
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-bool has_avx512() {
-  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vl");
-}
 
 struct Shape {
   int64_t B, T, heads, D;

@@ -1,0 +1,63 @@
+// The loops over many cart-poles that simulation consists of, compiled for several instruction sets
+// out of one source. Strict floating point and own sine, cosine and logarithm: every set gives the
+// same bits. Subnormal numbers count as zero: a loop that settles would meet them and become 20
+// times slower.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+// Each pointer: n values, one per plant or trial. SI units.
+struct PlantArrays {
+  const double *total_mass, *mass_length, *inertia, *cart_friction, *pole_friction, *motor_gain;
+};
+template <class Value>
+struct StateArraysOf {
+  Value *x, *x_dot, *theta, *theta_dot;
+};
+using StateArrays = StateArraysOf<double>;
+using ConstStateArrays = StateArraysOf<const double>;
+struct ExpertArrays {
+  PlantArrays plant;        // that it believes in
+  const double* swing_seconds;  // 1 / angular frequency of small swings under a fixed cart
+  const double* gain[4];    // see FeedbackGain
+  double* mode;             // 0 or 1, as it was one period before
+};
+struct DisturbanceArrays {  // see Disturbance
+  const double *force_gain, *force_noise, *excitation_steps, *kick_step, *kick;
+};
+struct NoiseArrays {  // a stream of normal numbers per trial
+  uint32_t *block, *counter[3], *key[2];  // of Philox, see counter_random.h
+  double* normal[4];
+};
+struct TrialArrays {  // see TrialOutcome
+  double *on_track;   // 1, or 0 once the cart has left it
+  double *length, *first_switch, *switches, *last_fallen, *previous_mode, *peak_x, *squared_force;
+};
+
+struct ControlKernel {
+  const char* name;
+  // The expert's forces (N, clipped) and modes.
+  void (*act)(size_t n, const ExpertArrays& expert, ConstStateArrays states, double* force,
+              uint8_t* mode);
+  // The forces (N, clipped) of its stabiliser alone.
+  void (*stabilise)(size_t n, const ExpertArrays& expert, ConstStateArrays states, double* force);
+  // The next four numbers of every stream.
+  void (*draw)(size_t n, const NoiseArrays& noise);
+  // From commands (N) to what is executed in period t (N, clipped), given normal numbers.
+  void (*disturb)(size_t n, double t, const DisturbanceArrays& disturbances, const double* normal,
+                  double* force);
+  // One control period: classical RK4 under the force (N, clipped to kForceLimit), held.
+  void (*step)(size_t n, const PlantArrays& plants, const double* force, StateArrays states);
+  // Kicks the trials whose time has come in period t.
+  void (*kick)(size_t n, double t, const DisturbanceArrays& disturbances, StateArrays states);
+  // What period t, which ended in `states`, says about the trials.
+  void (*judge)(size_t n, double t, ConstStateArrays states, const double* force, const uint8_t* mode,
+                const TrialArrays& trials);
+};
+
+// All that this processor can run, plainest first.
+std::vector<const ControlKernel*> control_kernels();
+// The last of them, which everything runs on, unless a test or a benchmark assigned another.
+const ControlKernel*& control_kernel();

@@ -1,0 +1,22 @@
+"""How gymnasium_cartpole.txt was made, once: steps of Gymnasium's own CartPole (`pip install gymnasium==1.4.0`), whose
+integrator is explicit Euler and whose force is +-10 N, on several plants, under this project's gravity.
+
+  python tests/golden/gymnasium_cartpole.py > tests/golden/gymnasium_cartpole.txt
+"""
+
+import random
+
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+
+random.seed(1)
+print("# cart_mass pole_mass half_length force, state before, state after: x x_dot theta theta_dot")
+for _ in range(40):
+    env = CartPoleEnv()
+    env.gravity = 9.81
+    env.masscart, env.masspole, env.length = random.uniform(0.5, 2), random.uniform(0.05, 0.5), random.uniform(0.25, 1)
+    env.total_mass, env.polemass_length = env.masscart + env.masspole, env.masspole * env.length  # it works them out only at its start
+    env.reset()
+    env.state = before = tuple(random.uniform(-a, a) for a in (2, 2, 3, 6))
+    action = random.randrange(2)
+    env.step(action)
+    print(*map(repr, map(float, (env.masscart, env.masspole, env.length, 10 if action else -10, *before, *env.state))))
