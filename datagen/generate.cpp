@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 namespace {
 
 // Raise when the plant, the expert or the sampling changes what a trajectory holds.
-constexpr int kGeneratorVersion = 1;
+constexpr int kGeneratorVersion = 2;
 
 json settings_of(const Config& config) {
   return {{"generator", kGeneratorVersion},
@@ -28,6 +28,8 @@ json settings_of(const Config& config) {
           {"steps", config.dataset.steps},
           {"force_noise", config.dataset.force_noise},
           {"force_gain_spread", config.dataset.force_gain_spread},
+          {"excitation_share", config.dataset.excitation_share},
+          {"kick_share", config.dataset.kick_share},
           {"stage_shares", config.dataset.stage_shares}};
 }
 

@@ -54,7 +54,7 @@ constexpr std::array<StageKind, kStages> kStageKinds{{
     {true, 1.0, 1.0},                // catch
     {true, std::numbers::pi, 1.0},   // swing-up
     {false, std::numbers::pi, 1.0},  // unknown plant
-    {false, std::numbers::pi, 1.0},  // kicked: half of them once by 4 to 8 rad/s
+    {false, std::numbers::pi, 1.0},  // kicked: some of them, once, by 4 to 8 rad/s
 }};
 
 // Shares of the stages hold in every run of indices, up to rounding: multiples of the golden ratio
@@ -103,13 +103,17 @@ Trajectories simulate(const DatasetConfig& config, uint32_t split_index, size_t 
       disturbance.force_noise = kind.noise * config.force_noise * kForceLimit;
       if (split.staged && config.force_gain_spread > 0)
         disturbance.force_gain += random.uniform(-1.0, 1.0) * config.force_gain_spread;
-      if (stage == kKickedStage && random.uniform() < 0.5) {
-        disturbance.kick_step = static_cast<int32_t>(T * random.uniform(0.25, 0.75));
+      if (split.staged && random.uniform() < config.excitation_share)
+        disturbance.excitation_steps = static_cast<int32_t>(random.uniform(1.0, 51.0));
+      if (stage == kKickedStage && random.uniform() < config.kick_share) {
+        // Early enough to be upright again by the end of the horizon.
+        disturbance.kick_step = static_cast<int32_t>(T * random.uniform(0.125, 0.5));
         disturbance.kick = random.uniform(4.0, 8.0) * (random.uniform() < 0.5 ? -1 : 1);
       }
       disturbance.random = random;
       disturbances.push_back(disturbance);
       result.stage[i] = stage;
+      result.excitation_steps[i] = disturbance.excitation_steps;
       result.kick_step[i] = disturbance.kick_step;
       result.noise_sigma[i] = static_cast<float>(disturbance.force_noise);
       result.force_gain[i] = static_cast<float>(disturbance.force_gain);

@@ -132,6 +132,11 @@ class Settings {
         0.0, 0.9);
     add("dataset.force_noise", c.dataset.force_noise,
         "noise on the executed force (labels stay clean), as a share of the force limit", 0.0, 1.0);
+    add("dataset.excitation_share", c.dataset.excitation_share,
+        "share of the train split whose first 1 to 50 executed forces are noise of 5 N", 0.0, 1.0);
+    add("dataset.kick_share", c.dataset.kick_share,
+        "share of the kicked stage's trajectories whose pole is hit once, by 4 to 8 rad/s", 0.0,
+        1.0);
     add("dataset.stage_shares", c.dataset.stage_shares,
         "share of the train split by stage: balance, catch, swing-up, unknown plant, kicked", 0);
     add("validation.trajectories", c.validation.trajectories,

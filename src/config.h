@@ -64,6 +64,8 @@ struct DatasetConfig {
   int64_t steps = 1024;
   double force_noise = 0.1;
   double force_gain_spread = 0.2;
+  double excitation_share = 0.0;
+  double kick_share = 0.5;
   std::vector<double> stage_shares{0, 0, 0, 1, 0};
 };
 

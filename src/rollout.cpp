@@ -25,11 +25,11 @@ class DisturbanceBatch {
   void disturb(uint32_t t, std::vector<double>& force) {
     const size_t n = size();
     if (t % 4 == 0)
-      control_kernel()->draw(n, {counter_[0].data(),
-                                 {counter_[1].data(), counter_[2].data(), counter_[3].data()},
-                                 {key_[0].data(), key_[1].data()},
-                                 {normal_[0].data(), normal_[1].data(), normal_[2].data(),
-                                  normal_[3].data()}});
+      control_kernel()->draw(
+          n, {counter_[0].data(),
+              {counter_[1].data(), counter_[2].data(), counter_[3].data()},
+              {key_[0].data(), key_[1].data()},
+              {normal_[0].data(), normal_[1].data(), normal_[2].data(), normal_[3].data()}});
     control_kernel()->disturb(n, t, arrays(), normal_[t % 4].data(), force.data());
   }
   void kick(uint32_t t, StateBatch& states) const {

@@ -47,11 +47,12 @@ struct Recording {
 
 // What happens to a trial beside its policy.
 struct Disturbance {
-  double force_gain = 1.0;    // the executed force is the policy's times this, plus noise
-  double force_noise = 0.0;   // N, standard deviation of the noise
-  int32_t excitation_steps = 0;  // in the first so many periods it is noise of kExcitationForce only
-  int32_t kick_step = -1;     // the period before which theta_dot jumps by `kick`; -1: never
-  double kick = 0.0;          // rad/s
+  double force_gain = 1.0;   // the executed force is the policy's times this, plus noise
+  double force_noise = 0.0;  // N, standard deviation of the noise
+  int32_t excitation_steps =
+      0;                   // in the first so many periods it is noise of kExcitationForce only
+  int32_t kick_step = -1;  // the period before which theta_dot jumps by `kick`; -1: never
+  double kick = 0.0;       // rad/s
   CounterRandom random{0, 0, 0};  // source of the noise, from its next block on
 };
 constexpr double kExcitationForce = 0.5 * kForceLimit;  // N, standard deviation

@@ -12,7 +12,7 @@
 #include "cartpole.h"
 #include "rollout.h"
 
-constexpr int kSchemaVersion = 1;
+constexpr int kSchemaVersion = 2;
 
 enum Stage : uint8_t {
   kBalanceStage,
@@ -28,11 +28,11 @@ struct Trajectories {
   Recording recording;
   std::vector<CartPoleParameters> plants;
   std::vector<TrialOutcome> outcome;
-  std::vector<uint32_t> attempt;   // draws that came before this one and were dropped
-  std::vector<uint8_t> stage;      // Stage
-  std::vector<int32_t> kick_step;  // see Disturbance
-  std::vector<float> noise_sigma;  // N
-  std::vector<float> force_gain;   // see Disturbance
+  std::vector<uint32_t> attempt;  // draws that came before this one and were dropped
+  std::vector<uint8_t> stage;     // Stage
+  std::vector<int32_t> excitation_steps, kick_step;  // see Disturbance
+  std::vector<float> noise_sigma;                    // N
+  std::vector<float> force_gain;                     // see Disturbance
 
   explicit Trajectories(size_t size, uint32_t steps);  // of unknown plants, nothing else set
 

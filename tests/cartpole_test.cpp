@@ -63,8 +63,8 @@ TEST(CartPole, FrictionTakesEnergyAndGainScalesForce) {
   EXPECT_EQ(after(strong, {}, 3.0, 1).x, after({}, {}, 6.0, 1).x);
 }
 
-// Gymnasium's equations are another form of these; its integrator is explicit Euler. The kernels are
-// compared with the same reference in control_kernel_test.cpp.
+// Gymnasium's equations are another form of these; its integrator is explicit Euler. The kernels
+// are compared with the same reference in control_kernel_test.cpp.
 TEST(CartPole, EulerStepsAreThoseOfGymnasium) {
   std::ifstream golden(GYMNASIUM_STEPS);
   std::string line;

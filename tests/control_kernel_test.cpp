@@ -92,10 +92,10 @@ TEST(ControlKernel, EveryInstructionSetGivesTheSameBits) {
   std::vector<Rollout> results;
   for_each_kernel([&] {
     ExpertBatch expert(plants);
-    results.push_back(
-        play([&](const StateBatch& states, const std::vector<double>&, std::vector<double>& force,
-                 std::vector<uint8_t>& mode) { expert.act(states, force, mode); },
-             plants, starts, {.steps = 1024, .recorded_steps = 1024, .disturbances = &disturbances}));
+    results.push_back(play(
+        [&](const StateBatch& states, const std::vector<double>&, std::vector<double>& force,
+            std::vector<uint8_t>& mode) { expert.act(states, force, mode); },
+        plants, starts, {.steps = 1024, .recorded_steps = 1024, .disturbances = &disturbances}));
   });
   const auto& plain = results.front();
   for (const auto& result : results) {

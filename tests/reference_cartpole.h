@@ -38,8 +38,7 @@ class ReferenceCartPole {
   Vector rate(const Vector& s, double force) const {
     const double M = p_.cart_mass + p_.pole_mass, ml = p_.pole_mass * p_.half_length;
     const double J = p_.pole_inertia(), sine = std::sin(s[2]), cosine = std::cos(s[2]);
-    const double a =
-        p_.motor_gain * force - p_.cart_friction * s[1] + ml * s[3] * s[3] * sine;
+    const double a = p_.motor_gain * force - p_.cart_friction * s[1] + ml * s[3] * s[3] * sine;
     const double b = ml * kGravity * sine - p_.pole_friction * s[3];
     const double D = M * J - ml * cosine * ml * cosine;
     return {s[1], (J * a - ml * cosine * b) / D, s[3], (M * b - ml * cosine * a) / D};

@@ -1,6 +1,6 @@
 // Compiled with -DINSTRUCTION_SET=control_x86_64, control_avx2 or control_avx512 and flags to
-// match. Plain loops that the compiler vectorises: no calls, no branches, one element type. Includes
-// no library code that could be shared with files built for older processors.
+// match. Plain loops that the compiler vectorises: no calls, no branches, one element type.
+// Includes no library code that could be shared with files built for older processors.
 #include "cpu/control_kernel.h"
 
 #if defined(__SSE2__)
@@ -15,7 +15,7 @@ namespace {
 
 // The expert's constants, found by simulation over the plant ranges; normalising the energy lets
 // one set fit all.
-constexpr double kEnergyGain = 1.0, kCartGain = 1.0, kCartDamping = 2.0;
+constexpr double kEnergyGain = 1.0, kCartGain = 2.0, kCartDamping = 3.0;
 // Aim slightly above the upright energy: a pole that just fails to arrive is the failure an
 // imitator inherits.
 constexpr double kEnergyOffset = 0.05;
@@ -147,7 +147,8 @@ void step(size_t n, const PlantArrays& plants, const double* __restrict force, S
   }
 }
 
-void stabilise(size_t n, const ExpertArrays& expert, ConstStateArrays states, double* __restrict force) {
+void stabilise(size_t n, const ExpertArrays& expert, ConstStateArrays states,
+               double* __restrict force) {
   const FlushSubnormals flush;
   const double *__restrict k0 = expert.gain[0], *__restrict k1 = expert.gain[1],
                            *__restrict k2 = expert.gain[2],
@@ -254,8 +255,8 @@ void disturb(size_t n, double t, const DisturbanceArrays& disturbances,
 }
 
 void kick(size_t n, double t, const DisturbanceArrays& disturbances, StateArrays states) {
-  const double *__restrict kick_step = disturbances.kick_step,
-                           *__restrict kick = disturbances.kick;
+  const double* __restrict kick_step = disturbances.kick_step, * __restrict kick =
+                                                                   disturbances.kick;
   double* __restrict theta_dot = states.theta_dot;
 #pragma omp simd
   for (size_t i = 0; i < n; ++i) theta_dot[i] += kick_step[i] == t ? kick[i] : 0.0;

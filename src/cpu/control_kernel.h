@@ -19,20 +19,20 @@ struct StateArraysOf {
 using StateArrays = StateArraysOf<double>;
 using ConstStateArrays = StateArraysOf<const double>;
 struct ExpertArrays {
-  PlantArrays plant;        // that it believes in
+  PlantArrays plant;            // that it believes in
   const double* swing_seconds;  // 1 / angular frequency of small swings under a fixed cart
-  const double* gain[4];    // see FeedbackGain
-  double* mode;             // 0 or 1, as it was one period before
+  const double* gain[4];        // see FeedbackGain
+  double* mode;                 // 0 or 1, as it was one period before
 };
 struct DisturbanceArrays {  // see Disturbance
   const double *force_gain, *force_noise, *excitation_steps, *kick_step, *kick;
 };
-struct NoiseArrays {  // a stream of normal numbers per trial
+struct NoiseArrays {                      // a stream of normal numbers per trial
   uint32_t *block, *counter[3], *key[2];  // of Philox, see counter_random.h
   double* normal[4];
 };
 struct TrialArrays {  // see TrialOutcome
-  double *on_track;   // 1, or 0 once the cart has left it
+  double* on_track;   // 1, or 0 once the cart has left it
   double *length, *first_switch, *switches, *last_fallen, *previous_mode, *peak_x, *squared_force;
 };
 
@@ -53,8 +53,8 @@ struct ControlKernel {
   // Kicks the trials whose time has come in period t.
   void (*kick)(size_t n, double t, const DisturbanceArrays& disturbances, StateArrays states);
   // What period t, which ended in `states`, says about the trials.
-  void (*judge)(size_t n, double t, ConstStateArrays states, const double* force, const uint8_t* mode,
-                const TrialArrays& trials);
+  void (*judge)(size_t n, double t, ConstStateArrays states, const double* force,
+                const uint8_t* mode, const TrialArrays& trials);
 };
 
 // All that this processor can run, plainest first.
