@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <future>
 
 #include "dataset.h"
 #include "durable_file.h"
@@ -60,9 +61,9 @@ fs::path entry_path(const fs::path& folder, const ShardTask& task) {
   return folder / (task.file + ".json");
 }
 
-json make_shard(const Config& config, const fs::path& folder, const ShardTask& task,
-                const json& settings) {
-  const Trajectories trajectories = simulate(config.dataset, task.split, task.first, task.rows);
+// Writes the shard and its entry; the part of the work that waits for disks.
+json publish_shard(const fs::path& folder, const ShardTask& task, const json& settings,
+                   const Trajectories& trajectories) {
   const fs::path path = folder / task.file, temporary = temporary_name(path);
   try {
     write_shard(temporary, trajectories,
@@ -103,8 +104,13 @@ json inspect_target(const fs::path& folder, const json& settings,
   json former = json::object();
   const fs::path manifest = folder / "manifest.json";
   try {
-    if (fs::exists(manifest)) {
-      const json document = json::parse(read_file(manifest));
+    const bool entries_lie_there = std::any_of(tasks.begin(), tasks.end(), [&](const auto& task) {
+      return fs::exists(entry_path(folder, task));
+    });
+    // A run that was killed while it published the manifest has left its entries, too.
+    if (fs::exists(manifest) && (fs::exists(record_path(manifest)) || !entries_lie_there)) {
+      const json document = json::parse(read_verified(
+          manifest, ": choose another dataset.path, or remove that folder and start again"));
       if (const json& there = document.at("schema_version"); there != kSchemaVersion)
         throw UserError(ExitCode::kData, manifest.string() + " is of schema " + there.dump() +
                                              ", this program writes schema " +
@@ -116,7 +122,9 @@ json inspect_target(const fs::path& folder, const json& settings,
           former[entry.at("file").get<std::string>()] = entry;
     }
   } catch (const json::exception&) {
-    throw UserError(ExitCode::kData, manifest.string() + " is damaged: remove it and start again");
+    throw UserError(ExitCode::kData, manifest.string() +
+                                         " is not a manifest of this program: choose another "
+                                         "dataset.path, or remove that folder");
   }
   std::vector<std::string> expected;
   for (const auto& task : tasks) {
@@ -168,6 +176,49 @@ std::vector<json> gather(const std::vector<json>& mine, const MpiSession& mpi) {
   return all;
 }
 
+// A line every two seconds on rank 0. What is done is what lies in the folder, whichever rank made
+// it.
+class Progress {
+ public:
+  Progress(const fs::path& folder, const std::vector<ShardTask>& tasks, std::vector<size_t> missing,
+           const MpiSession& mpi)
+      : folder_(folder),
+        tasks_(tasks),
+        open_(std::move(missing)),
+        total_(open_.size()),
+        speaks_(mpi.rank() == 0) {
+    for (const size_t i : open_) rows_ += tasks[i].rows;
+  }
+  void show() {
+    const double now = MPI_Wtime();
+    if (!speaks_ || now - last_ < 2.0) return;
+    last_ = now;
+    std::erase_if(open_, [&](size_t i) {
+      if (!fs::exists(entry_path(folder_, tasks_[i]))) return false;
+      std::error_code gone;
+      rows_done_ += tasks_[i].rows;
+      bytes_done_ += fs::file_size(folder_ / tasks_[i].file, gone);
+      return true;
+    });
+    const auto seconds = now - begin_, done = static_cast<double>(rows_done_);
+    std::printf("%zu of %zu shards  %.0f trajectories/s  %.2f GB/s", total_ - open_.size(), total_,
+                done / seconds, static_cast<double>(bytes_done_) / 1e9 / seconds);
+    if (rows_done_) std::printf("  %.0f s left", seconds * (static_cast<double>(rows_) / done - 1));
+    std::printf("\n");
+    std::fflush(stdout);
+  }
+
+ private:
+  const fs::path& folder_;
+  const std::vector<ShardTask>& tasks_;
+  std::vector<size_t> open_;
+  const size_t total_;
+  const bool speaks_;
+  const double begin_ = MPI_Wtime();
+  double last_ = begin_;
+  size_t rows_ = 0, rows_done_ = 0, bytes_done_ = 0;
+};
+
 void print_summary(const fs::path& folder, size_t shards, size_t kept, double seconds) {
   const json manifest = json::parse(read_file(folder / "manifest.json"));
   size_t rows = 0, bytes = 0;
@@ -204,29 +255,44 @@ ExitCode generate(const Config& config, const MpiSession& mpi) {
   });
   former = broadcast(former, mpi);
 
+  // What former runs left is verified by all ranks, then what is missing is shared out evenly.
+  const auto ranks = static_cast<size_t>(mpi.size()), rank = static_cast<size_t>(mpi.rank());
   std::vector<json> mine;
-  size_t kept = 0;
+  std::vector<uint8_t> kept(tasks.size(), 0);
   together([&] {
-    const auto size = static_cast<size_t>(mpi.size());
-    double last_line = begin;
-    for (auto i = static_cast<size_t>(mpi.rank()); i < tasks.size(); i += size) {
+    for (size_t i = rank; i < tasks.size(); i += ranks) {
       const auto found = former.find(tasks[i].file);
-      const bool keep = found != former.end() && is_intact(folder, *found);
-      kept += keep;
-      mine.push_back(
-          {{"task", i}, {"entry", keep ? *found : make_shard(config, folder, tasks[i], settings)}});
-      if (mpi.rank() != 0 || MPI_Wtime() - last_line < 2.0) continue;
-      last_line = MPI_Wtime();
-      const double done = std::min(
-          1.0, static_cast<double>(mine.size() * size) / static_cast<double>(tasks.size()));
-      std::printf("about %.0f %% of %zu shards, %.0f s left\n", 100.0 * done, tasks.size(),
-                  (last_line - begin) * (1.0 / done - 1.0));
-      std::fflush(stdout);
+      kept[i] = found != former.end() && is_intact(folder, *found);
+      if (kept[i])
+        mine.push_back({{"task", i}, {"entry", *found}});
+      else
+        fs::remove(entry_path(folder, tasks[i]));
     }
+  });
+  MPI_Allreduce(MPI_IN_PLACE, kept.data(), static_cast<int>(kept.size()), MPI_UINT8_T, MPI_MAX,
+                MPI_COMM_WORLD);
+  std::vector<size_t> missing;
+  for (size_t i = 0; i < tasks.size(); ++i)
+    if (!kept[i]) missing.push_back(i);
+
+  together([&] {
+    Progress progress(folder, tasks, missing, mpi);
+    // While one shard is on its way to the disk, the next is simulated.
+    std::future<json> on_its_way;
+    for (size_t k = rank; k < missing.size(); k += ranks) {
+      const ShardTask& task = tasks[missing[k]];
+      auto trajectories = simulate(config.dataset, task.split, task.first, task.rows);
+      if (on_its_way.valid()) mine.push_back(on_its_way.get());
+      on_its_way =
+          std::async(std::launch::async, [&, i = missing[k], data = std::move(trajectories)] {
+            return json{{"task", i}, {"entry", publish_shard(folder, tasks[i], settings, data)}};
+          });
+      progress.show();
+    }
+    if (on_its_way.valid()) mine.push_back(on_its_way.get());
   });
 
   const auto gathered = gather(mine, mpi);
-  MPI_Allreduce(MPI_IN_PLACE, &kept, 1, MPI_UNSIGNED_LONG, MPI_SUM, MPI_COMM_WORLD);
   together([&] {
     if (mpi.rank() != 0) return;
     std::vector<json> by_task(tasks.size());
@@ -236,7 +302,7 @@ ExitCode generate(const Config& config, const MpiSession& mpi) {
       entries[kSplits[tasks[i].split].name].push_back(by_task[i]);
     publish_manifest(folder, settings, entries);
     for (const auto& task : tasks) fs::remove(entry_path(folder, task));
-    print_summary(folder, tasks.size(), kept, MPI_Wtime() - begin);
+    print_summary(folder, tasks.size(), tasks.size() - missing.size(), MPI_Wtime() - begin);
   });
   return ExitCode::kDone;
 }

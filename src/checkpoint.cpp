@@ -78,8 +78,6 @@ std::vector<int64_t> steps_on_disk(const fs::path& folder) {
   return steps;
 }
 
-fs::path record_path(const fs::path& path) { return path.string() + ".sha256"; }
-
 // Makes `link` a relative link to `target`, in one step.
 void point_link(const fs::path& link, const fs::path& target) {
   std::error_code error;
@@ -89,21 +87,6 @@ void point_link(const fs::path& link, const fs::path& target) {
   if (!error) fs::rename(temporary, link, error);
   if (error)
     throw UserError(ExitCode::kIo, "cannot link " + link.string() + ": " + error.message());
-}
-
-// Reads once, and hashes what was read: what is parsed is what was verified.
-std::string read_verified(const fs::path& path) {
-  const auto refuse = [&](const std::string& why) {
-    throw UserError(ExitCode::kData, path.string() + " " + why);
-  };
-  if (!fs::exists(path)) refuse("does not exist");
-  if (!fs::exists(record_path(path)))
-    refuse("has no commit record " + record_path(path).filename().string());
-  std::string bytes = read_file(path);
-  const std::string record = read_file(record_path(path));
-  if (record != sha256_hex(bytes) + "  " + path.filename().string() + "\n")
-    refuse("does not match its SHA-256 record: damaged or torn");
-  return bytes;
 }
 
 }  // namespace
@@ -126,10 +109,8 @@ void publish_checkpoint(const fs::path& folder, const Checkpoint& checkpoint) {
   root.insert("model", to_dictionary(checkpoint.model));
   root.insert("exp_avg", to_dictionary(checkpoint.first_moment));
   root.insert("exp_avg_sq", to_dictionary(checkpoint.second_moment));
-  const std::string bytes = serialize(root);
   const fs::path path = checkpoint_path(folder, checkpoint.step);
-  publish_file(path, bytes);
-  publish_file(record_path(path), sha256_hex(bytes) + "  " + path.filename().string() + "\n");
+  publish_with_record(path, serialize(root));
 
   point_link(folder / "state.pt", path);
   if (checkpoint.best_step >= 0)

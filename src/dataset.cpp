@@ -18,7 +18,7 @@ Manifest Manifest::read(const fs::path& folder) {
     refuse(
         "does not exist: make the dataset with generate_trajectories and the same --config, or set "
         "dataset.path");
-  const std::string text = read_file(path);
+  const std::string text = read_verified(path, ": generate the dataset again");
   Manifest manifest;
   manifest.folder = folder;
   manifest.sha256 = sha256_hex(text);
@@ -165,5 +165,5 @@ void publish_manifest(const fs::path& folder, const json& settings,
     document["statistics"] = {{"force_mean_square", statistics.force_mean_square},
                               {"delta_rms", statistics.delta_rms}};
   }
-  publish_file(folder / "manifest.json", document.dump(1) + "\n");
+  publish_with_record(folder / "manifest.json", document.dump(1) + "\n");
 }

@@ -108,6 +108,28 @@ void publish_file(const std::filesystem::path& path, std::string_view bytes) {
   }
 }
 
+void publish_with_record(const std::filesystem::path& path, std::string_view bytes) {
+  publish_file(path, bytes);
+  publish_file(record_path(path), sha256_hex(bytes) + "  " + path.filename().string() + "\n");
+}
+
+std::filesystem::path record_path(const std::filesystem::path& path) {
+  return path.string() + ".sha256";
+}
+
+std::string read_verified(const std::filesystem::path& path, const std::string& remedy) {
+  const auto refuse = [&](const std::string& why) {
+    throw UserError(ExitCode::kData, path.string() + " " + why + remedy);
+  };
+  if (!std::filesystem::exists(path)) refuse("does not exist");
+  if (!std::filesystem::exists(record_path(path)))
+    refuse("has no commit record " + record_path(path).filename().string());
+  std::string bytes = read_file(path);
+  if (read_file(record_path(path)) != sha256_hex(bytes) + "  " + path.filename().string() + "\n")
+    refuse("does not match its SHA-256 record: damaged or torn");
+  return bytes;
+}
+
 void publish_by_rename(const std::filesystem::path& temporary, const std::filesystem::path& path) {
   sync(temporary, O_RDONLY);
   if (::rename(temporary.c_str(), path.c_str()) != 0) fail("rename to", path);

@@ -17,6 +17,14 @@ std::string read_file(const std::filesystem::path& path);
 // before. Throws UserError(kIo) naming the path and the cause.
 void publish_file(const std::filesystem::path& path, std::string_view bytes);
 
+// The same, and then its commit record beside it, in sha256sum format. Without a matching record
+// the file counts as not there.
+void publish_with_record(const std::filesystem::path& path, std::string_view bytes);
+std::filesystem::path record_path(const std::filesystem::path& path);  // path.sha256
+// Reads once, and hashes what was read: what is parsed is what was verified. Throws
+// UserError(kData) saying why a file does not count, and then `remedy`.
+std::string read_verified(const std::filesystem::path& path, const std::string& remedy = "");
+
 // The last part of publishing for a file another library wrote: sync `temporary`, rename it to
 // `path`, sync the folder.
 void publish_by_rename(const std::filesystem::path& temporary, const std::filesystem::path& path);

@@ -50,20 +50,68 @@ TEST(Dataset, FindsTrajectoriesAcrossShards) {
   EXPECT_EQ(dataset[4].shard.state(dataset[4].row)[0], 1.0F);
 }
 
-TEST(Dataset, EveryDamagedByteOfAShardIsFoundAndNamed) {
+// What a program that reads a dataset says before it reads it: "" for nothing wrong.
+std::string complaint(const fs::path& folder) {
+  try {
+    const auto manifest = Manifest::read(folder);
+    for (const auto& [split, records] : manifest.splits)
+      if (const auto damage = manifest.find_damage(split); !damage.empty()) return damage;
+  } catch (const UserError& error) {
+    EXPECT_EQ(error.code, ExitCode::kData);
+    return error.what();
+  }
+  return "";
+}
+
+TEST(Dataset, AThousandMutationsAreFoundAndNamed) {
   const TemporaryFolder folder;
   make_small_dataset(folder.path);
-  const auto manifest = Manifest::read(folder.path);
-  EXPECT_EQ(manifest.find_damage("train"), "");
-  const fs::path path = folder.path / "train/shard_00000.h5";
-  const std::string intact = read_file(path);
+  ASSERT_EQ(complaint(folder.path), "");
+  const fs::path shard = folder.path / "train/shard_00000.h5",
+                 manifest = folder.path / "manifest.json", record = record_path(manifest);
   CounterRandom random(5, 0, 0);
-  for (int trial = 0; trial < 200; ++trial) {
+  std::map<std::string, int> trials;
+  for (int trial = 0; trial < 1000; ++trial) {
+    const uint32_t kind = random.bits() % 10;
+    const fs::path victim = kind < 7 ? shard : kind < 9 ? manifest : record;
+    const std::string intact = read_file(victim);
     std::string damaged = intact;
-    damaged[random.bits() % damaged.size()] ^= static_cast<char>(1 << random.bits() % 8);
-    std::ofstream(path, std::ios::binary) << damaged;
-    EXPECT_NE(manifest.find_damage("train").find(path.string()), std::string::npos);
+    const size_t at = random.bits() % intact.size();
+    std::string what = "flip of a bit";
+    fs::path named = victim == record ? manifest : victim;
+    switch (random.bits() % 5) {
+      case 0:
+        what = "truncation";
+        damaged.resize(at);
+        break;
+      case 1:
+        what = "deletion";
+        fs::remove(victim);
+        damaged.clear();
+        break;
+      case 2:
+        what = "extra bytes";
+        damaged.insert(at, intact.substr(at, 1 + random.bits() % 64));
+        break;
+      case 3:
+        what = "extra file";
+        named = folder.path / ("train/shard_0" + std::to_string(1000 + at % 9000) + ".h5");
+        std::ofstream(named, std::ios::binary) << intact;
+        break;
+      default:
+        damaged[at] ^= static_cast<char>(1 << random.bits() % 8);
+    }
+    if (damaged != intact && fs::exists(victim)) std::ofstream(victim, std::ios::binary) << damaged;
+    const std::string said = complaint(folder.path);
+    EXPECT_NE(said.find(named.string()), std::string::npos)
+        << what << " of " << victim << ": " << said;
+    ++trials[what];
+    if (named != victim && named != manifest) fs::remove(named);
+    std::ofstream(victim, std::ios::binary) << intact;
   }
+  EXPECT_EQ(complaint(folder.path), "");
+  for (const auto& [what, count] : trials) EXPECT_GT(count, 150) << what;
+  EXPECT_EQ(trials.size(), 5U);
 }
 
 TEST(Dataset, TruncatedMissingAndForeignShardsAreFoundAndNamed) {
@@ -93,11 +141,12 @@ TEST(Dataset, RefusesAnAbsentDamagedOrForeignManifest) {
   const TemporaryFolder folder;
   EXPECT_NE(message_of(folder.path).find("generate_trajectories"), std::string::npos);
   make_small_dataset(folder.path);
-  const std::string text = read_file(folder.path / "manifest.json");
-  publish_file(folder.path / "manifest.json", text.substr(0, text.size() / 2));
+  const fs::path path = folder.path / "manifest.json";
+  const std::string text = read_file(path);
+  publish_with_record(path, text.substr(0, text.size() / 2));
   EXPECT_NE(message_of(folder.path).find("damaged"), std::string::npos);
   auto document = nlohmann::json::parse(text);
   document["schema_version"] = 99;
-  publish_file(folder.path / "manifest.json", document.dump());
+  publish_with_record(path, document.dump());
   EXPECT_NE(message_of(folder.path).find("schema 99"), std::string::npos);
 }

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -28,6 +29,11 @@ def command(program, *arguments, ranks=1, config=TINY):
 def run(program, *arguments, ranks=1, config=TINY):
     return subprocess.run(command(program, *arguments, ranks=ranks, config=config), capture_output=True, text=True,
                           timeout=120, env=ENVIRONMENT)
+
+
+def publish_with_record(path, text):
+    path.write_text(text)
+    Path(f"{path}.sha256").write_text(f"{hashlib.sha256(text.encode()).hexdigest()}  {path.name}\n")
 
 
 def tree(folder):
@@ -105,26 +111,51 @@ class ProgramTest(unittest.TestCase):
 
 class Generate(ProgramTest):
     def test_content_does_not_depend_on_the_number_of_ranks(self):
-        for ranks in (1, 2, 4):
+        for ranks in (1, 2, 3, 4, 13):  # 11 shards
             self.expect(self.generate(path=self.folder / str(ranks), ranks=ranks), 0)
-        self.assertEqual(tree(self.folder / "1"), tree(self.folder / "2"))
-        self.assertEqual(tree(self.folder / "1"), tree(self.folder / "4"))
+            self.assertEqual(tree(self.folder / "1"), tree(self.folder / str(ranks)))
 
     def test_killed_at_any_moment_it_continues_to_the_same_bytes(self):
         many = ("--dataset.train_shards", 40, "--dataset.trajectories_per_shard", 50)
-        begin = time.monotonic()
         self.expect(self.generate(*many, path=self.folder / "unbroken", ranks=2), 0)
-        whole = time.monotonic() - begin
-        for share in (0.4, 0.5, 0.6):
-            process = subprocess.Popen(command("generate_trajectories", "--dataset.path", self.folder / "killed", *many, ranks=2),
+        killed = self.folder / "killed"
+        moments = random.Random(1)
+        for shards in (1, 8, 15, 24, 32, 40):
+            process = subprocess.Popen(command("generate_trajectories", "--dataset.path", killed, *many, ranks=2),
                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-            time.sleep(share * whole)
+            while process.poll() is None and len(list(killed.glob("*/*.h5"))) < shards:
+                time.sleep(0.001)
+            time.sleep(moments.uniform(0, 0.01))
             os.killpg(process.pid, signal.SIGKILL)
-            subprocess.run(["pkill", "-9", "-f", str(self.folder / "killed")], check=False)
+            subprocess.run(["pkill", "-9", "-f", str(killed)], check=False)
             process.wait()
-            self.assertFalse((self.folder / "killed/manifest.json").exists())
-        self.expect(self.generate(*many, path=self.folder / "killed", ranks=2), 0)
-        self.assertEqual(tree(self.folder / "unbroken"), tree(self.folder / "killed"))
+            if shards < 20:
+                self.assertFalse((killed / "manifest.json.sha256").exists())
+        self.expect(self.generate(*many, path=killed, ranks=2), 0, "of 44 shards were there already")
+        self.assertEqual(tree(self.folder / "unbroken"), tree(killed))
+
+    def test_killed_while_it_publishes_the_manifest_it_continues(self):
+        self.expect(self.generate(), 0)
+        before = tree(self.folder / "data")
+        document = json.loads((self.folder / "data/manifest.json").read_text())
+        for split in document["splits"].values():
+            for entry in split["shards"]:
+                (self.folder / "data" / (entry["file"] + ".json")).write_text(json.dumps({"settings": document["settings"], "entry": entry}))
+        (self.folder / "data/manifest.json.sha256").unlink()
+        self.expect(self.generate(), 0, "11 of 11 shards were there already")
+        self.assertEqual(tree(self.folder / "data"), before)
+
+    def test_a_disk_that_takes_no_more_leaves_no_half_file(self):
+        large = ("--dataset.trajectories_per_shard", 200)  # 0.3 MB a shard
+        self.expect(self.generate(*large, path=self.folder / "unbroken"), 0)
+        launcher, ranks, *program = command("generate_trajectories", "--dataset.path", self.folder / "data", *large)
+        limited = [launcher, ranks, "bash", "-c", 'trap "" XFSZ; ulimit -f 128; exec "$@"', "bash", *program]
+        result = subprocess.run(limited, capture_output=True, text=True, timeout=60, env=ENVIRONMENT)
+        self.expect(result, 74, "disk full")
+        self.assertIn(str(self.folder / "data/train/shard_00000.h5"), result.stderr)
+        self.assertEqual(list((self.folder / "data/train").iterdir()), [])
+        self.expect(self.generate(*large), 0)
+        self.assertEqual(tree(self.folder / "unbroken"), tree(self.folder / "data"))
 
     def test_only_a_damaged_shard_is_made_again(self):
         self.expect(self.generate(), 0)
@@ -149,10 +180,14 @@ class Generate(ProgramTest):
         self.expect(self.generate(), 0)
         manifest = self.folder / "data/manifest.json"
         document = json.loads(manifest.read_text())
-        manifest.write_text(json.dumps({**document, "schema_version": 7}))
+        publish_with_record(manifest, json.dumps({**document, "schema_version": 7}))
         self.expect(self.generate(ranks=2), 65, "is of schema 7")
-        manifest.write_text("{}")
-        self.expect(self.generate(ranks=2), 65, "is damaged")
+        publish_with_record(manifest, "{}")
+        self.expect(self.generate(ranks=2), 65, "is not a manifest of this program")
+        manifest.write_text(json.dumps(document))
+        self.expect(self.generate(ranks=2), 65, "does not match its SHA-256 record")
+        (self.folder / "data/manifest.json.sha256").unlink()  # a former program's
+        self.expect(self.generate(ranks=2), 65, "has no commit record manifest.json.sha256")
         manifest.unlink()  # killed before the manifest: the entries still lie beside the shards
         entry = document["splits"]["test"]["shards"][0]
         (self.folder / "data" / (entry["file"] + ".json")).write_text(json.dumps({"settings": document["settings"], "entry": entry}))
@@ -347,8 +382,10 @@ class Train(ProgramTest):
         shard.unlink()
         self.expect(self.train(data=copy, ranks=2), 65, f"{shard} is missing")
         manifest = json.loads((copy / "manifest.json").read_text())
-        (copy / "manifest.json").write_text(json.dumps({**manifest, "schema_version": 7}))
+        publish_with_record(copy / "manifest.json", json.dumps({**manifest, "schema_version": 7}))
         self.expect(self.train(data=copy), 65, "is of schema 7")
+        (copy / "manifest.json").write_text(json.dumps(manifest))
+        self.expect(self.train(data=copy, ranks=2), 65, "does not match its SHA-256 record")
         self.assertFalse((self.folder / "run").exists())
 
     def test_a_run_that_cannot_save_goes_on_and_gives_up_after_three_tries(self):
