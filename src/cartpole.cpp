@@ -10,6 +10,9 @@ StateBatch::StateBatch(const std::vector<CartPoleState>& states) {
     theta.push_back(s.theta);
     theta_dot.push_back(s.theta_dot);
   }
+  sine.resize(size());
+  cosine.resize(size());
+  control_kernel()->sines(size(), arrays());
 }
 
 CartPoleBatch::CartPoleBatch(const std::vector<CartPoleParameters>& plants) {

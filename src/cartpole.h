@@ -34,14 +34,17 @@ struct CartPoleState {
 // n states, one array per coordinate.
 struct StateBatch {
   std::vector<double> x, x_dot, theta, theta_dot;
+  std::vector<double> sine, cosine;  // of theta, kept by CartPoleBatch::step
 
   explicit StateBatch(const std::vector<CartPoleState>& states);
   size_t size() const { return x.size(); }
   CartPoleState operator[](size_t i) const { return {x[i], x_dot[i], theta[i], theta_dot[i]}; }
   ConstStateArrays arrays() const {
-    return {x.data(), x_dot.data(), theta.data(), theta_dot.data()};
+    return {x.data(), x_dot.data(), theta.data(), theta_dot.data(), sine.data(), cosine.data()};
   }
-  StateArrays arrays() { return {x.data(), x_dot.data(), theta.data(), theta_dot.data()}; }
+  StateArrays arrays() {
+    return {x.data(), x_dot.data(), theta.data(), theta_dot.data(), sine.data(), cosine.data()};
+  }
 };
 
 // n plants, reduced to the constants of their equations of motion.

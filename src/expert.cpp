@@ -145,6 +145,8 @@ ExpertBatch::ExpertBatch(const std::vector<CartPoleParameters>& plants)
   for (const auto& p : plants) {
     swing_seconds_.push_back(
         std::sqrt(p.pole_inertia() / (p.pole_mass * kGravity * p.half_length)));
+    inverse_inertia_.push_back(1.0 / p.pole_inertia());
+    inverse_gain_.push_back(1.0 / p.motor_gain);
     const FeedbackGain gain = regulate(linearise_upright(p)).gain;
     for (size_t k = 0; k < 4; ++k) gain_[k].push_back(gain[k]);
   }
@@ -153,6 +155,8 @@ ExpertBatch::ExpertBatch(const std::vector<CartPoleParameters>& plants)
 ExpertArrays ExpertBatch::arrays() {
   return {plants_.arrays(),
           swing_seconds_.data(),
+          inverse_inertia_.data(),
+          inverse_gain_.data(),
           {gain_[0].data(), gain_[1].data(), gain_[2].data(), gain_[3].data()},
           mode_.data()};
 }

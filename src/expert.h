@@ -46,5 +46,5 @@ class ExpertBatch {
   ExpertArrays arrays();
 
   CartPoleBatch plants_;
-  std::vector<double> swing_seconds_, gain_[4], mode_;
+  std::vector<double> swing_seconds_, inverse_inertia_, inverse_gain_, gain_[4], mode_;
 };

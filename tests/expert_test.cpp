@@ -131,6 +131,15 @@ TEST(Expert, SucceedsOnUnknownPlantsOnlyWhenItKnowsThem) {
   EXPECT_LT(success_share(plants, std::vector<CartPoleParameters>(plants.size()), starts), 0.5);
 }
 
+TEST(Expert, KnowsFrictionAndMotorGain) {
+  auto [plants, starts] = draw(true);
+  for (size_t i = 0; i < plants.size(); ++i) {
+    plants[i].motor_gain = i % 2 ? 0.7 : 1.3;
+    plants[i].cart_friction = 0.2;
+  }
+  EXPECT_GE(success_share(plants, plants, starts), 0.99);
+}
+
 TEST(Expert, ModeHasHysteresis) {
   ExpertBatch expert({CartPoleParameters{}});
   std::vector<double> force(1);

@@ -110,6 +110,14 @@ class ProgramTest(unittest.TestCase):
 
 
 class Generate(ProgramTest):
+    def test_the_kernels_are_vectorised(self):
+        """A scalar sine in the loop would make it ten times slower and change no result."""
+        for architecture, register in (("avx2", "ymm"), ("avx512", "zmm")):
+            kernel = BUILD / f"CMakeFiles/control_{architecture}.dir/src/cpu/control_kernel.cpp.o"
+            code = subprocess.run(["objdump", "-d", "--no-show-raw-insn", kernel], capture_output=True, text=True, check=True).stdout
+            self.assertNotIn("call ", code)
+            self.assertGreaterEqual(len(re.findall(rf"vdivpd .*%{register}", code)), 4)  # the accelerations' in a Runge-Kutta step
+
     def test_content_does_not_depend_on_the_number_of_ranks(self):
         for ranks in (1, 2, 3, 4, 13):  # 11 shards
             self.expect(self.generate(path=self.folder / str(ranks), ranks=ranks), 0)

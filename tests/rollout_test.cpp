@@ -86,3 +86,21 @@ TEST(Rollout, AKickMovesTheStateThatItsPeriodBeginsWith) {
   EXPECT_EQ(rollout.recording.state[5 * 4 + 3], 3.0F);
   EXPECT_GT(seen[6], 3.0);  // an upright pole that falls
 }
+
+TEST(Rollout, ADelayedPlantActsOnEarlierForces) {
+  std::vector<CartPoleParameters> plants(3);
+  plants[1].delay_steps = 1;
+  plants[2].delay_steps = 3;
+  double step = 0;
+  const auto rollout =
+      play([&](const StateBatch&, const std::vector<double>&, std::vector<double>& force,
+               std::vector<uint8_t>&) { std::fill(force.begin(), force.end(), step += 0.5); },
+           plants, std::vector<CartPoleState>(3), {.steps = 250, .recorded_steps = 10});
+  for (size_t i = 0; i < 3; ++i)
+    for (size_t t = 0; t < 10; ++t) {
+      const auto delay = static_cast<size_t>(plants[i].delay_steps);
+      EXPECT_FLOAT_EQ(rollout.recording.force_policy[i * 10 + t], 0.5F * (t + 1));
+      EXPECT_FLOAT_EQ(rollout.recording.force_applied[i * 10 + t],
+                      t < delay ? 0.0F : 0.5F * (t + 1 - delay));
+    }
+}

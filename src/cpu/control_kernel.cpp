@@ -42,29 +42,26 @@ constexpr double kRounder = 0x1.8p52;
 // The same for whole numbers below 2^52: as the low bits of a double.
 inline double to_double(uint64_t small) { return from_bits(small | bits_of(0x1p52)) - 0x1p52; }
 
-// Within 2e-16 for |x| < 1e6. Reduction modulo pi / 2 by a constant in three parts, polynomials of
-// the Cephes library (S. L. Moshier, sin.c).
+// a b + c with one rounding, on every instruction set (without the instruction it is a slow call).
+inline double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
+
+// Within 3e-15 for |x| < 1e6: reduction modulo pi / 2 in two parts, then minimax polynomials (by
+// the Remez algorithm, for the least absolute error) on [-pi / 4, pi / 4].
 inline void sine_cosine(double x, double& sine, double& cosine) {
-  const double shifted = x * 0.63661977236758134308 + kRounder;
+  const double shifted = fma(x, 0.63661977236758134308, kRounder);
   const double n = shifted - kRounder;
-  const double r = ((x - n * 1.57079625129699707031) - n * 7.54978941586159635335e-8) -
-                   n * 5.39030285815811905290e-15;
+  const double r = fma(-n, 6.123233995736766e-17, fma(-n, 1.5707963267948966, x));
   const double z = r * r;
-  const double s =
-      r + r * z *
-              (-1.66666666666666307295e-1 +
-               z * (8.33333333332211858878e-3 +
-                    z * (-1.98412698295895385996e-4 +
-                         z * (2.75573136213857245213e-6 +
-                              z * (-2.50507477628578072866e-8 + z * 1.58962301576546568060e-10)))));
-  const double c =
-      1.0 - 0.5 * z +
-      z * z *
-          (4.16666666666665929218e-2 +
-           z * (-1.38888888888730564116e-3 +
-                z * (2.48015872888517045348e-5 +
-                     z * (-2.75573141792967388112e-7 +
-                          z * (2.08757008419747316778e-9 + z * -1.13585365213876817300e-11)))));
+  double s = fma(z, -2.47454234180468e-08, 2.755509839311058e-06);
+  s = fma(z, s, -0.0001984126236346986);
+  s = fma(z, s, 0.008333333321919097);
+  s = fma(z, s, -0.16666666666606023);
+  s = fma(r * z, s, r);
+  double c = fma(z, 2.0647692421284904e-09, -2.755556643349122e-07);
+  c = fma(z, c, 2.4801580967880817e-05);
+  c = fma(z, c, -0.0013888888878265827);
+  c = fma(z, c, 0.041666666666602195);
+  c = fma(z * z, c, fma(-0.5, z, 1.0));
   const uint64_t quadrant = bits_of(shifted);
   const uint64_t odd = 0 - (quadrant & 1);
   const uint64_t sine_bits = (bits_of(s) & ~odd) | (bits_of(c) & odd);
@@ -96,55 +93,72 @@ inline double wrapped(double angle) {
   return angle - 6.28318530717958647693 * ((angle * 0.15915494309189533577 + kRounder) - kRounder);
 }
 
-struct Plant {
-  double M, ml, J, cart_friction, pole_friction;
-};
-
-// The accelerations of cart and pole under a push (N), from
-//   M xdd + ml thdd cos(th) = push - b_c xd + ml thd^2 sin(th)
-//   ml xdd cos(th) + J thdd = ml g sin(th) - b_p thd
-// The determinant M J - (ml cos th)^2 is positive for every plant with mass.
-inline void accelerate(const Plant& p, double push, double xd, double th, double thd, double& xdd,
-                       double& thdd) {
-  double sine, cosine;
-  sine_cosine(th, sine, cosine);
-  const double a = push - p.cart_friction * xd + p.ml * thd * thd * sine;
-  const double b = p.ml * kGravity * sine - p.pole_friction * thd;
-  const double mlc = p.ml * cosine;
-  const double scale = 1.0 / (p.M * p.J - mlc * mlc);
-  xdd = (p.J * a - mlc * b) * scale;
-  thdd = (p.M * b - mlc * a) * scale;
+void sines(size_t n, StateArrays states) {
+  const FlushSubnormals flush;
+  const double* __restrict theta = states.theta;
+  double* __restrict sine = states.sine, * __restrict cosine = states.cosine;
+#pragma omp simd
+  for (size_t i = 0; i < n; ++i) sine_cosine(theta[i], sine[i], cosine[i]);
 }
+
+// A plant under a force (N) that is held.
+struct Plant {
+  double push, M, ml, J, cart_friction, pole_friction;
+
+  // The accelerations of cart and pole, from
+  //   M xdd + ml thdd cos(th) = push - b_c xd + ml thd^2 sin(th)
+  //   ml xdd cos(th) + J thdd = ml g sin(th) - b_p thd
+  // The determinant M J - (ml cos th)^2 is positive for every plant with mass.
+  void accelerate(double xd, double thd, double sine, double cosine, double& xdd,
+                  double& thdd) const {
+    const double a = fma(ml * (thd * thd), sine, fma(-cart_friction, xd, push));
+    const double b = fma(-pole_friction, thd, ml * kGravity * sine);
+    const double mlc = ml * cosine;
+    const double scale = 1.0 / fma(-mlc, mlc, M * J);
+    xdd = fma(-mlc, b, J * a) * scale;
+    thdd = fma(-mlc, a, M * b) * scale;
+  }
+  void accelerate(double xd, double th, double thd, double& xdd, double& thdd) const {
+    double sine, cosine;
+    sine_cosine(th, sine, cosine);
+    accelerate(xd, thd, sine, cosine, xdd, thdd);
+  }
+};
 
 void step(size_t n, const PlantArrays& plants, const double* __restrict force, StateArrays states) {
   const FlushSubnormals flush;
   constexpr double h = kStepSeconds;
   const double *__restrict M = plants.total_mass, *__restrict ml = plants.mass_length,
-                           *__restrict J = plants.inertia,
-                           *__restrict bc = plants.cart_friction,
+                           *__restrict J = plants.inertia, *__restrict bc = plants.cart_friction,
                            *__restrict bp = plants.pole_friction,
                            *__restrict gain = plants.motor_gain;
   double *__restrict x = states.x, *__restrict x_dot = states.x_dot,
-                     *__restrict theta = states.theta, *__restrict theta_dot = states.theta_dot;
+                     *__restrict theta = states.theta, *__restrict theta_dot = states.theta_dot,
+                     *__restrict sine = states.sine, *__restrict cosine = states.cosine;
 #pragma omp simd
   for (size_t i = 0; i < n; ++i) {
-    const Plant plant{M[i], ml[i], J[i], bc[i], bp[i]};
-    const double push = gain[i] * within(force[i], kForceLimit);
+    const Plant plant{gain[i] * within(force[i], kForceLimit), M[i], ml[i], J[i], bc[i], bp[i]};
     const double xd = x_dot[i], th = theta[i], thd = theta_dot[i];
     double a1, b1, a2, b2, a3, b3, a4, b4;
-    accelerate(plant, push, xd, th, thd, a1, b1);
-    const double xd2 = xd + 0.5 * h * a1, thd2 = thd + 0.5 * h * b1;
-    accelerate(plant, push, xd2, th + 0.5 * h * thd, thd2, a2, b2);
-    const double xd3 = xd + 0.5 * h * a2, thd3 = thd + 0.5 * h * b2;
-    accelerate(plant, push, xd3, th + 0.5 * h * thd2, thd3, a3, b3);
-    const double xd4 = xd + h * a3, thd4 = thd + h * b3;
-    accelerate(plant, push, xd4, th + h * thd3, thd4, a4, b4);
+    plant.accelerate(xd, thd, sine[i], cosine[i], a1, b1);
+    const double xd2 = fma(0.5 * h, a1, xd), thd2 = fma(0.5 * h, b1, thd);
+    plant.accelerate(xd2, fma(0.5 * h, thd, th), thd2, a2, b2);
+    const double xd3 = fma(0.5 * h, a2, xd), thd3 = fma(0.5 * h, b2, thd);
+    plant.accelerate(xd3, fma(0.5 * h, thd2, th), thd3, a3, b3);
+    const double xd4 = fma(h, a3, xd), thd4 = fma(h, b3, thd);
+    plant.accelerate(xd4, fma(h, thd3, th), thd4, a4, b4);
 
-    x[i] += h / 6.0 * (xd + 2.0 * xd2 + 2.0 * xd3 + xd4);
-    theta[i] = th + h / 6.0 * (thd + 2.0 * thd2 + 2.0 * thd3 + thd4);
-    x_dot[i] = xd + h / 6.0 * (a1 + 2.0 * a2 + 2.0 * a3 + a4);
-    theta_dot[i] = thd + h / 6.0 * (b1 + 2.0 * b2 + 2.0 * b3 + b4);
+    x[i] = fma(h / 6.0, fma(2.0, xd2 + xd3, xd + xd4), x[i]);
+    theta[i] = fma(h / 6.0, fma(2.0, thd2 + thd3, thd + thd4), th);
+    x_dot[i] = fma(h / 6.0, fma(2.0, a2 + a3, a1 + a4), xd);
+    theta_dot[i] = fma(h / 6.0, fma(2.0, b2 + b3, b1 + b4), thd);
+    sine_cosine(theta[i], sine[i], cosine[i]);
   }
+}
+
+inline double demand(double k0, double k1, double k2, double k3, double x, double xd, double angle,
+                     double thd) {
+  return -fma(k0, x, fma(k1, xd, fma(k2, angle, k3 * thd)));
 }
 
 void stabilise(size_t n, const ExpertArrays& expert, ConstStateArrays states,
@@ -158,9 +172,9 @@ void stabilise(size_t n, const ExpertArrays& expert, ConstStateArrays states,
                            *__restrict theta_dot = states.theta_dot;
 #pragma omp simd
   for (size_t i = 0; i < n; ++i)
-    force[i] = within(
-        -(k0[i] * x[i] + k1[i] * x_dot[i] + k2[i] * wrapped(theta[i]) + k3[i] * theta_dot[i]),
-        kForceLimit);
+    force[i] =
+        within(demand(k0[i], k1[i], k2[i], k3[i], x[i], x_dot[i], wrapped(theta[i]), theta_dot[i]),
+               kForceLimit);
 }
 
 void act(size_t n, const ExpertArrays& expert, ConstStateArrays states, double* __restrict force,
@@ -168,38 +182,38 @@ void act(size_t n, const ExpertArrays& expert, ConstStateArrays states, double* 
   const FlushSubnormals flush;
   const double *__restrict M = expert.plant.total_mass,
                            *__restrict ml = expert.plant.mass_length,
-                           *__restrict J = expert.plant.inertia,
+                           *__restrict inverse_inertia = expert.inverse_inertia,
                            *__restrict bc = expert.plant.cart_friction,
                            *__restrict bp = expert.plant.pole_friction,
                            *__restrict swing_seconds = expert.swing_seconds,
-                           *__restrict motor_gain = expert.plant.motor_gain,
+                           *__restrict inverse_gain = expert.inverse_gain,
                            *__restrict k0 = expert.gain[0],
                            *__restrict k1 = expert.gain[1],
                            *__restrict k2 = expert.gain[2],
                            *__restrict k3 = expert.gain[3];
   const double *__restrict x = states.x, *__restrict x_dot = states.x_dot,
                            *__restrict theta = states.theta,
-                           *__restrict theta_dot = states.theta_dot;
+                           *__restrict theta_dot = states.theta_dot,
+                           *__restrict sine = states.sine, *__restrict cosine = states.cosine;
   double* __restrict mode = expert.mode;
 #pragma omp simd
   for (size_t i = 0; i < n; ++i) {
-    const double xd = x_dot[i], thd = theta_dot[i], angle = wrapped(theta[i]);
-    double sine, cosine;
-    sine_cosine(theta[i], sine, cosine);
+    const double xd = x_dot[i], thd = theta_dot[i], s = sine[i], c = cosine[i];
 
     // Energy swing-up: the cart acceleration that pumps the pole towards the upright energy, ...
     const double rate = thd * swing_seconds[i];
-    const double energy = 0.5 * rate * rate + (cosine - 1.0) - kEnergyOffset;  // over ml g
+    const double energy = fma(0.5 * rate, rate, c - (1.0 + kEnergyOffset));  // over ml g
     const double acceleration =
-        kEnergyGain * kGravity * energy * rate * cosine - kCartGain * x[i] - kCartDamping * xd;
+        fma(kEnergyGain * kGravity * energy, rate * c, fma(-kCartGain, x[i], -kCartDamping * xd));
     // ... and the force that gives the cart this acceleration (collocated feedback linearisation).
     const double theta_acceleration =
-        (ml[i] * kGravity * sine - ml[i] * acceleration * cosine - bp[i] * thd) / J[i];
-    const double pumping = (M[i] * acceleration + ml[i] * theta_acceleration * cosine -
-                            ml[i] * thd * thd * sine + bc[i] * xd) /
-                           motor_gain[i];
+        fma(-bp[i], thd, ml[i] * fma(kGravity, s, -acceleration * c)) * inverse_inertia[i];
+    const double pumping = fma(M[i], acceleration,
+                               fma(ml[i], fma(theta_acceleration, c, -thd * thd * s), bc[i] * xd)) *
+                           inverse_gain[i];
 
-    const double demanded = -(k0[i] * x[i] + k1[i] * xd + k2[i] * angle + k3[i] * thd);
+    const double angle = wrapped(theta[i]);
+    const double demanded = demand(k0[i], k1[i], k2[i], k3[i], x[i], xd, angle, thd);
     const double pull = size_of(demanded), tilt = size_of(angle);
     const double enters = (tilt < kEnterAngle) & (pull < kEnterForce) ? 1.0 : 0.0;
     const double stays = (tilt > kLeaveAngle) | (pull > kLeaveForce) ? 0.0 : 1.0;
@@ -305,6 +319,7 @@ void draw(size_t n, const NoiseArrays& noise) {
 extern const ControlKernel kernel;
 #define TEXT(name) #name
 #define NAME(name) TEXT(name)
-const ControlKernel kernel{NAME(INSTRUCTION_SET), act, stabilise, draw, disturb, step, kick, judge};
+const ControlKernel kernel{
+    NAME(INSTRUCTION_SET), sines, act, stabilise, draw, disturb, step, kick, judge};
 
 }  // namespace INSTRUCTION_SET

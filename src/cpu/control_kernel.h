@@ -15,14 +15,16 @@ struct PlantArrays {
 template <class Value>
 struct StateArraysOf {
   Value *x, *x_dot, *theta, *theta_dot;
+  Value *sine, *cosine;  // of theta
 };
 using StateArrays = StateArraysOf<double>;
 using ConstStateArrays = StateArraysOf<const double>;
 struct ExpertArrays {
   PlantArrays plant;            // that it believes in
   const double* swing_seconds;  // 1 / angular frequency of small swings under a fixed cart
-  const double* gain[4];        // see FeedbackGain
-  double* mode;                 // 0 or 1, as it was one period before
+  const double *inverse_inertia, *inverse_gain;
+  const double* gain[4];  // see FeedbackGain
+  double* mode;           // 0 or 1, as it was one period before
 };
 struct DisturbanceArrays {  // see Disturbance
   const double *force_gain, *force_noise, *excitation_steps, *kick_step, *kick;
@@ -38,6 +40,8 @@ struct TrialArrays {  // see TrialOutcome
 
 struct ControlKernel {
   const char* name;
+  // Brings sine and cosine up to theta.
+  void (*sines)(size_t n, StateArrays states);
   // The expert's forces (N, clipped) and modes.
   void (*act)(size_t n, const ExpertArrays& expert, ConstStateArrays states, double* force,
               uint8_t* mode);
