@@ -1,8 +1,10 @@
 // generate_trajectories: the expert on random plants, as sharded HDF5 with a manifest. MPI, no
 // torch.
+#include <malloc.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <climits>
 #include <cstdio>
 #include <filesystem>
 #include <future>
@@ -247,6 +249,9 @@ ExitCode generate(const Config& config, const MpiSession& mpi) {
   const fs::path folder = config.dataset.path;
   const json settings = settings_of(config);
   const auto tasks = list_tasks(config);
+  // Shards of one size come and go: their memory stays with the process.
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, INT_MAX);
   const double begin = MPI_Wtime();
 
   json former = json::object();

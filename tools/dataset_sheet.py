@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""Draws the sample sheet of a dataset on one page: what to look at before training on it.
+"""Draws a dataset on one page: what to look at before training on it.
 
-  tools/dataset_sheet.py dataset_quickstart                         writes dataset_quickstart/sheet.png
+  tools/dataset_sheet.py dataset_quickstart                             writes dataset_quickstart/sheet.png
   tools/dataset_sheet.py dataset_quickstart --split test_ood --out ood.png
 
-Four trajectories in time, a phase portrait, plants, starts, forces, noise, modes and stages. It draws at most the first
-20,000 trajectories, and trusts no file before it has compared it with its SHA-256: exit code 65 if one is damaged.
+It opens no file before comparing it with its SHA-256, and draws the first 20,000 trajectories at most.
 """
 import argparse
 import hashlib
@@ -16,108 +15,202 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from report import COLOUR, FAINT, FORCE_LIMIT, INK, STEP_SECONDS, TRACK_LIMIT, TRAINED_RANGE, plt, wrapped  # the same look
+from report import COLOUR, FAINT, FORCE_LIMIT, INK, STEP_SECONDS, TRACK_LIMIT, TRAINED_RANGE, plt, wrapped
 
-MOST = 20_000  # trajectories
-SCHEMA = 2
-WIDER_RANGE = {"cart_mass": (0.3, 3.0), "pole_mass": (0.03, 0.8), "half_length": (0.2, 1.2)}  # datagen/splits.cpp
-SWING_UP, STABILISE, PALE_STABILISE = "#CC79A7", "#009E73", "#DDF1EB"
+MOST, SCHEMA = 20_000, 2
+MODE_COLOUR, PALE_STABILISE = ["#CC79A7", "#009E73"], "#DDF1EB"
 STAGES = {"balance": "#C9D6DE", "catch": "#A3BAC8", "swing-up": "#7B9BAF", "unknown plant": "#507A93", "kicked": "#234E68"}
-AGAIN = "generate the dataset again"
-REDO = "remove it and run generate_trajectories again, which redoes only what is missing"
+plt.rcParams.update({"font.size": 12, "axes.titlesize": 12, "axes.labelsize": 12})
 
 
-def fail(text, code=65):
+def fail(text):
     print(f"dataset_sheet.py: {text}", file=sys.stderr)
-    sys.exit(code)
+    sys.exit(65)
 
 
-def read_manifest(folder):
-    path, record = folder / "manifest.json", folder / "manifest.json.sha256"
+def read_manifest(path):
     if not path.is_file():
-        fail(f"{path} does not exist: name a dataset's folder, or make one with generate_trajectories")
-    if not record.is_file():
-        fail(f"{path} has no commit record {record.name}: {AGAIN}")
-    data = path.read_bytes()
-    if record.read_bytes() != f"{hashlib.sha256(data).hexdigest()}  {path.name}\n".encode():
-        fail(f"{path} does not match its SHA-256 record: damaged or torn: {AGAIN}")
+        fail(f"{path} does not exist: name the folder of a complete dataset, or make one with generate_trajectories")
+    record, data = path.with_name(path.name + ".sha256"), path.read_bytes()
+    if not record.is_file() or record.read_bytes() != f"{hashlib.sha256(data).hexdigest()}  {path.name}\n".encode():
+        fail(f"{path} and its record {record.name} do not match, or the latter is missing: generate the dataset again")
     manifest = json.loads(data)
     if manifest["schema_version"] != SCHEMA:
-        fail(f"{path} is of schema {manifest['schema_version']}, this program reads schema {SCHEMA}: {AGAIN}")
+        fail(f"{path} is of schema {manifest['schema_version']}, not {SCHEMA}: generate the dataset again")
     return manifest
 
 
 def read_trajectories(folder, shards):
-    """The first trajectories of these shards, every column as one array."""
+    """Every column of the first trajectories, as one array each."""
     parts, room = [], MOST
     for shard in shards:
         path = folder / shard["file"]
         if not path.is_file():
             fail(f"{path} is missing: run generate_trajectories again, which redoes only that")
-        if path.stat().st_size != shard["bytes"]:
-            fail(f"{path} has {path.stat().st_size} bytes instead of {shard['bytes']}: {REDO}")
         with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
-                fail(f"{path} is damaged (its SHA-256 differs from manifest.json): {REDO}")
+            if path.stat().st_size != shard["bytes"] or hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
+                fail(f"{path} is damaged (its size or SHA-256 differs from manifest.json): remove it and run "
+                     "generate_trajectories again, which redoes only what is missing")
         with h5py.File(path) as file:
             parts.append({name: column[:room] for name, column in file.items()})
-        room -= len(parts[-1]["state"])
+        room -= len(parts[-1]["mode"])
         if room == 0:
             break
     d = {name: np.concatenate([part.pop(name) for part in parts]) for name in list(parts[0])}
     d["valid"] = np.arange(d["mode"].shape[1]) < d["length"][:, None]
-    d["switches"] = ((np.diff(d["mode"], axis=1) != 0) & d["valid"][:, 1:]).sum(axis=1)
     return d
 
 
 def pick_examples(d):
-    """Four trajectories of different kinds: of each kind that there is the first, or the one nearest to a percentile."""
-    switch, T = d["first_switch"], d["mode"].shape[1]
+    """Four trajectories, each of another kind where there are so many: {row: kind}."""
+    switch, success, left = d["first_switch"], d["success"] == 1, d["length"] < d["mode"].shape[1]
+    switches = ((np.diff(d["mode"], axis=1) != 0) & d["valid"][:, 1:]).sum(axis=1)
     kicked, excited = d["kick_step"] >= 0, d["excitation_steps"] > 0
-    left, fails = d["length"] < T, (d["success"] == 0) & (d["length"] == T)
-    plain = (switch > 0) & ~kicked & ~excited & (d["success"] == 1) & (d["stage"] >= 2)
-    kinds = [("long swing-up", plain, 90), ("kicked", kicked & (d["switches"] >= 3) & ~excited, None),
-             ("leaves the track", left, None), ("noise first", (d["excitation_steps"] > 25) & ~kicked, None),
-             ("the expert fails", fails, None), ("lost and caught again", ~kicked & (d["switches"] >= 2), None),
-             ("quick swing-up", plain, 15), ("swing-up", plain, 50),
-             ("still swinging at the end", (switch < 0) & ~left & ~fails, None), ("any", switch >= -1, None)]
+    plain = (switch > 0) & ~kicked & ~excited & success & (d["stage"] >= 2)
+    kinds = [("long swing-up", plain & (switch >= np.percentile(switch, 95))), ("kicked", kicked & (switches >= 3)),
+             ("noise first", d["excitation_steps"] > 25), ("leaves the track", left), ("the expert fails", ~success & ~left),
+             ("lost and caught again", ~kicked & ~excited & (switches >= 2)),
+             ("quick swing-up", plain & (switch <= np.percentile(switch, 25))), ("swing-up", plain),
+             ("not upright by the end", switch < 0), ("starts near upright", switch == 0), ("", switch >= -1)]
     chosen = {}
-    for kind, mask, percentile in kinds:
-        rows = np.flatnonzero(mask & ~np.isin(np.arange(len(switch)), list(chosen)))
-        if len(rows) and len(chosen) < 4:
-            near = 0 if percentile is None else np.argmin(np.abs(switch[rows] - np.percentile(switch[rows], percentile)))
-            chosen[int(rows[near])] = kind
+    for kind, mask in kinds:
+        row = next((int(row) for row in np.flatnonzero(mask) if row not in chosen), None)
+        if row is not None and len(chosen) < 4:
+            chosen[row] = kind
     return chosen
 
 
 def draw_example(panels, d, row, kind):
-    length, T = int(d["length"][row]), d["mode"].shape[1]
-    mode, kick, noisy = d["mode"][row, :length], int(d["kick_step"][row]), int(d["excitation_steps"][row])
-    last = max(kick, 50, *(np.flatnonzero(np.diff(mode)) + 1), 0) if d["success"][row] and mode[-1] else T
-    end = min(length, last + 200)
-    time = STEP_SECONDS * np.arange(end)
+    """From the start until 4 s after the last kick or change of mode."""
+    mode, kick, noisy = d["mode"][row, :d["length"][row]], d["kick_step"][row], d["excitation_steps"][row]
+    last_event = max(kick, 50, *np.flatnonzero(np.diff(mode))) if d["success"][row] and mode[-1] else len(mode)
+    mode = mode[:last_event + 200]
+    end, time = len(mode), STEP_SECONDS * np.arange(len(mode))
     angle, position, force = panels
     angle.plot(time, wrapped(d["state"][row, :end, 2]), color=INK)
     position.plot(time, d["state"][row, :end, 0], color=INK)
-    force.plot(time, d["force_applied"][row, :end], color=FAINT, linewidth=0.8, drawstyle="steps-post", label="applied")
-    force.plot(time, d["force_expert"][row, :end], color=COLOUR["expert"], linewidth=2, drawstyle="steps-post",
-               label="expert (label)")
-    for axes, limit in ((position, TRACK_LIMIT), (force, FORCE_LIMIT)):
-        axes.set_ylim(-1.12 * limit, 1.12 * limit)
-        for bound in (-limit, limit):
-            axes.axhline(bound, color=FAINT, linewidth=0.8, linestyle="--")
-    angle.set_ylim(-3.4, 3.4)
-    angle.set_yticks([-np.pi, 0, np.pi], ["−π", "0", "π"])
-    for axes in panels:
-        axes.set_xlim(0, time[-1])
-        axes.fill_between(time, 0, 1, where=mode[:end] == 1, step="post", transform=axes.get_xaxis_transform(),
-                          color=PALE_STABILISE, linewidth=0, zorder=0, label="stabilise mode" if axes is force else None)
+    force.step(time, d["force_applied"][row, :end], color=FAINT, linewidth=0.9, where="post", label="force applied")
+    force.step(time, d["force_expert"][row, :end], color=COLOUR["expert"], linewidth=2, where="post", label="expert's force")
+    for axes, limit in ((angle, np.pi), (position, TRACK_LIMIT), (force, FORCE_LIMIT)):
+        axes.set(xlim=(0, STEP_SECONDS * end), ylim=(-1.12 * limit, 1.12 * limit))
+        axes.fill_between(time, -2 * limit, 2 * limit, where=mode == 1, step="post", color=PALE_STABILISE, label="stabilise mode",
+                          linewidth=0, zorder=0)
+        if axes is not angle:
+            axes.hlines([-limit, limit], 0, STEP_SECONDS * end, color=FAINT, linewidth=0.8, linestyle="--")
         if kick >= 0:
-            axes.axvline(STEP_SECONDS * kick, color=COLOUR["nominal_expert"], linewidth=1.2)
-    if kick >= 0:
-        angle.text(STEP_SECONDS * kick, 3.3, " kick", color=COLOUR["nominal_expert"], va="top")
+            axes.axvline(STEP_SECONDS * kick, color="#D55E00", linewidth=1.3, label="kick")
     if noisy:
-        force.axvspan(0, STEP_SECONDS * noisy, color="#E8E8E8", zorder=0, linewidth=0, label="only noise is applied")
-    mass, pole, half_length = d["params"][row, :3]
-    angle.set_title(f"{kind} (no. {row})\n$\\it{{cart\\ {mass:.2f}\\ kg,\\ pole\\ {pole:.2f}\\ kg,\\ half\\ length\\ {half_length:.2f}\\ m}}$")
+        force.axvspan(0, STEP_SECONDS * noisy, color="#E4E4E4", zorder=0, linewidth=0, label="noise is applied instead")
+    angle.set_yticks([-np.pi, 0, np.pi], ["−π", "0", "π"])
+    cart, pole, half_length = d["params"][row, :3]
+    angle.set_title(f"{row}: {kind}\ncart {cart:.2f} kg, pole {pole:.3f} kg, {half_length:.2f} m")
     force.set_xlabel("time (s)")
+
+
+def draw_phase_portrait(axes, d):
+    rows = np.unique(np.linspace(0, len(d["mode"]) - 1, 60).astype(int))
+    for row in rows:
+        length, kick = d["length"][row], d["kick_step"][row]
+        theta, theta_dot = wrapped(d["state"][row, :length, 2]), d["state"][row, :length, 3]
+        theta[max(kick, 0):kick + 1] = np.nan  # no line along the jump
+        axes.plot(theta, theta_dot, color=MODE_COLOUR[0], linewidth=0.9)
+        axes.plot(np.where(d["mode"][row, :length] == 1, theta, np.nan), theta_dot, color=MODE_COLOUR[1], linewidth=0.9, zorder=3)
+        axes.plot(theta[0], theta_dot[0], ".", color=INK, markersize=5, zorder=4)
+    axes.legend(axes.lines[:3], ["swing-up", "stabilise", "start"], loc="lower left", bbox_to_anchor=(0.3, 0.98), ncols=3)
+    axes.set(title=f"{len(rows)} trajectories", ylabel="angular velocity (rad/s)")
+    axes.set_xticks([-np.pi, -np.pi / 2, 0, np.pi / 2, np.pi], ["−π", "−π/2", "θ = 0, upright", "π/2", "π"])
+
+
+def draw_counts(axes, d, values, title, bins=40, rows=slice(None)):
+    values, stage = values[rows], d["stage"][rows]
+    axes.hist([values[stage == s] for s in range(len(STAGES))], bins, stacked=True, color=list(STAGES.values()))
+    axes.set_title(title)
+    axes.yaxis.set_major_locator(plt.MaxNLocator(3))
+
+
+def draw_statistics(grid, d):
+    T, valid, expert, gain = d["mode"].shape[1], d["valid"], d["force_expert"], d["force_gain"][:, None]
+    drawn = d["stage"] >= 3 if np.any(d["stage"] >= 3) else slice(None)  # the other stages have the nominal plant
+    for i, (panel, unit) in enumerate((("a", "kg"), ("b", "kg"), ("c", "m"))):
+        name, trained = list(TRAINED_RANGE.items())[i]
+        values = d["params"][:, i]
+        low, high = min(*trained, values.min()), max(*trained, values.max())
+        draw_counts(grid[panel], d, values, f"{name.replace('_', ' ')} ({unit})", np.geomspace(low, high, 31), drawn)
+        grid[panel].set_xscale("log")
+        grid[panel].set_xticks(np.geomspace(low, high, 5), [f"{tick:.2g}" for tick in np.geomspace(low, high, 5)])
+        grid[panel].xaxis.set_minor_locator(plt.NullLocator())
+        for bound in trained:
+            grid[panel].axvline(bound, color=INK, linewidth=1, linestyle="--")
+    for panel, column, title in (("d", 2, "start angle (rad)"), ("e", 0, "start x (m)"), ("f", 3, "start angular velocity (rad/s)")):
+        draw_counts(grid[panel], d, d["state"][:, 0, column], title)
+
+    rms = []
+    for mode, colour in enumerate(MODE_COLOUR):
+        force = expert[valid & (d["mode"] == mode)]
+        grid["g"].hist(force, np.linspace(-FORCE_LIMIT, FORCE_LIMIT, 61), histtype="step", linewidth=1.8, color=colour)
+        rms.append(np.sqrt(np.square(force, dtype=float).sum() / max(1, len(force))))
+    grid["g"].set(title="expert's force, steps", yscale="log", xlabel="N; rms {:.2f} and {:.2f}".format(*rms))
+    noisy = valid & (np.arange(T) >= d["excitation_steps"][:, None]) & (np.abs(d["force_applied"]) < FORCE_LIMIT)
+    noise, sigma = (d["force_applied"] - gain * expert)[noisy], d["noise_sigma"]
+    recorded = np.sqrt(np.average(sigma**2, weights=noisy.sum(axis=1)))
+    grid["h"].hist(noise, np.linspace(-4, 4, 61) * (sigma.max() or 1), color=STAGES["catch"])
+    grid["h"].set(title="applied − gain × expert's", xlabel=f"N; σ {noise.std():.3f}, recorded {recorded:.3f}", yticks=[])
+    switch = d["first_switch"]
+    draw_counts(grid["i"], d, STEP_SECONDS * switch, "first stabilising step", rows=switch >= 0)
+    grid["i"].set_xlabel(f"s; never {np.mean(switch < 0):.1%}")
+    for stage, colour in enumerate(STAGES.values()):
+        on_track = valid & (d["stage"] == stage)[:, None]
+        share = (d["mode"] * on_track).sum(axis=0) / np.maximum(1, on_track.sum(axis=0))
+        grid["j"].plot(STEP_SECONDS * np.arange(T), np.where(on_track.any(axis=0), share, np.nan), color=colour, linewidth=2)
+    grid["j"].set(title="share that stabilises", xlabel=f"s; {d['mode'][valid].mean():.1%} of steps", ylim=(0, 1.03))
+    share = np.bincount(d["stage"], minlength=len(STAGES)) / len(switch)
+    grid["k"].barh(list(STAGES), share, color=list(STAGES.values()))
+    for stage, name in enumerate(STAGES):
+        grid["k"].text(share[stage], stage, f" {name} {share[stage]:.1%}", va="center")
+    grid["k"].set(title="stages of the curriculum", xticks=[], yticks=[], xlim=(0, 2.2 * share.max()), ylim=(4.6, -0.6))
+
+
+def draw_sheet(folder, split, manifest, d):
+    content, T, rows = manifest["splits"][split], d["mode"].shape[1], len(d["mode"])
+    total, dropped, gigabytes = content["trajectories"], content["dropped"], sum(s["bytes"] for s in content["shards"]) / 1e9
+    figure = plt.figure(figsize=(16, 13))
+    figure.suptitle(
+        f"{folder}, split {split}" + (f": the first {rows:,} of {total:,} trajectories" if rows < total else "") + "\n"
+        f"{total:,} trajectories of {T:,} steps ({STEP_SECONDS * T:.1f} s), {gigabytes:.3g} GB; expert succeeds on "
+        f"{content['expert_success']:.1%}, {dropped:,} draws dropped ({dropped / (dropped + total):.1%}); "
+        f"kicked {np.mean(d['kick_step'] >= 0):.1%}, noise first {np.mean(d['excitation_steps'] > 0):.1%}; "
+        f"seed {manifest['settings']['seed']}", fontsize=13, parse_math=False)
+    top, bottom = figure.subfigures(2, 1, height_ratios=[5.5, 7])
+    panels = top.subplots(3, 4, sharex="col", sharey="row")
+    for column, (row, kind) in zip(panels.T, pick_examples(d).items()):
+        draw_example(column, d, row, kind)
+    for axes, label in zip(panels[:, 0], ("angle θ (rad)", "cart x (m)", "force (N)")):
+        axes.set_ylabel(label)
+    legend = {label: handle for axes in panels[2] for handle, label in zip(*axes.get_legend_handles_labels())}
+    top.legend(legend.values(), legend, loc="outside upper center", ncols=len(legend))
+    grid = bottom.subplot_mosaic("ppabc;ppdef;ghijk")
+    draw_phase_portrait(grid["p"], d)
+    draw_statistics(grid, d)
+    return figure
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path, metavar="DATASET", help="the dataset's folder, as dataset_quickstart")
+    parser.add_argument("--split", default="train", help="train (default), validation, test, test_ood or test_ic")
+    parser.add_argument("--out", type=Path, help="the picture (default: DATASET/sheet.png)")
+    options = parser.parse_args()
+    path, out = options.dataset / "manifest.json", options.out or options.dataset / "sheet.png"
+    try:
+        manifest = read_manifest(path)
+        if options.split not in manifest["splits"]:
+            fail(f"{path} lists no split {options.split}: take one of {', '.join(manifest['splits'])}")
+        d = read_trajectories(options.dataset, manifest["splits"][options.split]["shards"])
+        draw_sheet(options.dataset, options.split, manifest, d).savefig(out, format="png")
+    except OSError as error:
+        fail(error)
+    print(out)
+
+
+if __name__ == "__main__":
+    main()
