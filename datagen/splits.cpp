@@ -32,13 +32,17 @@ bool inside(const CartPoleParameters& p, const PlantRange& range) {
          in(p.half_length, range.half_length);
 }
 
+// As a shard stores it. What is simulated is then exactly what readers see, and the last bit of a C
+// library's exponential does not matter.
+double stored(double value) { return static_cast<double>(static_cast<float>(value)); }
+
 CartPoleParameters draw_plant(const Split& split, CounterRandom& random) {
   const PlantRange& range = split.outside ? kWiderRange : kTrainedRange;
   CartPoleParameters plant;
   do {
-    plant.cart_mass = random.log_uniform(range.cart_mass.low, range.cart_mass.high);
-    plant.pole_mass = random.log_uniform(range.pole_mass.low, range.pole_mass.high);
-    plant.half_length = random.log_uniform(range.half_length.low, range.half_length.high);
+    plant.cart_mass = stored(random.log_uniform(range.cart_mass.low, range.cart_mass.high));
+    plant.pole_mass = stored(random.log_uniform(range.pole_mass.low, range.pole_mass.high));
+    plant.half_length = stored(random.log_uniform(range.half_length.low, range.half_length.high));
   } while (split.outside && inside(plant, kTrainedRange));
   return plant;
 }
@@ -69,8 +73,8 @@ Stage stage_of(size_t index, const std::vector<double>& shares) {
 }
 
 CartPoleState draw_start(const StartRange& range, double angle, CounterRandom& random) {
-  return {random.uniform(-range.x, range.x), random.uniform(-range.x_dot, range.x_dot),
-          random.uniform(-angle, angle), random.uniform(-range.theta_dot, range.theta_dot)};
+  const auto draw = [&](double limit) { return stored(random.uniform(-limit, limit)); };
+  return {draw(range.x), draw(range.x_dot), draw(angle), draw(range.theta_dot)};
 }
 
 }  // namespace

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "reference_cartpole.h"
+
 namespace {
 
 DatasetConfig staged() {
@@ -126,5 +128,25 @@ TEST(Splits, TheExpertSucceedsOnHeldOutPlants) {
     const auto solved =
         std::count_if(data.outcome.begin(), data.outcome.end(), [](auto& o) { return o.success; });
     EXPECT_GE(solved, 3980);
+  }
+}
+
+// The invariant of FORMAT.md, from what is stored alone.
+TEST(Splits, EveryStateFollowsFromTheOneBeforeIt) {
+  auto config = staged();
+  config.excitation_share = 0.5;
+  const auto data = simulate(config, 0, 0, 60);
+  for (size_t i = 0; i < data.size(); ++i) {
+    const ReferenceCartPole plant(data.plants[i]);
+    for (size_t t = 0; t < 400; ++t) {
+      if (data.kick_step[i] == static_cast<int32_t>(t) + 1) continue;
+      const float* s = &data.recording.state[(i * 401 + t) * 4];
+      const auto next = plant.runge_kutta_step({s[0], s[1], s[2], s[3]},
+                                               data.recording.force_applied[i * 400 + t]);
+      EXPECT_NEAR(next.x, s[4], 1e-5);
+      EXPECT_NEAR(next.x_dot, s[5], 1e-5);
+      EXPECT_NEAR(next.theta, s[6], 1e-5);
+      EXPECT_NEAR(next.theta_dot, s[7], 2e-5);
+    }
   }
 }
