@@ -66,12 +66,13 @@ def pick_examples(d):
     switch, success, left = d["first_switch"], d["success"] == 1, d["length"] < d["mode"].shape[1]
     switches = ((np.diff(d["mode"], axis=1) != 0) & d["valid"][:, 1:]).sum(axis=1)
     kicked, excited = d["kick_step"] >= 0, d["excitation_steps"] > 0
-    plain = (switch > 0) & ~kicked & ~excited & success & (d["stage"] >= 2)
+    plain = success & ~kicked & ~excited & (switch > 0) & (np.cos(d["state"][:, 0, 2]) < 0)  # from below the horizontal
     kinds = [("long swing-up", plain & (switch >= np.percentile(switch, 95))), ("kicked", kicked & (switches >= 3)),
-             ("noise first", d["excitation_steps"] > 25), ("leaves the track", left), ("the expert fails", ~success & ~left),
+             ("noise first", ~kicked & (d["excitation_steps"] > 25)), ("leaves the track", left),
+             ("never swings up", ~success & ~left & (switch < 0)), ("the expert fails", ~success & ~left),
              ("lost and caught again", ~kicked & ~excited & (switches >= 2)),
              ("quick swing-up", plain & (switch <= np.percentile(switch, 25))), ("swing-up", plain),
-             ("not upright by the end", switch < 0), ("starts near upright", switch == 0), ("", switch >= -1)]
+             ("not upright by the end", switch < 0), ("starts near upright", switch == 0), *4 * [("another", switch >= -1)]]
     chosen = {}
     for kind, mask in kinds:
         row = next((int(row) for row in np.flatnonzero(mask) if row not in chosen), None)
@@ -103,7 +104,7 @@ def draw_example(panels, d, row, kind):
         force.axvspan(0, STEP_SECONDS * noisy, color="#E4E4E4", zorder=0, linewidth=0, label="noise is applied instead")
     angle.set_yticks([-np.pi, 0, np.pi], ["−π", "0", "π"])
     cart, pole, half_length = d["params"][row, :3]
-    angle.set_title(f"{row}: {kind}\ncart {cart:.2f} kg, pole {pole:.3f} kg, {half_length:.2f} m")
+    angle.set_title(f"{row}: {kind}\ncart {cart:.2f} kg, pole {pole:.2f} kg, half length {half_length:.2f} m", fontsize=11)
     force.set_xlabel("time (s)")
 
 
@@ -116,8 +117,9 @@ def draw_phase_portrait(axes, d):
         axes.plot(theta, theta_dot, color=MODE_COLOUR[0], linewidth=0.9)
         axes.plot(np.where(d["mode"][row, :length] == 1, theta, np.nan), theta_dot, color=MODE_COLOUR[1], linewidth=0.9, zorder=3)
         axes.plot(theta[0], theta_dot[0], ".", color=INK, markersize=5, zorder=4)
-    axes.legend(axes.lines[:3], ["swing-up", "stabilise", "start"], loc="lower left", bbox_to_anchor=(0.3, 0.98), ncols=3)
-    axes.set(title=f"{len(rows)} trajectories", ylabel="angular velocity (rad/s)")
+    axes.legend(axes.lines[:3], ["swing-up", "stabilise", "start"], loc="lower center", ncols=3)
+    axes.set_ylim(bottom=1.2 * axes.get_ylim()[0])  # room for the legend
+    axes.set_title(f"angular velocity (rad/s) over angle θ (rad), {len(rows)} trajectories")
     axes.set_xticks([-np.pi, -np.pi / 2, 0, np.pi / 2, np.pi], ["−π", "−π/2", "θ = 0, upright", "π/2", "π"])
 
 
@@ -129,45 +131,49 @@ def draw_counts(axes, d, values, title, bins=40, rows=slice(None)):
 
 
 def draw_statistics(grid, d):
-    T, valid, expert, gain = d["mode"].shape[1], d["valid"], d["force_expert"], d["force_gain"][:, None]
+    T, valid, expert, switch = d["mode"].shape[1], d["valid"], d["force_expert"], d["first_switch"]
     drawn = d["stage"] >= 3 if np.any(d["stage"] >= 3) else slice(None)  # the other stages have the nominal plant
-    for i, (panel, unit) in enumerate((("a", "kg"), ("b", "kg"), ("c", "m"))):
-        name, trained = list(TRAINED_RANGE.items())[i]
-        values = d["params"][:, i]
+    for i, (name, trained) in enumerate(TRAINED_RANGE.items()):
+        axes, values = grid["abc"[i]], d["params"][:, i]
         low, high = min(*trained, values.min()), max(*trained, values.max())
-        draw_counts(grid[panel], d, values, f"{name.replace('_', ' ')} ({unit})", np.geomspace(low, high, 31), drawn)
-        grid[panel].set_xscale("log")
-        grid[panel].set_xticks(np.geomspace(low, high, 5), [f"{tick:.2g}" for tick in np.geomspace(low, high, 5)])
-        grid[panel].xaxis.set_minor_locator(plt.NullLocator())
+        title = f"{name.replace('_', ' ')}, {low:.2f} to {high:.2f} {'m' if name == 'half_length' else 'kg'}"
+        draw_counts(axes, d, values, title, np.geomspace(low, high, 31), drawn)
+        ticks = np.geomspace(*trained, 3)
+        axes.set_xscale("log")
+        axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+        axes.xaxis.set_minor_locator(plt.NullLocator())
         for bound in trained:
-            grid[panel].axvline(bound, color=INK, linewidth=1, linestyle="--")
-    for panel, column, title in (("d", 2, "start angle (rad)"), ("e", 0, "start x (m)"), ("f", 3, "start angular velocity (rad/s)")):
+            axes.axvline(bound, color=INK, linewidth=1, linestyle="--")
+    for panel, column, title in (("d", 2, "start angle (rad)"), ("e", 0, "start x (m)"), ("f", 3, "start dθ/dt (rad/s)")):
         draw_counts(grid[panel], d, d["state"][:, 0, column], title)
+    draw_counts(grid["i"], d, STEP_SECONDS * switch, "first stabilising step (s)", rows=switch >= 0)
+    grid["i"].set_xlabel(f"never: {np.mean(switch < 0):.1%}")
 
     rms = []
     for mode, colour in enumerate(MODE_COLOUR):
         force = expert[valid & (d["mode"] == mode)]
         grid["g"].hist(force, np.linspace(-FORCE_LIMIT, FORCE_LIMIT, 61), histtype="step", linewidth=1.8, color=colour)
         rms.append(np.sqrt(np.square(force, dtype=float).sum() / max(1, len(force))))
-    grid["g"].set(title="expert's force, steps", yscale="log", xlabel="N; rms {:.2f} and {:.2f}".format(*rms))
-    noisy = valid & (np.arange(T) >= d["excitation_steps"][:, None]) & (np.abs(d["force_applied"]) < FORCE_LIMIT)
-    noise, sigma = (d["force_applied"] - gain * expert)[noisy], d["noise_sigma"]
-    recorded = np.sqrt(np.average(sigma**2, weights=noisy.sum(axis=1)))
-    grid["h"].hist(noise, np.linspace(-4, 4, 61) * (sigma.max() or 1), color=STAGES["catch"])
-    grid["h"].set(title="applied − gain × expert's", xlabel=f"N; σ {noise.std():.3f}, recorded {recorded:.3f}", yticks=[])
-    switch = d["first_switch"]
-    draw_counts(grid["i"], d, STEP_SECONDS * switch, "first stabilising step", rows=switch >= 0)
-    grid["i"].set_xlabel(f"s; never {np.mean(switch < 0):.1%}")
-    for stage, colour in enumerate(STAGES.values()):
-        on_track = valid & (d["stage"] == stage)[:, None]
-        share = (d["mode"] * on_track).sum(axis=0) / np.maximum(1, on_track.sum(axis=0))
-        grid["j"].plot(STEP_SECONDS * np.arange(T), np.where(on_track.any(axis=0), share, np.nan), color=colour, linewidth=2)
-    grid["j"].set(title="share that stabilises", xlabel=f"s; {d['mode'][valid].mean():.1%} of steps", ylim=(0, 1.03))
-    share = np.bincount(d["stage"], minlength=len(STAGES)) / len(switch)
-    grid["k"].barh(list(STAGES), share, color=list(STAGES.values()))
-    for stage, name in enumerate(STAGES):
-        grid["k"].text(share[stage], stage, f" {name} {share[stage]:.1%}", va="center")
-    grid["k"].set(title="stages of the curriculum", xticks=[], yticks=[], xlim=(0, 2.2 * share.max()), ylim=(4.6, -0.6))
+    grid["g"].set(title="expert's force (N)", yscale="log", ylabel="steps",
+                  xlabel="rms: swing-up {:.2f}, stabilise {:.2f}".format(*rms))
+
+    # Clipped forces tell nothing about the noise.
+    plain = valid & (np.arange(T) >= d["excitation_steps"][:, None]) & (np.abs(d["force_applied"]) < FORCE_LIMIT)
+    noise = (d["force_applied"] - d["force_gain"][:, None] * expert)[plain]
+    sigma = np.sqrt(np.average(d["noise_sigma"]**2, weights=plain.sum(axis=1)))
+    grid["h"].hist(noise, np.linspace(-4, 4, 61) * (d["noise_sigma"].max() or 1), color=STAGES["catch"])
+    grid["h"].set(title="applied − gain × expert (N)", xlabel=f"σ {noise.std():.3f}, recorded {sigma:.3f}", yticks=[])
+
+    for stage, (name, colour) in enumerate(STAGES.items()):
+        these = d["stage"] == stage
+        if these.any():
+            share = np.ma.array(d["mode"][these], mask=~valid[these]).mean(axis=0)
+            grid["j"].plot(STEP_SECONDS * np.arange(T), share, color=colour, linewidth=2.5, label=f"{name}, {these.mean():.1%} of all")
+    grid["j"].set(title=f"share in stabilise mode, by stage; {d['mode'][valid].mean():.1%} of all steps", xlabel="time (s)",
+                  ylim=(0, 1.04))
+    grid["j"].legend(loc="lower right")
+    for panel in "adi":
+        grid[panel].set_ylabel("trajectories")
 
 
 def draw_sheet(folder, split, manifest, d):
@@ -175,20 +181,21 @@ def draw_sheet(folder, split, manifest, d):
     total, dropped, gigabytes = content["trajectories"], content["dropped"], sum(s["bytes"] for s in content["shards"]) / 1e9
     figure = plt.figure(figsize=(16, 13))
     figure.suptitle(
-        f"{folder}, split {split}" + (f": the first {rows:,} of {total:,} trajectories" if rows < total else "") + "\n"
+        f"{folder}, split {split}" + (f", drawn: the first {rows:,} trajectories" if rows < total else "") + "\n"
         f"{total:,} trajectories of {T:,} steps ({STEP_SECONDS * T:.1f} s), {gigabytes:.3g} GB; expert succeeds on "
-        f"{content['expert_success']:.1%}, {dropped:,} draws dropped ({dropped / (dropped + total):.1%}); "
+        f"{content['expert_success']:.1%} after dropping {dropped:,} draws ({dropped / (dropped + total):.1%}); "
         f"kicked {np.mean(d['kick_step'] >= 0):.1%}, noise first {np.mean(d['excitation_steps'] > 0):.1%}; "
         f"seed {manifest['settings']['seed']}", fontsize=13, parse_math=False)
     top, bottom = figure.subfigures(2, 1, height_ratios=[5.5, 7])
-    panels = top.subplots(3, 4, sharex="col", sharey="row")
-    for column, (row, kind) in zip(panels.T, pick_examples(d).items()):
+    examples = pick_examples(d)
+    panels = top.subplots(3, len(examples), sharex="col", sharey="row", squeeze=False)
+    for column, (row, kind) in zip(panels.T, examples.items()):
         draw_example(column, d, row, kind)
     for axes, label in zip(panels[:, 0], ("angle θ (rad)", "cart x (m)", "force (N)")):
         axes.set_ylabel(label)
     legend = {label: handle for axes in panels[2] for handle, label in zip(*axes.get_legend_handles_labels())}
     top.legend(legend.values(), legend, loc="outside upper center", ncols=len(legend))
-    grid = bottom.subplot_mosaic("ppabc;ppdef;ghijk")
+    grid = bottom.subplot_mosaic("ppabc;ppdef;ghijj")
     draw_phase_portrait(grid["p"], d)
     draw_statistics(grid, d)
     return figure
