@@ -1,10 +1,8 @@
 // generate_trajectories: the expert on random plants, as sharded HDF5 with a manifest. MPI, no
 // torch.
-#include <malloc.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <climits>
 #include <cstdio>
 #include <filesystem>
 #include <future>
@@ -20,7 +18,7 @@ namespace fs = std::filesystem;
 namespace {
 
 // Raise when the plant, the expert or the sampling changes what a trajectory holds.
-constexpr int kGeneratorVersion = 2;
+constexpr int kGeneratorVersion = 3;
 
 json settings_of(const Config& config) {
   return {{"generator", kGeneratorVersion},
@@ -63,6 +61,11 @@ fs::path entry_path(const fs::path& folder, const ShardTask& task) {
   return folder / (task.file + ".json");
 }
 
+void remove_entry(const fs::path& folder, const ShardTask& task) {
+  fs::remove(record_path(entry_path(folder, task)));
+  fs::remove(entry_path(folder, task));
+}
+
 // Writes the shard and its entry; the part of the work that waits for disks.
 json publish_shard(const fs::path& folder, const ShardTask& task, const json& settings,
                    const Trajectories& trajectories) {
@@ -84,14 +87,16 @@ json publish_shard(const fs::path& folder, const ShardTask& task, const json& se
     throw;
   }
   json entry = describe_shard(folder, task.file, trajectories);
-  publish_file(entry_path(folder, task),
-               json{{"settings", settings}, {"entry", entry}}.dump() + "\n");
+  publish_with_record(entry_path(folder, task),
+                      json{{"settings", settings}, {"entry", entry}}.dump() + "\n");
   return entry;
 }
 
 void refuse_other_settings(const fs::path& folder, const json& there, const json& settings) {
-  for (const auto& [key, value] : settings.items())
-    if (there.value(key, json()) != value)
+  std::vector<std::string> keys{"generator"};  // which explains why others differ
+  for (const auto& [key, value] : settings.items()) keys.push_back(key);
+  for (const auto& key : keys)
+    if (const json& value = settings.at(key); there.value(key, json()) != value)
       throw UserError(ExitCode::kConfiguration,
                       folder.string() + " holds a dataset made with " +
                           (key == "generator" ? "" : "dataset.") + key + " " +
@@ -131,11 +136,15 @@ json inspect_target(const fs::path& folder, const json& settings,
   std::vector<std::string> expected;
   for (const auto& task : tasks) {
     expected.push_back((folder / task.file).string());
-    if (!fs::exists(entry_path(folder, task))) continue;
-    const json stored = json::parse(read_file(entry_path(folder, task)), nullptr, false);
-    if (!stored.is_object() || !stored.contains("settings") || !stored.contains("entry")) continue;
-    refuse_other_settings(folder, stored["settings"], settings);
-    former[task.file] = stored["entry"];
+    std::string text;
+    try {
+      text = read_verified(entry_path(folder, task));
+    } catch (const UserError&) {  // absent or torn: the shard is made again
+      continue;
+    }
+    const json stored = json::parse(text);
+    refuse_other_settings(folder, stored.at("settings"), settings);
+    former[task.file] = stored.at("entry");
   }
   for (const Split& split : kSplits) {
     if (!fs::exists(folder / split.name)) continue;
@@ -178,8 +187,8 @@ std::vector<json> gather(const std::vector<json>& mine, const MpiSession& mpi) {
   return all;
 }
 
-// A line every two seconds on rank 0. What is done is what lies in the folder, whichever rank made
-// it.
+// A line every two seconds on rank 0, between shards of its own. What is done is what lies in the
+// folder, whichever rank made it.
 class Progress {
  public:
   Progress(const fs::path& folder, const std::vector<ShardTask>& tasks, std::vector<size_t> missing,
@@ -197,9 +206,8 @@ class Progress {
     last_ = now;
     std::erase_if(open_, [&](size_t i) {
       if (!fs::exists(entry_path(folder_, tasks_[i]))) return false;
-      std::error_code gone;
       rows_done_ += tasks_[i].rows;
-      bytes_done_ += fs::file_size(folder_ / tasks_[i].file, gone);
+      bytes_done_ += fs::file_size(folder_ / tasks_[i].file);
       return true;
     });
     const auto seconds = now - begin_, done = static_cast<double>(rows_done_);
@@ -249,9 +257,7 @@ ExitCode generate(const Config& config, const MpiSession& mpi) {
   const fs::path folder = config.dataset.path;
   const json settings = settings_of(config);
   const auto tasks = list_tasks(config);
-  // Shards of one size come and go: their memory stays with the process.
-  mallopt(M_MMAP_THRESHOLD, 1 << 30);
-  mallopt(M_TRIM_THRESHOLD, INT_MAX);
+  keep_freed_memory();
   const double begin = MPI_Wtime();
 
   json former = json::object();
@@ -271,7 +277,7 @@ ExitCode generate(const Config& config, const MpiSession& mpi) {
       if (kept[i])
         mine.push_back({{"task", i}, {"entry", *found}});
       else
-        fs::remove(entry_path(folder, tasks[i]));
+        remove_entry(folder, tasks[i]);
     }
   });
   MPI_Allreduce(MPI_IN_PLACE, kept.data(), static_cast<int>(kept.size()), MPI_UINT8_T, MPI_MAX,
@@ -306,7 +312,7 @@ ExitCode generate(const Config& config, const MpiSession& mpi) {
     for (size_t i = 0; i < tasks.size(); ++i)
       entries[kSplits[tasks[i].split].name].push_back(by_task[i]);
     publish_manifest(folder, settings, entries);
-    for (const auto& task : tasks) fs::remove(entry_path(folder, task));
+    for (const auto& task : tasks) remove_entry(folder, task);
     print_summary(folder, tasks.size(), tasks.size() - missing.size(), MPI_Wtime() - begin);
   });
   return ExitCode::kDone;

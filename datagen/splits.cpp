@@ -32,17 +32,22 @@ bool inside(const CartPoleParameters& p, const PlantRange& range) {
          in(p.half_length, range.half_length);
 }
 
-// As a shard stores it. What is simulated is then exactly what readers see, and the last bit of a C
-// library's exponential does not matter.
+// As a shard stores it: what is simulated is exactly what readers see.
 double stored(double value) { return static_cast<double>(static_cast<float>(value)); }
+CartPoleParameters stored(CartPoleParameters p) {
+  for (double* value : {&p.cart_mass, &p.pole_mass, &p.half_length, &p.inertia_factor,
+                        &p.cart_friction, &p.pole_friction, &p.motor_gain, &p.delay_steps})
+    *value = stored(*value);
+  return p;
+}
 
 CartPoleParameters draw_plant(const Split& split, CounterRandom& random) {
   const PlantRange& range = split.outside ? kWiderRange : kTrainedRange;
   CartPoleParameters plant;
   do {
-    plant.cart_mass = stored(random.log_uniform(range.cart_mass.low, range.cart_mass.high));
-    plant.pole_mass = stored(random.log_uniform(range.pole_mass.low, range.pole_mass.high));
-    plant.half_length = stored(random.log_uniform(range.half_length.low, range.half_length.high));
+    plant.cart_mass = random.log_uniform(range.cart_mass.low, range.cart_mass.high);
+    plant.pole_mass = random.log_uniform(range.pole_mass.low, range.pole_mass.high);
+    plant.half_length = random.log_uniform(range.half_length.low, range.half_length.high);
   } while (split.outside && inside(plant, kTrainedRange));
   return plant;
 }
@@ -100,7 +105,8 @@ Trajectories simulate(const DatasetConfig& config, uint32_t split_index, size_t 
       const Stage stage =
           split.staged ? stage_of(first + i, config.stage_shares) : kUnknownPlantStage;
       const StageKind& kind = kStageKinds[stage];
-      plants.push_back(kind.nominal_plant ? CartPoleParameters{} : draw_plant(split, random));
+      plants.push_back(
+          stored(kind.nominal_plant ? CartPoleParameters{} : draw_plant(split, random)));
       starts.push_back(
           draw_start(stage == kBalanceStage ? kBalanceStarts : split.starts, kind.angle, random));
       Disturbance disturbance;
@@ -111,7 +117,7 @@ Trajectories simulate(const DatasetConfig& config, uint32_t split_index, size_t 
         disturbance.excitation_steps = static_cast<int32_t>(random.uniform(1.0, 51.0));
       if (stage == kKickedStage && random.uniform() < config.kick_share) {
         // Early enough to be upright again by the end of the horizon.
-        disturbance.kick_step = static_cast<int32_t>(T * random.uniform(0.125, 0.5));
+        disturbance.kick_step = std::max(1, static_cast<int32_t>(T * random.uniform(0.125, 0.5)));
         disturbance.kick = random.uniform(4.0, 8.0) * (random.uniform() < 0.5 ? -1 : 1);
       }
       disturbance.random = random;

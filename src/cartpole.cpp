@@ -1,8 +1,5 @@
 #include "cartpole.h"
 
-#include <cmath>
-#include <numbers>
-
 StateBatch::StateBatch(const std::vector<CartPoleState>& states) {
   for (const auto& s : states) {
     x.push_back(s.x);
@@ -33,13 +30,4 @@ PlantArrays CartPoleBatch::arrays() const {
 
 void CartPoleBatch::step(const std::vector<double>& force, StateBatch& states) const {
   control_kernel()->step(size(), arrays(), force.data(), states.arrays());
-}
-
-double pole_energy(const CartPoleParameters& plant, const CartPoleState& state) {
-  return 0.5 * plant.pole_inertia() * state.theta_dot * state.theta_dot +
-         plant.pole_mass * kGravity * plant.half_length * (std::cos(state.theta) - 1.0);
-}
-
-double wrap_angle(double theta) {
-  return theta - 2.0 * std::numbers::pi * std::ceil(theta / (2.0 * std::numbers::pi) - 0.5);
 }

@@ -3,15 +3,10 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <vector>
 
+#include "constants.h"
 #include "cpu/control_kernel.h"
-
-constexpr double kGravity = 9.81;      // m/s^2
-constexpr double kStepSeconds = 0.02;  // control period; the force is held over it
-constexpr double kForceLimit = 10.0;   // N, symmetric
-constexpr double kTrackLimit = 2.4;    // m, symmetric
 
 struct CartPoleParameters {
   double cart_mass = 1.0;    // kg
@@ -61,9 +56,3 @@ class CartPoleBatch {
  private:
   std::vector<double> total_mass_, mass_length_, inertia_, cart_friction_, pole_friction_, gain_;
 };
-
-// Pole energy above the hanging position minus that of the upright one (J): 0 upright at rest.
-double pole_energy(const CartPoleParameters& plant, const CartPoleState& state);
-
-// theta in (-pi, pi].
-double wrap_angle(double theta);

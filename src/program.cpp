@@ -1,7 +1,10 @@
 #include "program.h"
 
+#include <malloc.h>
+
 #include <cerrno>
 #include <chrono>
+#include <climits>
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
@@ -12,6 +15,11 @@
 #endif
 
 std::string program_revision() { return REVISION; }
+
+void keep_freed_memory() {
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, INT_MAX);
+}
 
 void agree(const std::string& error, ExitCode code) {
   int rank = 0, size = 1;

@@ -15,6 +15,10 @@
 int run_program(int argc, char** argv, const std::string& description,
                 const std::function<ExitCode(const Config&, const MpiSession&)>& body);
 
+// What is freed and allocated again at every step or shard keeps its pages instead of returning
+// them to the kernel.
+void keep_freed_memory();
+
 // The commit this program was built from, "-dirty" where the tree differed from it.
 std::string program_revision();
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <optional>
 
 namespace {
 
@@ -180,8 +181,8 @@ Rollout play(const Policy& policy, const std::vector<CartPoleParameters>& plants
   StateBatch states(starts);
   std::vector<double> force(n), applied(n, 0.0);
   std::vector<uint8_t> mode(n, 0);
-  DisturbanceBatch disturbances(options.disturbances ? *options.disturbances
-                                                     : std::vector<Disturbance>(n));
+  std::optional<DisturbanceBatch> disturbances;
+  if (options.disturbances) disturbances.emplace(*options.disturbances);
   Delay delay(plants);
   TrialBatch trials(n);
 
@@ -189,18 +190,20 @@ Rollout play(const Policy& policy, const std::vector<CartPoleParameters>& plants
   std::vector<size_t> rows(n);
   std::iota(rows.begin(), rows.end(), size_t{0});
   if (options.rows) rows.assign(options.rows, options.rows + n);
-  if (!options.recording) result.recording = Recording(n, options.recorded_steps);
+  if (!options.recording)
+    result.recording = Recording(n, std::min(options.recorded_steps, options.steps));
   Recorder recorder(options.recording ? *options.recording : result.recording, std::move(rows));
 
   for (uint32_t t = 0; t < options.steps; ++t) {
     policy(states, applied, force, mode);
     applied = force;
-    disturbances.disturb(t, applied);
+    if (disturbances) disturbances->disturb(t, applied);
+    for (double& f : applied) f = std::clamp(f, -kForceLimit, kForceLimit);
     delay.apply(t, applied);
     recorder.add(t, states, force, applied, mode);
     cartpoles.step(applied, states);
     // A kick belongs to the state its period begins with: the policy and the recording see it.
-    disturbances.kick(t + 1, states);
+    if (disturbances) disturbances->kick(t + 1, states);
     trials.judge(t, states, applied, mode);
   }
   recorder.add_end(options.steps, states);

@@ -16,7 +16,7 @@ using Policy =
 
 struct TrialOutcome {
   uint32_t length = 0;   // periods until the cart left the track, else all of them
-  bool success = false;  // see kSuccess* below
+  bool success = false;  // see kSuccess*
   int32_t settled_step =
       -1;  // first period after which a successful trial stays upright; -1: no success
   int32_t first_switch = -1;  // first period in stabilise mode; -1: never
@@ -24,11 +24,6 @@ struct TrialOutcome {
   double peak_x = 0.0;        // m, largest |x|
   double force_rms = 0.0;     // N, of the applied force
 };
-
-// Success: |theta| < 0.1 rad and |theta_dot| < 0.5 rad/s over the last 250 periods (5 s), never off
-// the track.
-constexpr double kSuccessAngle = 0.1, kSuccessRate = 0.5;
-constexpr uint32_t kSuccessSteps = 250;
 
 // What happened, trial after trial: state [n, steps + 1, 4]; the others [n, steps].
 struct Recording {
@@ -55,13 +50,13 @@ struct Disturbance {
   double kick = 0.0;       // rad/s
   CounterRandom random{0, 0, 0};  // source of the noise, from its next block on
 };
-constexpr double kExcitationForce = 0.5 * kForceLimit;  // N, standard deviation
 
 struct RolloutOptions {
   uint32_t steps = 1024;
   uint32_t recorded_steps = 0;  // the first so many periods go into the recording
   const std::vector<Disturbance>* disturbances = nullptr;  // one per trial, or none at all
-  // Where the recording goes, if not into the result: trial i into row rows[i] of it.
+  // Where the recording goes, if not into the result: trial i into row rows[i] of it. It must not
+  // be longer than the play.
   Recording* recording = nullptr;
   const size_t* rows = nullptr;
 };

@@ -33,8 +33,9 @@ class Handle {
 void quiet_hdf5() {
   // HDF5's own exit handler has crashed after a failed close on a full disk; and its error stack is
   // noise to users.
-  static const bool once = H5dont_atexit() >= 0 && H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr) >= 0;
+  static const bool once = H5dont_atexit() >= 0;
   (void)once;
+  H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);  // of this thread
 }
 
 // The file in memory, read-only, until the last copy of the pointer goes; null on failure.
@@ -179,7 +180,7 @@ void write_shard(const std::filesystem::path& path, const Trajectories& trajecto
        {N, T},
        recording.force_applied.data(),
        "N",
-       "what moved the cart: the command plus noise, clipped"},
+       "what moved the cart: the command times force_gain, plus noise, clipped, delay steps late"},
       {"mode", u8, b, {N, T}, recording.mode.data(), "", "0 swing-up, 1 stabilise"},
       {"params",
        f32,
@@ -210,7 +211,13 @@ void write_shard(const std::filesystem::path& path, const Trajectories& trajecto
        trajectories.attempt.data(),
        "",
        "earlier draws of this index that were dropped"},
-      {"success", u8, b, {N}, success.data(), "", "1: the expert succeeded over the whole horizon"},
+      {"success",
+       u8,
+       b,
+       {N},
+       success.data(),
+       "",
+       "1: the expert succeeded over 1024 steps, or over all if more are recorded"},
       {"first_switch",
        i32,
        i,

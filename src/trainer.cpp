@@ -2,11 +2,9 @@
 
 #include <ATen/cpu/Utils.h>
 #include <fcntl.h>
-#include <malloc.h>
 #include <sys/file.h>
 #include <unistd.h>
 
-#include <climits>
 #include <cmath>
 #include <csignal>
 #include <ctime>
@@ -638,10 +636,7 @@ void catch_stop_signal() {
 ExitCode train(const Config& config, const MpiSession& mpi) {
   at::set_num_threads(mpi.processors());
   at::globalContext().setFlushDenormal(true);
-  // Activations are freed and allocated again at every step: keep their pages instead of returning
-  // them to the kernel.
-  mallopt(M_MMAP_THRESHOLD, 1 << 30);
-  mallopt(M_TRIM_THRESHOLD, INT_MAX);
+  keep_freed_memory();
   if (config.dry_run) return dry_run(config, mpi);
   return Trainer(config, mpi).run();
 }

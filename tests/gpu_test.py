@@ -4,6 +4,7 @@ With --device cpu the same tests run on CPUs: they then test this script, which 
 """
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ class Gpu(programs.ProgramTest):
     @classmethod
     def setUpClass(cls):
         cls.data = programs.BUILD / "gpu_test_data"
+        shutil.rmtree(cls.data, ignore_errors=True)  # it may be of a former program
         subprocess.run(command("generate_trajectories", "--dataset.path", cls.data), check=True, capture_output=True)
 
     def train_command(self, *arguments, name="run", ranks=1):

@@ -56,15 +56,15 @@ def same_state(test, first, second):
             test.assertTrue(torch.equal(a[part][name], b[part][name]), f"{part} {name}")
 
 
-def training_processes(out):
-    """Processes of the ranks that train into `out`; without pgrep, which not every machine has."""
+def processes(program, out):
+    """Those of a program's ranks that write to `out`; without pgrep, which not every machine has."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             line = path.read_bytes()
         except OSError:  # it has just ended
             continue
-        if line.startswith(f"{BUILD}/train_gpt2".encode()) and str(out).encode() in line:
+        if line.startswith(f"{BUILD}/{program}".encode()) and str(out).encode() in line:
             found.append(int(path.parent.name))
     return found
 
@@ -89,7 +89,7 @@ class ProgramTest(unittest.TestCase):
         while not list(out.glob("checkpoint_*.sha256")):
             time.sleep(0.02)
             self.assertIsNone(process.poll(), process.stdout.read() if process.poll() is not None else "")
-        ranks = training_processes(out)
+        ranks = processes("train_gpt2", out)
         self.assertEqual(len(ranks), 2)
         return process, max(ranks)
 
@@ -116,6 +116,8 @@ class Generate(ProgramTest):
             kernel = BUILD / f"CMakeFiles/control_{architecture}.dir/src/cpu/control_kernel.cpp.o"
             code = subprocess.run(["objdump", "-d", "--no-show-raw-insn", kernel], capture_output=True, text=True, check=True).stdout
             self.assertNotIn("call ", code)
+            symbols = subprocess.run(["nm", kernel], capture_output=True, text=True, check=True).stdout
+            self.assertNotIn(" W ", symbols)  # a function that the linker might give to older processors
             self.assertGreaterEqual(len(re.findall(rf"vdivpd .*%{register}", code)), 4)  # the accelerations' in a Runge-Kutta step
 
     def test_content_does_not_depend_on_the_number_of_ranks(self):
@@ -135,10 +137,9 @@ class Generate(ProgramTest):
                 time.sleep(0.001)
             time.sleep(moments.uniform(0, 0.01))
             os.killpg(process.pid, signal.SIGKILL)
-            subprocess.run(["pkill", "-9", "-f", str(killed)], check=False)
+            for rank in processes("generate_trajectories", killed):
+                os.kill(rank, signal.SIGKILL)
             process.wait()
-            if shards < 20:
-                self.assertFalse((killed / "manifest.json.sha256").exists())
         self.expect(self.generate(*many, path=killed, ranks=2), 0, "of 44 shards were there already")
         self.assertEqual(tree(self.folder / "unbroken"), tree(killed))
 
@@ -148,7 +149,7 @@ class Generate(ProgramTest):
         document = json.loads((self.folder / "data/manifest.json").read_text())
         for split in document["splits"].values():
             for entry in split["shards"]:
-                (self.folder / "data" / (entry["file"] + ".json")).write_text(json.dumps({"settings": document["settings"], "entry": entry}))
+                publish_with_record(self.folder / "data" / (entry["file"] + ".json"), json.dumps({"settings": document["settings"], "entry": entry}))
         (self.folder / "data/manifest.json.sha256").unlink()
         self.expect(self.generate(), 0, "11 of 11 shards were there already")
         self.assertEqual(tree(self.folder / "data"), before)
@@ -198,7 +199,7 @@ class Generate(ProgramTest):
         self.expect(self.generate(ranks=2), 65, "has no commit record manifest.json.sha256")
         manifest.unlink()  # killed before the manifest: the entries still lie beside the shards
         entry = document["splits"]["test"]["shards"][0]
-        (self.folder / "data" / (entry["file"] + ".json")).write_text(json.dumps({"settings": document["settings"], "entry": entry}))
+        publish_with_record(self.folder / "data" / (entry["file"] + ".json"), json.dumps({"settings": document["settings"], "entry": entry}))
         before = tree(self.folder / "data")
         self.expect(self.generate("--dataset.force_noise", "0.2", ranks=2), 78, "dataset.force_noise 0.1, not 0.2")
         self.assertEqual(tree(self.folder / "data"), before)
@@ -213,6 +214,16 @@ class Generate(ProgramTest):
             self.assertLessEqual(abs(force).max(), 10.0)
             self.assertTrue(shard["params"].attrs["unit"].startswith("kg, kg, m"))
             self.assertEqual(shard["success"][:].tolist(), [1] * 16)
+
+
+    def test_a_sheet_is_drawn_of_what_is_intact(self):
+        self.expect(self.generate(), 0)
+        draw = [ROOT / ".venv/bin/python", ROOT / "tools/dataset_sheet.py", self.folder / "data"]
+        self.expect(subprocess.run(draw, capture_output=True, text=True, timeout=120), 0)
+        self.assertTrue((self.folder / "data/sheet.png").read_bytes().startswith(b"\x89PNG"))
+        shard = self.folder / "data/train/shard_00000.h5"
+        shard.write_bytes(shard.read_bytes()[:-1])
+        self.expect(subprocess.run(draw, capture_output=True, text=True, timeout=120), 65, f"{shard} is damaged")
 
 
 class Train(ProgramTest):
@@ -286,7 +297,7 @@ class Train(ProgramTest):
         code, output, _ = self.after_signal_to_a_rank(signal.SIGSTOP, train, out, ENVIRONMENT, timeout=30)
         self.assertEqual(code, 76, output)
         self.assertIn("no progress for 2 s while training step", output)
-        self.assertEqual(training_processes(out), [])
+        self.assertEqual(processes("train_gpt2", out), [])
         self.expect(self.train(*steps, out=out, ranks=2), 0, "resumed at step")
         self.assertEqual(metrics(self.folder / "unbroken"), metrics(out))
         same_state(self, self.folder / "unbroken/state.pt", out / "state.pt")

@@ -38,6 +38,7 @@ if [[ $device == cuda ]]; then nvidia-smi --query-gpu=name,memory.total,driver_v
 if [[ $stages == *' tests '* ]]; then
   if [[ $device == cuda ]]; then
     export TINY_DATASET=$PWD/build/gpu_check_data
+    rm -rf "$TINY_DATASET"
     launch/local.sh 2 $build/generate_trajectories --config tests/tiny.yaml --dataset.path "$TINY_DATASET" >/dev/null
     for ranks in 1 2 4; do
       stage "unit tests, $ranks rank(s) on one GPU"
@@ -66,7 +67,7 @@ if [[ $stages == *' training '* ]]; then
   fi
   settings+=(--device $device --out_dir $run --dataset.path build/gpu_check_dataset --training.train_steps "$steps"
     --training.save_every_steps "$steps" --training.keep_every_steps 0 --training.validate_every_steps $((steps / 2)))
-  rm -rf $run
+  rm -rf $run build/gpu_check_dataset
   stage 'data for a short real training'
   ranks=$(nproc)
   launch/local.sh "$ranks" $build/generate_trajectories "${settings[@]}"

@@ -3,12 +3,9 @@
 // Includes no library code that could be shared with files built for older processors.
 #include "cpu/control_kernel.h"
 
-#if defined(__SSE2__)
 #include <immintrin.h>
-#endif
 
-#include "cartpole.h"
-#include "rollout.h"
+#include "constants.h"
 
 namespace INSTRUCTION_SET {
 namespace {
@@ -24,14 +21,12 @@ constexpr double kEnterForce = 1.0 * kForceLimit, kLeaveForce = 3.0 * kForceLimi
 
 // Until the end of a scope.
 class FlushSubnormals {
-#if defined(__SSE2__)
  public:
   FlushSubnormals() { _mm_setcsr(former_ | 0x8040); }
   ~FlushSubnormals() { _mm_setcsr(former_); }
 
  private:
   const unsigned former_ = _mm_getcsr();
-#endif
 };
 
 inline uint64_t bits_of(double value) { return __builtin_bit_cast(uint64_t, value); }
@@ -42,7 +37,8 @@ constexpr double kRounder = 0x1.8p52;
 // The same for whole numbers below 2^52: as the low bits of a double.
 inline double to_double(uint64_t small) { return from_bits(small | bits_of(0x1p52)) - 0x1p52; }
 
-// a b + c with one rounding, on every instruction set (without the instruction it is a slow call).
+// a b + c with one rounding, on every instruction set (without the instruction it is a very slow
+// call).
 inline double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
 
 // Within 3e-15 for |x| < 1e6: reduction modulo pi / 2 in two parts, then minimax polynomials (by
@@ -88,7 +84,7 @@ inline double logarithm(double x) {
 inline double within(double value, double limit) {  // what is not a number stays so
   return value < -limit ? -limit : limit < value ? limit : value;
 }
-inline double size_of(double value) { return __builtin_fabs(value); }
+inline double magnitude(double value) { return __builtin_fabs(value); }
 inline double wrapped(double angle) {
   return angle - 6.28318530717958647693 * ((angle * 0.15915494309189533577 + kRounder) - kRounder);
 }
@@ -214,7 +210,7 @@ void act(size_t n, const ExpertArrays& expert, ConstStateArrays states, double* 
 
     const double angle = wrapped(theta[i]);
     const double demanded = demand(k0[i], k1[i], k2[i], k3[i], x[i], xd, angle, thd);
-    const double pull = size_of(demanded), tilt = size_of(angle);
+    const double pull = magnitude(demanded), tilt = magnitude(angle);
     const double enters = (tilt < kEnterAngle) & (pull < kEnterForce) ? 1.0 : 0.0;
     const double stays = (tilt > kLeaveAngle) | (pull > kLeaveForce) ? 0.0 : 1.0;
     mode[i] = mode[i] > 0.5 ? stays : enters;
@@ -238,12 +234,12 @@ void judge(size_t n, double t, ConstStateArrays states, const double* __restrict
                      *__restrict squared_force = trials.squared_force;
 #pragma omp simd
   for (size_t i = 0; i < n; ++i) {
-    const double mode = mode_in[i], on = on_track[i], distance = size_of(x[i]);
-    const double upright = size_of(wrapped(theta[i])) < kSuccessAngle ? 1.0 : 0.0;
-    const double slow = size_of(theta_dot[i]) < kSuccessRate ? 1.0 : 0.0;
+    const double mode = mode_in[i], on = on_track[i], distance = magnitude(x[i]);
+    const double upright = magnitude(wrapped(theta[i])) < kSuccessAngle ? 1.0 : 0.0;
+    const double slow = magnitude(theta_dot[i]) < kSuccessRate ? 1.0 : 0.0;
     const double first = first_switch[i] < 0.0 ? mode : 0.0;
     length[i] += on;
-    switches[i] += on * size_of(mode - previous[i]);
+    switches[i] += on * magnitude(mode - previous[i]);
     first_switch[i] = on * first > 0.5 ? t : first_switch[i];
     squared_force[i] += on > 0.5 ? force[i] * force[i] : 0.0;
     const double reached = on > 0.5 ? distance : 0.0;

@@ -1,9 +1,5 @@
-// What the kernels' architectures, x86-64-v3 and x86-64-v4, ask of the processor.
+// Whether this processor runs what was compiled for x86-64-v3 and x86-64-v4.
 #pragma once
 
-inline bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-inline bool has_avx512() {
-  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vl");
-}
+inline bool has_avx2() { return __builtin_cpu_supports("x86-64-v3"); }
+inline bool has_avx512() { return __builtin_cpu_supports("x86-64-v4"); }
