@@ -40,8 +40,8 @@ struct Trajectories {
 };
 
 // Writes `path` (not yet its final name), flushes, closes, re-opens and compares what is on disk.
-// `attributes` go to the root. Throws UserError(kIo) on any failure that the file system reports to a
-// write or an open; what it can no longer read back ends the program (SIGBUS).
+// `attributes` go to the root. Throws UserError(kIo) on any failure that the file system reports to
+// a write or an open; what it can no longer read back ends the program (SIGBUS).
 void write_shard(const std::filesystem::path& path, const Trajectories& trajectories,
                  const std::vector<std::pair<std::string, std::string>>& attributes);
 
