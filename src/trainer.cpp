@@ -5,6 +5,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cmath>
 #include <csignal>
 #include <ctime>
@@ -12,6 +13,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <thread>
 
 #include "advice.h"
 #include "batch_queue.h"
@@ -29,7 +31,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-volatile std::sig_atomic_t asked_to_leave = 0;
+std::atomic<bool> asked_to_leave = false;
 
 // Refuses an output folder that another configuration wrote, as its YAML says; settings that change
 // no number of the training may differ.
@@ -381,8 +383,7 @@ bool Trainer::save() {
 void Trainer::start_step(BatchQueue& queue) {
   if (pending_.empty()) pending_since_ = MPI_Wtime();
   try {
-    pending_.push_back(
-        train_step_({queue.next(), step_orders(learning_rate(), asked_to_leave != 0)}));
+    pending_.push_back(train_step_({queue.next(), step_orders(learning_rate(), asked_to_leave)}));
   } catch (const std::exception& error) {
     if (!is_out_of_memory(error)) throw;
     throw UserError(ExitCode::kConfiguration,
@@ -630,7 +631,14 @@ ExitCode dry_run(const Config& config, const MpiSession& mpi) {
 }  // namespace
 
 void catch_stop_signal() {
-  std::signal(SIGUSR1, [](int) { asked_to_leave = 1; });
+  sigset_t stop;
+  sigemptyset(&stop);
+  sigaddset(&stop, SIGUSR1);
+  pthread_sigmask(SIG_BLOCK, &stop, nullptr);
+  std::thread([stop] {
+    int signal = 0;
+    while (sigwait(&stop, &signal) == 0) asked_to_leave = true;
+  }).detach();
 }
 
 ExitCode train(const Config& config, const MpiSession& mpi) {

@@ -4,7 +4,10 @@
 #include "config.h"
 #include "program.h"
 
-// From now on SIGUSR1 asks the run to leave; before, it ends the process. Call first in main.
+// From now on SIGUSR1 asks the run to leave; before, it ends the process. Call first in main: the
+// threads started later must inherit that it is blocked. A thread waits for it in place of a
+// handler, whose frame corrupts the heap while oneDNN's matrix products use the stack pointer for
+// data (github.com/uxlfoundation/oneDNN issue 4845, in every release up to 3.11.1).
 void catch_stop_signal();
 
 // Collective. Trains until train_steps (or epochs) are done, or until a rank receives SIGUSR1,

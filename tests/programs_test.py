@@ -278,6 +278,23 @@ class Train(ProgramTest):
         self.assertEqual(metrics(self.folder / "unbroken"), metrics(out))
         same_state(self, self.folder / "unbroken/state.pt", out / "state.pt")
 
+    def test_no_thread_runs_a_handler_when_asked_to_leave(self):
+        """A handler's frame corrupts the heap while oneDNN's matrix products use the stack pointer for data."""
+        out = self.folder / "run"
+        process = subprocess.Popen(command("train_gpt2", "--dataset.path", self.data, "--out_dir", out, "--training.train_steps", 100000, ranks=2),
+                                   stdout=subprocess.DEVNULL, env=ENVIRONMENT)
+        while not (out / "metrics.jsonl").exists():
+            time.sleep(0.02)
+        usr1 = 1 << (signal.SIGUSR1 - 1)
+        ranks = processes("train_gpt2", out)
+        for rank in ranks:
+            sets = dict(line.split(":\t") for line in Path(f"/proc/{rank}/status").read_text().splitlines() if line.startswith("Sig"))
+            self.assertTrue(int(sets["SigBlk"], 16) & usr1)
+            self.assertFalse(int(sets["SigCgt"], 16) & usr1)
+        process.send_signal(signal.SIGUSR1)
+        self.assertEqual(process.wait(timeout=60), 75)
+        self.assertEqual(len(ranks), 2)
+
     def test_a_killed_rank_ends_the_job_and_the_run_resumes_exactly(self):
         steps = ("--training.train_steps", 400, "--training.save_every_steps", 50)
         self.expect(self.train(*steps, out=self.folder / "unbroken", ranks=2), 0)
