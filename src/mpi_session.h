@@ -5,6 +5,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <vector>
 
 class MpiSession {
@@ -26,6 +27,9 @@ class MpiSession {
     const auto sharers = std::count_if(
         all.begin(), all.end(), [&](const cpu_set_t& other) { return CPU_EQUAL(&mine, &other); });
     processors_ = std::max(1, CPU_COUNT(&mine) / static_cast<int>(sharers));
+    // Slurm need not bind a task to what it was granted.
+    const char* granted = std::getenv("SLURM_CPUS_PER_TASK");
+    if (granted && std::atoi(granted) > 0) processors_ = std::min(processors_, std::atoi(granted));
   }
   ~MpiSession() {
     MPI_Comm_free(&node_);

@@ -14,6 +14,28 @@
 #define REVISION "of unknown revision"
 #endif
 
+namespace {
+
+// What to say when a launcher started several tasks, as `name` tells, that do not find each other.
+std::string misfit(const char* name) {
+  return std::string("the launcher started ") + std::getenv(name) + " tasks (" + name +
+         "), but each is alone: it does not speak the MPI that this program was built with. Use "
+         "srun --mpi=pmix (srun --mpi=list names pmix where Slurm has it), or the mpirun of that "
+         "Open MPI";
+}
+
+bool is_set(const char* name) { return std::getenv(name) != nullptr; }
+
+bool several(const char* name) { return is_set(name) && std::atoi(std::getenv(name)) > 1; }
+
+// By srun, and none of the ways to find the others: Open MPI would end the tasks in MPI_Init.
+bool has_no_wire_up() {
+  return several("SLURM_STEP_NUM_TASKS") && !is_set("PMIX_RANK") && !is_set("PMI_RANK") &&
+         !is_set("OMPI_COMM_WORLD_RANK");
+}
+
+}  // namespace
+
 std::string program_revision() { return REVISION; }
 
 void keep_freed_memory() {
@@ -67,6 +89,11 @@ void end_job(const MpiSession& mpi, const std::string& reason, ExitCode code) {
 int run_program(int argc, char** argv, const std::string& description,
                 const std::function<ExitCode(const Config&, const MpiSession&)>& body) {
   const std::string name = std::string(argv[0]).substr(std::string(argv[0]).find_last_of('/') + 1);
+  if (has_no_wire_up()) {
+    if (const char* task = std::getenv("SLURM_PROCID"); !task || std::atoi(task) == 0)
+      std::cerr << name << ": " << misfit("SLURM_STEP_NUM_TASKS") << std::endl;
+    return static_cast<int>(ExitCode::kConfiguration);
+  }
   Config config;
   try {
     bool help = false;
@@ -83,7 +110,10 @@ int run_program(int argc, char** argv, const std::string& description,
   try {
     if (mpi.size() > 1) return static_cast<int>(body(config, mpi));
     auto code = ExitCode::kDone;
-    together([&] { code = body(config, mpi); });
+    together([&] {
+      if (several("PMI_SIZE")) throw UserError(ExitCode::kConfiguration, misfit("PMI_SIZE"));
+      code = body(config, mpi);
+    });
     return static_cast<int>(code);
   } catch (const AgreedError& error) {
     if (mpi.rank() == 0) std::cerr << name << ": " << error.what() << std::endl;

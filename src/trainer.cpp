@@ -1,9 +1,6 @@
 #include "trainer.h"
 
 #include <ATen/cpu/Utils.h>
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <cmath>
@@ -22,6 +19,7 @@
 #include "durable_file.h"
 #include "evaluation.h"
 #include "metrics.h"
+#include "run_lock.h"
 #include "run_plan.h"
 #include "train_step.h"
 #include "validation.h"
@@ -52,23 +50,6 @@ void check_same_run(const std::string& former, const Config& config) {
                           value + ". Restore the setting, or choose another out_dir");
   }
 }
-
-// Held while a run writes to its folder; the kernel lets go when the process ends, however it ends.
-class FolderLock {
- public:
-  explicit FolderLock(const std::string& folder)
-      : descriptor_(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
-    if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
-      throw UserError(ExitCode::kConfiguration, "another process is training in " + folder +
-                                                    ": wait for it, or choose another out_dir");
-  }
-  ~FolderLock() { ::close(descriptor_); }
-  FolderLock(const FolderLock&) = delete;
-  FolderLock& operator=(const FolderLock&) = delete;
-
- private:
-  int descriptor_;
-};
 
 // Tensors by name into views of the flat buffers.
 void restore(const NamedTensors& stored, const NamedTensors& views) {
@@ -233,8 +214,9 @@ class Trainer {
   std::vector<torch::Tensor> pending_;  // reports of steps that were started and not yet logged
   double pending_since_ = 0, waited_before_ = 0;
   int64_t skipped_in_a_row_ = 0;
-  std::unique_ptr<FolderLock> lock_;  // rank 0
-  std::optional<Metrics> metrics_;    // rank 0
+  std::unique_ptr<RunLock> lock_;   // rank 0
+  double lock_checked_ = 0;         // MPI_Wtime()
+  std::optional<Metrics> metrics_;  // rank 0
   int64_t step_ = 0, attempt_ = 0, failed_saves_ = 0, saved_step_ = -1;
   int64_t best_step_ = -1;
   double best_success_ = 0, last_success_ = -1;
@@ -256,7 +238,7 @@ void Trainer::resume() {
     if (mpi_.rank() != 0) return;
     const fs::path folder = config_.out_dir;
     make_folder(folder);
-    lock_ = std::make_unique<FolderLock>(config_.out_dir);
+    lock_ = std::make_unique<RunLock>(config_.out_dir);
     if (const auto checkpoint = find_newest_checkpoint(folder, std::cerr)) {
       check_same_run(checkpoint->config, config_);
       if (checkpoint->manifest_sha256 != manifest_.sha256)
@@ -358,7 +340,8 @@ Checkpoint Trainer::snapshot() const {
 bool Trainer::save() {
   if (saved_step_ == step_) return true;
   int saved = 1;
-  if (mpi_.rank() == 0) {
+  if (lock_) {
+    lock_->check();
     try {
       publish_checkpoint(config_.out_dir, snapshot());
       prune_checkpoints(config_.out_dir, step_, config_.training.keep_last,
@@ -406,6 +389,10 @@ bool Trainer::collect_reports(BatchQueue& queue) {
                       device_.is_cuda() ? (now - wait_begin) / count : -1.0,
                       communicator_->exposed_seconds(steps)};
   waited_before_ = waited;
+  if (lock_ && now - lock_checked_ > 1) {
+    lock_->check();
+    lock_checked_ = now;
+  }
   bool leave = false;
   for (int64_t i = 0; i < steps; ++i) {
     const StepReport report(rows[i]);

@@ -400,6 +400,49 @@ class Train(ProgramTest):
         first.send_signal(signal.SIGUSR1)
         self.assertEqual(first.wait(timeout=30), 75)
 
+    def test_a_later_start_of_the_same_slurm_job_takes_the_run_over(self):
+        """Slurm starts a job again when it loses sight of a node, on which the former ranks may live on."""
+        steps = ("--training.train_steps", 3000, "--training.save_every_steps", 100)
+        self.expect(self.train(*steps, out=self.folder / "unbroken", ranks=2), 0)
+        out = self.folder / "run"
+        first = subprocess.Popen(command("train_gpt2", "--dataset.path", self.data, "--out_dir", out, *steps, ranks=2), text=True,
+                                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**ENVIRONMENT, "SLURM_JOB_ID": "7"})
+        while not (out / "checkpoint_200.pt.sha256").exists():
+            time.sleep(0.02)
+        other = {**ENVIRONMENT, "SLURM_JOB_ID": "8", "SLURM_RESTART_COUNT": "1"}
+        second = command("train_gpt2", "--dataset.path", self.data, "--out_dir", out, *steps, ranks=2)
+        self.expect(subprocess.run(second, capture_output=True, text=True, env=other), 78, "another process is training in")
+        again = {**ENVIRONMENT, "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"}
+        self.expect(subprocess.run(second, capture_output=True, text=True, env=again), 0, "resumed at step")
+        said = first.communicate(timeout=30)[1]
+        self.assertEqual(first.returncode, 78, said)
+        self.assertIn(f"a later start has taken over {out}: this one leaves without writing to it", said)
+        self.assertEqual(metrics(self.folder / "unbroken"), metrics(out))
+        same_state(self, self.folder / "unbroken/state.pt", out / "state.pt")
+
+    def test_a_launcher_of_another_mpi_is_refused(self):
+        for name in ("PMI_SIZE", "SLURM_STEP_NUM_TASKS"):
+            alone = subprocess.run([BUILD / "train_gpt2", "--config", ROOT / "tests/tiny.yaml", "--out_dir", self.folder / "run"],
+                                   capture_output=True, text=True, env={**ENVIRONMENT, name: "2"})
+            self.expect(alone, 78, f"the launcher started 2 tasks ({name}), but each is alone")
+
+    def test_host_files_are_checked_before_ranks_start(self):
+        hosts, missing = self.folder / "hosts", self.folder / "missing"
+        hosts.write_text("# none\n\n")
+        def launch(*arguments):
+            return subprocess.run([ROOT / "launch/multinode.sh", *arguments], capture_output=True, text=True,
+                                  env={**ENVIRONMENT, "OMPI_MCA_plm_rsh_agent": "false"})
+        train = (BUILD / "train_gpt2", "--config", TINY, "--dataset.path", self.data, "--out_dir", self.folder / "run")
+        self.expect(launch(), 64, "launch/multinode.sh HOSTFILE PROGRAM")
+        self.expect(launch(missing, *train), 78, f"there is no host file {missing}")
+        self.expect(launch(hosts, *train), 78, f"{hosts} names no machine")
+        hosts.write_text("localhost slots=2\nelsewhere slots=2\n")
+        self.expect(launch(hosts, *train), 78, "elsewhere cannot be reached without a password (false elsewhere)")
+        hosts.write_text("localhost slots=2\n")
+        self.expect(launch(hosts, BUILD / "none"), 78, f"there is no program {BUILD}/none")
+        self.expect(launch(hosts, *train), 0)
+        self.assertTrue((self.folder / "run/DONE").exists())
+
     def test_a_lost_done_file_comes_back_and_odd_names_resume(self):
         out = self.folder / "@run: 'odd'"
         self.expect(self.train(out=out), 0)

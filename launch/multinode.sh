@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Runs one of the programs with MPI ranks on the machines of a host file; SIGUSR1 sent to this script reaches the ranks.
+#   launch/multinode.sh HOSTFILE PROGRAM [ARGUMENT ...]
+#   launch/multinode.sh hosts build/release/train_gpt2 --config conf/cartpole_aidan.yaml
+# One line per machine: NAME slots=RANKS, as many ranks as GPUs or as processors shall be used. The machines need ssh keys
+# for each other, and the checkout and its data under one path (a shared file system). Inside a Slurm job use slurm/.
+set -euo pipefail
+if (($# < 2)); then
+  sed -n '2,6s/^# //p' "$0" >&2
+  exit 64
+fi
+hostfile=$1 program=$2
+shift
+fail() {
+  echo "multinode: $1" >&2
+  exit 78
+}
+[[ -r $hostfile ]] || fail "there is no host file $hostfile: one line per machine, NAME slots=RANKS"
+mapfile -t hosts < <(awk '!/^[[:space:]]*(#|$)/ {print $1}' "$hostfile")
+((${#hosts[@]})) || fail "$hostfile names no machine: one line per machine, NAME slots=RANKS"
+[[ -x $program ]] || fail "there is no program $program: build first (README)"
+agent=${OMPI_MCA_plm_rsh_agent:-ssh -o BatchMode=yes -o ConnectTimeout=10}
+for host in "${hosts[@]}"; do
+  if [[ " localhost $(hostname) $(hostname -s) $(hostname -I)" == *" $host "* ]]; then continue; fi
+  $agent "$host" true </dev/null || fail "$host cannot be reached without a password ($agent $host)"
+  $agent "$host" test -x "$(realpath "$program")" </dev/null ||
+    fail "$host has no $(realpath "$program"): the checkout must lie under the same path on all machines, built"
+done
+trap '' USR1  # mpirun and the ranks install their own handlers
+source "$(dirname "$0")/env.sh"
+options=(--quiet --bind-to none --hostfile "$hostfile")
+for name in "${for_ranks[@]}"; do options+=(-x "$name"); done
+exec mpirun "${options[@]}" "$@"
