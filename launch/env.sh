@@ -1,4 +1,5 @@
-# Sourced by what starts ranks. Every exported variable carries its reason.
+# Sourced by what starts ranks. Every exported variable carries its reason. `for_ranks` names those that a launcher must
+# carry to other machines, NCCL's among them where the user set any.
 
 # Containers and test machines run as root; there Open MPI asks for both.
 if [[ $EUID == 0 ]]; then
@@ -10,3 +11,5 @@ export OMP_NUM_THREADS=1
 if [[ -n ${PROGRAM_LIBRARY_PATH:-} ]]; then export LD_LIBRARY_PATH=$PROGRAM_LIBRARY_PATH; fi
 # Network file systems without locks make HDF5 refuse to open files; no file here has two writers.
 export HDF5_USE_FILE_LOCKING=FALSE
+
+for_ranks=(OMP_NUM_THREADS HDF5_USE_FILE_LOCKING ${LD_LIBRARY_PATH:+LD_LIBRARY_PATH} "${!NCCL_@}")

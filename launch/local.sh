@@ -1,13 +1,20 @@
 #!/usr/bin/env bash
 # Runs one of the programs with MPI ranks on this machine; SIGUSR1 sent to this script reaches the ranks.
-#   launch/local.sh RANKS PROGRAM [ARGUMENT ...]
+#   launch/local.sh RANKS|gpus PROGRAM [ARGUMENT ...]
 #   launch/local.sh 2 build/release/train_gpt2 --config conf/quickstart.yaml
+#   launch/local.sh gpus build/release/train_gpt2 --config conf/cartpole_100k.yaml      one rank per GPU
 set -euo pipefail
-if (($# < 2)) || ! [[ $1 =~ ^[1-9][0-9]*$ ]]; then
-  sed -n '2,4s/^# //p' "$0" >&2
+if (($# < 2)) || ! [[ $1 =~ ^([1-9][0-9]*|gpus)$ ]]; then
+  sed -n '2,5s/^# //p' "$0" >&2
   exit 64
 fi
 ranks=$1
+if [[ $ranks == gpus ]]; then
+  ranks=$(nvidia-smi --list-gpus 2>/dev/null | grep -c ^GPU) || {
+    echo "local: this machine shows no GPU (nvidia-smi --list-gpus); give the number of ranks instead of 'gpus'" >&2
+    exit 78
+  }
+fi
 shift
 processors=$(nproc)  # before env.sh: nproc obeys OMP_NUM_THREADS
 trap '' USR1         # mpirun and the ranks install their own handlers

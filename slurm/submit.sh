@@ -28,13 +28,13 @@ submit() {  # NAME OF THE SCRIPT, SBATCH OPTION ..., then what the program gets
   local script=slurm/$1.sbatch dependency=()
   shift
   if ((${#job[@]})); then dependency=(--dependency="afterok:${job[-1]}" --kill-on-invalid-dep=yes); fi
-  job+=("$(sbatch --parsable "${dependency[@]}" "${options[@]}" "$@" "$script" "$config" "${settings[@]}" | cut -d';' -f1)")
+  job+=("$(sbatch --parsable --comment="$config ${settings[*]}" "${dependency[@]}" "${options[@]}" "$@" "$script" "$config" "${settings[@]}" | cut -d';' -f1)")
 }
 settings=("$@")
 submit generate
 submit train
 submit evaluate --nodes=1 --ntasks=1 --ntasks-per-node=1
 echo "submitted: generate ${job[0]}, train ${job[1]}, evaluate ${job[2]}"
-echo "  squeue --jobs=$(IFS=,; echo "${job[*]}")     what they wait for"
+echo "  squeue --jobs=$(IFS=,; echo "${job[*]}") --Format=JobID,Name:12,StateCompact:8,TimeUsed,Reason:16,Comment:80"
 echo "  tail -F train-${job[1]}.log        the training, through all its legs"
 echo "  scancel ${job[*]}"

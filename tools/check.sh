@@ -2,18 +2,25 @@
 # The only definition of green: set-up, formatting, the build with CUDA and NCCL and every test that needs no GPU, then a
 # build without them, with sanitizers, and its unit tests.
 # Ends with one line of counts. Fails on any failure, any skipped test, and when no test ran.
+#   tools/check.sh [--no-slurm]    --no-slurm leaves out the tests of slurm/, which install Slurm and want root
 set -euo pipefail
 cd "$(dirname "$0")/.."
+slurm=--slurm without=()
+if [[ ${1:-} == --no-slurm ]]; then slurm='' without=(--exclude-regex '^slurm$'); fi
+if [[ $slurm && $EUID != 0 ]]; then
+  echo 'check: the tests of slurm/ start a Slurm of their own, as root: run in a container, or with --no-slurm' >&2
+  exit 1
+fi
 
 stage() { printf '\n[%d:%02d] %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$1"; }
 
 stage 'set-up'
-tools/setup.sh
+tools/setup.sh $slurm
 
 mkdir -p build
 stage 'formatting'
 clang-format --dry-run --Werror src/*.h src/*.cpp src/cpu/*.h src/cpu/*.cpp src/gpu/*.h src/gpu/*.cpp tools/bench/*.cpp datagen/*.h datagen/*.cpp tests/*.h tests/*.cpp
-for script in launch/*.sh tools/*.sh .ci/run; do bash -n "$script"; done
+for script in launch/*.sh slurm/*.sh slurm/*.sbatch tools/*.sh .ci/run; do bash -n "$script"; done
 
 logs=()
 worst=0
@@ -21,7 +28,7 @@ for preset in gpu asan; do
   stage "build: $preset"
   targets=()
   if [[ $preset == asan ]]; then targets=(--target generate_trajectories data_tests trainer_tests mpi_tests); fi
-  cmake --preset $preset -DBUILD_TESTING=ON >build/check_$preset.log
+  cmake --preset $preset -DBUILD_TESTING=ON -DCMAKE_COMPILE_WARNING_AS_ERROR=ON >build/check_$preset.log
   if ! cmake --build --preset $preset "${targets[@]}" >>build/check_$preset.log 2>&1; then
     tail -n 40 build/check_$preset.log
     exit 1
@@ -29,7 +36,7 @@ for preset in gpu asan; do
   stage "tests: $preset"
   logs+=(build/check_tests_$preset.log)
   status=0
-  ctest --preset $preset --verbose >"${logs[-1]}" 2>&1 || status=$?
+  ctest --preset $preset --verbose "${without[@]}" >"${logs[-1]}" 2>&1 || status=$?
   grep -E '^ *[0-9]+/[0-9]+ Test' "${logs[-1]}" || true
   if ((status)); then
     worst=$status
@@ -48,6 +55,7 @@ python_ran=$(plain | sed -n 's/.*Ran \([0-9]*\) tests* in .*/\1/p' | sum)
 python_failed=$(plain | sed -n 's/.*FAILED (.*failures=\([0-9]*\).*/\1/p; s/.*FAILED (.*errors=\([0-9]*\).*/\1/p' | sum)
 failed=$((failed + python_failed))
 passed=$((passed + python_ran - python_failed))
+plain | sed -n 's/^[0-9]*: \(.* is not tested\)$/\1/p'
 broken=$(grep -hE '^ *[0-9]+/[0-9]+ Test' "${logs[@]}" | grep -vc ' Passed ' || true)  # crashes and time-outs too
 if ((broken && !failed)); then failed=$broken; fi
 

@@ -1,14 +1,20 @@
 #!/usr/bin/env bash
 # Makes this machine ready to build: Debian/Ubuntu packages, and a .venv with the pinned wheels (LibTorch among them).
 # Idempotent: when nothing is missing it takes a second and changes nothing. Touches nothing outside the checkout but apt.
+#   tools/setup.sh            what building and running needs
+#   tools/setup.sh --slurm    Slurm as well, for the tests of slurm/
+#   tools/setup.sh --wheels   only .venv, where compilers and libraries come from elsewhere (modules, Spack, Conda)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(build-essential cmake ninja-build ccache git clang-format clang-tidy python3 python3-venv
   openmpi-bin libopenmpi-dev libhdf5-dev libboost-program-options-dev libyaml-cpp-dev nlohmann-json3-dev
   libssl-dev libgtest-dev)
+if [[ ${1:-} == --slurm ]]; then packages+=(slurm-wlm munge iproute2); fi
 
-if command -v dpkg-query >/dev/null; then
+if [[ ${1:-} == --wheels ]]; then
+  :
+elif command -v dpkg-query >/dev/null; then
   installed=$(dpkg-query -W -f '${Package} ${db:Status-Status}\n' "${packages[@]}" 2>/dev/null | awk '$2 == "installed" {print $1}' || true)
   missing=()
   for package in "${packages[@]}"; do

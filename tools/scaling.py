@@ -1,0 +1,246 @@
+"""What more ranks bring: measured, and modelled for clusters that are not at hand.
+
+  .venv/bin/python tools/scaling.py table FOLDER            one table of the runs that slurm/scaling.sbatch left in FOLDER
+  .venv/bin/python tools/scaling.py model build/gpu OUT     fits the sums over MPI ranks of this machine, checks the fit on
+                                                            sizes it did not see, models 8 to 1,024 GPUs; OUT/README.md, OUT/*.png
+"""
+
+import argparse
+import itertools
+import json
+import math
+import statistics
+import subprocess
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# --- measured -------------------------------------------------------------------------------------------------------------------
+
+
+def table(folder, warm_up=20):
+    runs = []
+    for path in Path(folder).glob("*/metrics.jsonl"):
+        kind, nodes = path.parent.name.split("_")
+        lines = [json.loads(line) for line in path.read_text().splitlines()][warm_up:]
+        seconds = [line["step_seconds"] for line in lines]
+        runs.append((kind, int(nodes), lines[-1]["tokens"], seconds, statistics.median(line["exposed_communication_seconds"] for line in lines)))
+    print("| scaling | nodes | tokens per step | step, median (10 to 90 %) | tokens/s | efficiency | waiting for sums |\n|---|---|---|---|---|---|---|")
+    for kind in ("weak", "strong"):
+        first = None
+        for _, nodes, tokens, seconds, exposed in sorted(run for run in runs if run[0] == kind):
+            step = statistics.median(seconds)
+            low, high = np.quantile(seconds, (0.1, 0.9))
+            rate = tokens / step
+            first = first or rate / nodes
+            print(f"| {kind} | {nodes} | {tokens:,} | {1e3 * step:.2f} ms ({1e3 * low:.2f} to {1e3 * high:.2f}) | {rate:,.0f} | {rate / nodes / first:.1%} | {exposed / step:.1%} |")
+
+
+# --- the sum over ranks of this machine: latencies and bandwidths ------------------------------------------------------------------
+
+
+def measure(build, rounds=45):
+    lines = subprocess.run([ROOT / "launch/local.sh", "2", Path(build) / "tests/allreduce_speed", str(rounds)], capture_output=True, text=True, check=True).stdout
+    rows = [json.loads(line) for line in lines.splitlines()]
+    return [(row["bytes"], statistics.median(row["seconds"]), *np.quantile(row["seconds"], (0.1, 0.9))) for row in rows]
+
+
+def fit_line(rows):
+    """(latency, seconds per byte), neither negative: least squares of the relative error of latency + bytes x seconds per byte, and its sum of squares."""
+    sizes, seconds = (np.array(column, dtype=float) for column in list(zip(*rows))[:2])
+    columns = np.stack([1 / seconds, sizes / seconds], axis=1)
+    best = None
+    for used in ([0, 1], [1]):
+        solution = np.zeros(2)
+        solution[used] = np.linalg.lstsq(columns[:, used], np.ones(len(sizes)), rcond=None)[0]
+        squares = ((columns @ solution - 1) ** 2).sum()
+        if (solution >= 0).all() and (best is None or squares < best[1]):
+            best = solution, squares
+    return best
+
+
+def fit(rows, lines):
+    """Splits the sizes into ranges, each with a line of its own, where that fits best: [(largest size, latency, seconds per byte)]."""
+    best = None
+    for cuts in itertools.combinations(range(2, len(rows) - 1), lines - 1):
+        ranges = [rows[begin:end] for begin, end in zip((0, *cuts), (*cuts, len(rows)))]
+        if min(map(len, ranges)) < 2:
+            continue
+        fitted = [fit_line(part) for part in ranges]
+        squares = sum(part[1] for part in fitted)
+        if best is None or squares < best[0]:
+            best = squares, [(part[-1][0], *line[0]) for part, line in zip(ranges, fitted)]
+    return best[1]
+
+
+def predict(fitted, size):
+    _, latency, per_byte = next((line for line in fitted if size <= line[0]), fitted[-1])
+    return latency + size * per_byte
+
+
+# --- GPUs -------------------------------------------------------------------------------------------------------------------------
+
+# Network of fused sums as NCCL 2.28.9 models it for its own choice of algorithm (src/graph/tuning.cc): microseconds.
+BASE = {"ring": {"LL128": 14, "Simple": 8.4}, "tree": {"LL128": 14, "Simple": 8.4}}
+NVLINK_HOP = {"ring": {"LL128": 1.9, "Simple": 3.4}, "tree": {"LL128": 1.25, "Simple": 4.0}}
+NETWORK_HOP = {"ring": {"LL128": 4.0, "Simple": 14.0}, "tree": {"LL128": 8.5, "Simple": 14.0}}
+LL128_SHARE = 120 / 128  # of the bytes on the wire are data
+NVLS_HOP, NVLS_TREE_HOP = 25.0, 20.9
+NVLINK_RING, NVLINK_NVLS = 370e9, 275e9  # B/s: bus bandwidth of the ring, algorithm bandwidth of NVLS (nccl-tests, 8 x H100/H200)
+NIC = 47e9  # B/s that a 400 Gb/s port carries (nccl-tests)
+
+
+def sum_seconds(size, gpus, per_node, network):
+    """One sum of `size` bytes over all GPUs, by the fastest of NCCL's algorithms; `network` in B/s per node."""
+    nodes = gpus // per_node
+    if gpus == 1:
+        return 0.0
+    best = math.inf
+    for protocol, share in (("LL128", LL128_SHARE), ("Simple", 1.0)):
+        hops, network_hops = 2 * (gpus - 1), 2 * (nodes - 1)
+        slowest = min(NVLINK_RING if per_node > 1 else math.inf, network if nodes > 1 else math.inf)
+        plateau = 1.4 if nodes > 1 and protocol == "Simple" else 1.0
+        latency = BASE["ring"][protocol] + (hops - network_hops) * NVLINK_HOP["ring"][protocol] + network_hops * NETWORK_HOP["ring"][protocol]
+        best = min(best, plateau * latency * 1e-6 + size * hops / gpus / (slowest * share))
+        if nodes > 1:
+            latency = BASE["tree"][protocol] + 2 * ((per_node - 1) * NVLINK_HOP["tree"][protocol] + math.log2(nodes) * NETWORK_HOP["tree"][protocol])
+            best = min(best, latency * 1e-6 + size / (0.46 * slowest * share))
+    if per_node == 8 and nodes == 1:
+        best = min(best, NVLS_HOP * 1e-6 + size / NVLINK_NVLS)
+    if per_node == 8 and nodes > 1:
+        best = min(best, 2 * math.log2(nodes) * NVLS_TREE_HOP * 1e-6 + size / min(NVLINK_NVLS, 0.46 * network))
+    return best
+
+
+PARAMETERS = 50_972_683  # 16 x 512 over 1,024 control steps
+BUCKET = 4 << 20           # gradients to a sum (src/gradient_sum)
+
+
+def step_seconds(gpus, per_node, network, width, compute, optimizer=0.5e-3):
+    """A step whose sums start as their gradients are complete, one after the other, while the backward pass goes on."""
+    backward = 2 / 3 * (compute - optimizer)
+    begin = compute - optimizer - backward
+    buckets = math.ceil(PARAMETERS / BUCKET)
+    done = 0.0
+    for bucket in range(buckets):
+        count = min(BUCKET, PARAMETERS - bucket * BUCKET)
+        ready = begin + backward * (bucket * BUCKET + count) / PARAMETERS
+        done = max(done, ready) + sum_seconds(count * width, gpus, per_node, network)
+    return max(done, begin + backward) + optimizer
+
+
+CLUSTERS = [("8 GPUs a node, 8 x 400 Gb/s", 8, 8 * NIC), ("8 GPUs a node, 1 x 400 Gb/s", 8, NIC), ("8 GPUs a node, 1 x 100 Gb/s", 8, NIC / 4),
+            ("1 GPU a node, 400 Gb/s", 1, NIC), ("1 GPU a node, 100 Gb/s", 1, NIC / 4)]
+GPUS = [8, 16, 32, 64, 128, 256, 512, 1024]
+COMPUTE = 15e-3  # s: the goal for 16 x 512 with 16 windows of 1,024 in bf16 on an H200; not measured
+JITTER = 0.01    # standard deviation of a rank's step, a guess: a step waits for the slowest
+
+
+def jitter(gpus):
+    return 1 / (1 + JITTER * math.sqrt(2 * math.log(gpus)))
+
+
+# --- failures: what a long run loses to checkpoints and restarts ------------------------------------------------------------------
+
+MEAN_TIME_TO_FAILURE_1024 = 7.9 * 3600  # s, Meta's research clusters (150 million A100 hours)
+CHECKPOINT_BYTES = PARAMETERS * 12
+DISK = 1e9  # B/s, build, hash and write
+
+
+def lost_share(gpus, detect, restart):
+    """(share of the time lost, the best seconds between checkpoints) for such a cluster."""
+    between_failures = MEAN_TIME_TO_FAILURE_1024 * 1024 / gpus
+    save = CHECKPOINT_BYTES / DISK
+    interval = math.sqrt(2 * save * between_failures)
+    return save / interval + (interval / 2 + detect + restart) / between_failures, interval
+
+
+def model(build, out):
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    rows = measure(build)
+    seen, held_out = rows[::2], rows[1::2]
+    fitted = {lines: fit(seen, lines) for lines in (1, 3)}
+    errors = {lines: [abs(predict(fitted[lines], size) / seconds - 1) for size, seconds, *_ in held_out] for lines in fitted}
+    text = (ROOT / "tools/bench/scaling.md.in").read_text()
+
+    def efficiency_table(width):
+        lines = ["| cluster | " + " | ".join(f"{gpus:,}" for gpus in GPUS) + " |", "|---" * (len(GPUS) + 1) + "|"]
+        for name, per_node, network in CLUSTERS:
+            lines.append(f"| {name} | " + " | ".join(f"{COMPUTE / step_seconds(gpus, per_node, network, width, COMPUTE):.1%}" for gpus in GPUS) + " |")
+        return "\n".join(lines)
+
+    failures = ["| GPUs | failures, one every | best interval | lost, restart in the allocation (20 s) | lost, queued again (180 s) |", "|---|---|---|---|---|"]
+    for gpus in (8, 64, 256, 1024):
+        lost, interval = lost_share(gpus, 5, 20)
+        queued, _ = lost_share(gpus, 5, 180)
+        failures.append(f"| {gpus:,} | {MEAN_TIME_TO_FAILURE_1024 * 1024 / gpus / 3600:,.0f} h | {interval / 60:.0f} min | {lost:.2%} | {queued:.2%} |")
+    ranges = ["| bytes | latency | bandwidth |", "|---|---|---|"]
+    for begin, (end, latency, per_byte) in zip((0, *(line[0] for line in fitted[3])), fitted[3]):
+        ranges.append(f"| {f'over {begin / 1024:,.0f} KiB' if begin else 'from 4 KiB'} to {end / 1024:,.0f} KiB | {1e6 * latency:.1f} us | {1e-9 / per_byte:.2f} GB/s |")
+    values = {
+        "HARDWARE": next(line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")),
+        "RANGES": "\n".join(ranges), "SEEN": f"{len(seen)}", "HELD_OUT": f"{len(held_out)}",
+        "ERROR": f"{statistics.median(errors[3]):.0%}", "WORST": f"{max(errors[3]):.0%}",
+        "ERROR_OF_ONE": f"{statistics.median(errors[1]):.0%}", "WORST_OF_ONE": f"{max(errors[1]):.0%}",
+        "SPREAD": f"{statistics.median((high - low) / seconds for _, seconds, low, high in rows):.0%}",
+        "BF16": efficiency_table(2), "FP32": efficiency_table(4),
+        "JITTER": " | ".join(f"{jitter(gpus):.1%}" for gpus in GPUS), "GPUS": " | ".join(f"{gpus:,}" for gpus in GPUS), "RULE": "|---" * len(GPUS) + "|",
+        "FAILURES": "\n".join(failures), "CHECKPOINT": f"{CHECKPOINT_BYTES / 1e9:.2f}", "SAVE": f"{CHECKPOINT_BYTES / DISK:.1f}",
+        "READ": f"{16 * 1024 * 25 / COMPUTE / 1e6:.0f}",
+    }
+    for name, value in values.items():
+        text = text.replace(f"@{name}@", value)
+    (out / "README.md").write_text(text)
+    draw_fit(rows, fitted, out / "allreduce.png")
+    draw_efficiency(out / "efficiency.png")
+    print(text)
+
+
+def draw_fit(rows, fitted, path):
+    figure, axes = plt.subplots(figsize=(7, 4.2), constrained_layout=True)
+    for part, colour, label in ((rows[::2], "#2a6fbb", "fitted"), (rows[1::2], "#d9632b", "held out")):
+        sizes, seconds, low, high = (np.array(column) for column in zip(*part))
+        axes.errorbar(sizes, 1e6 * seconds, 1e6 * np.stack([seconds - low, high - seconds]), fmt="o", ms=4, color=colour, label=f"measured, {label} (10 to 90 %)")
+    line = np.geomspace(rows[0][0], rows[-1][0], 400)
+    for lines, style in ((3, "-"), (1, ":")):
+        axes.plot(line, [1e6 * predict(fitted[lines], size) for size in line], style, color="#333333", lw=1.2, label=f"latency + bytes / bandwidth, {lines} range{'s' * (lines > 1)}")
+    axes.set(xscale="log", yscale="log", xlabel="bytes summed", ylabel="microseconds", title="Sum over 2 MPI ranks of one machine")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=130)
+
+
+def draw_efficiency(path):
+    figure, panels = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, constrained_layout=True)
+    for panel, (width, title) in zip(panels, ((2, "bf16 on the wire"), (4, "fp32 on the wire"))):
+        for (name, per_node, network), colour in zip(CLUSTERS, ("#2a6fbb", "#2b9c6a", "#d9a52b", "#d9632b", "#a03030")):
+            panel.plot(GPUS, [100 * COMPUTE / step_seconds(gpus, per_node, network, width, COMPUTE) for gpus in GPUS], "o-", ms=3.5, color=colour, label=name)
+        panel.plot(GPUS, [100 * jitter(gpus) for gpus in GPUS], "--", color="#888888", label="waiting for the slowest (1 % jitter, a guess)")
+        panel.set(xscale="log", xlabel="GPUs", title=title, ylim=(0, 103), xticks=GPUS, xticklabels=[f"{gpus:,}" for gpus in GPUS])
+        panel.minorticks_off()
+        panel.grid(alpha=0.25)
+    panels[0].set_ylabel("weak-scaling efficiency, % (modelled)")
+    panels[0].legend(frameon=False, fontsize=8, loc="lower left")
+    figure.savefig(path, dpi=130)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("table").add_argument("folder")
+    modelling = commands.add_parser("model")
+    modelling.add_argument("build")
+    modelling.add_argument("out")
+    arguments = parser.parse_args()
+    if arguments.command == "table":
+        table(arguments.folder)
+    else:
+        model(arguments.build, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
