@@ -6,9 +6,12 @@
 #include <cstdio>
 #include <filesystem>
 #include <future>
+#include <optional>
+#include <set>
 
 #include "dataset.h"
 #include "durable_file.h"
+#include "folder_lock.h"
 #include "program.h"
 #include "splits.h"
 
@@ -18,7 +21,7 @@ namespace fs = std::filesystem;
 namespace {
 
 // Raise when the plant, the expert or the sampling changes what a trajectory holds.
-constexpr int kGeneratorVersion = 3;
+constexpr int kGeneratorVersion = 4;
 
 json settings_of(const Config& config) {
   return {{"generator", kGeneratorVersion},
@@ -66,30 +69,32 @@ void remove_entry(const fs::path& folder, const ShardTask& task) {
   fs::remove(entry_path(folder, task));
 }
 
-// Writes the shard and its entry; the part of the work that waits for disks.
+// Writes the shard and its entry; the part of the work that waits for disks. The entry comes first:
+// a shard without one is not this generator's.
 json publish_shard(const fs::path& folder, const ShardTask& task, const json& settings,
                    const Trajectories& trajectories) {
   const fs::path path = folder / task.file, temporary = temporary_name(path);
   try {
-    write_shard(temporary, trajectories,
-                {{"schema_version", std::to_string(kSchemaVersion)},
-                 {"split", kSplits[task.split].name},
-                 {"first_trajectory", std::to_string(task.first)},
-                 {"settings", settings.dump()},
-                 {"step_seconds", json(kStepSeconds).dump()},
-                 {"force_limit_newtons", json(kForceLimit).dump()},
-                 {"track_limit_metres", json(kTrackLimit).dump()},
-                 {"gravity", json(kGravity).dump()},
-                 {"integrator", "classical Runge-Kutta, one step per control period, force held"}});
+    const auto written = write_shard(
+        temporary, trajectories,
+        {{"schema_version", std::to_string(kSchemaVersion)},
+         {"split", kSplits[task.split].name},
+         {"first_trajectory", std::to_string(task.first)},
+         {"settings", settings.dump()},
+         {"step_seconds", json(kStepSeconds).dump()},
+         {"force_limit_newtons", json(kForceLimit).dump()},
+         {"track_limit_metres", json(kTrackLimit).dump()},
+         {"gravity", json(kGravity).dump()},
+         {"integrator", "classical Runge-Kutta, one step per control period, force held"}});
+    json entry = describe_shard(task.file, written, trajectories);
+    publish_with_record(entry_path(folder, task),
+                        json{{"settings", settings}, {"entry", entry}}.dump() + "\n");
     publish_by_rename(temporary, path);
+    return entry;
   } catch (...) {
     ::unlink(temporary.c_str());
     throw;
   }
-  json entry = describe_shard(folder, task.file, trajectories);
-  publish_with_record(entry_path(folder, task),
-                      json{{"settings", settings}, {"entry", entry}}.dump() + "\n");
-  return entry;
 }
 
 void refuse_other_settings(const fs::path& folder, const json& there, const json& settings) {
@@ -104,58 +109,75 @@ void refuse_other_settings(const fs::path& folder, const json& there, const json
                           ": choose another dataset.path, or remove that folder");
 }
 
-// What stands at dataset.path before anything is written: file -> entry of the shards former runs
-// completed. Refuses what was made with other settings and what does not belong there.
-json inspect_target(const fs::path& folder, const json& settings,
-                    const std::vector<ShardTask>& tasks) {
-  json former = json::object();
-  const fs::path manifest = folder / "manifest.json";
-  try {
-    const bool entries_lie_there = std::any_of(tasks.begin(), tasks.end(), [&](const auto& task) {
-      return fs::exists(entry_path(folder, task));
-    });
-    // A run that was killed while it published the manifest has left its entries, too.
-    if (fs::exists(manifest) && (fs::exists(record_path(manifest)) || !entries_lie_there)) {
-      const json document = json::parse(read_verified(
-          manifest, ": choose another dataset.path, or remove that folder and start again"));
-      if (const json& there = document.at("schema_version"); there != kSchemaVersion)
-        throw UserError(ExitCode::kData, manifest.string() + " is of schema " + there.dump() +
-                                             ", this program writes schema " +
-                                             std::to_string(kSchemaVersion) +
-                                             ": choose another dataset.path");
-      refuse_other_settings(folder, document.at("settings"), settings);
-      for (const json& split : document.at("splits"))
-        for (const json& entry : split.at("shards"))
-          former[entry.at("file").get<std::string>()] = entry;
-    }
-  } catch (const json::exception&) {
-    throw UserError(ExitCode::kData, manifest.string() +
-                                         " is not a manifest of this program: choose another "
-                                         "dataset.path, or remove that folder");
-  }
-  std::vector<std::string> expected;
+// What stands at dataset.path before anything is written.
+struct Former {
+  json entries = json::object();  // file -> entry of the shards that former runs completed
+  bool complete = false;          // its manifest is in place, and no run left anything beside it
+};
+
+// Refuses what was made with other settings and what does not belong there.
+Former inspect_target(const fs::path& folder, const json& settings,
+                      const std::vector<ShardTask>& tasks) {
+  Former former;
   for (const auto& task : tasks) {
-    expected.push_back((folder / task.file).string());
-    std::string text;
     try {
-      text = read_verified(entry_path(folder, task));
-    } catch (const UserError&) {  // absent or torn: the shard is made again
-      continue;
+      const json stored = json::parse(read_verified(entry_path(folder, task)));
+      refuse_other_settings(folder, stored.at("settings"), settings);
+      former.entries[task.file] = stored.at("entry");
+    } catch (const UserError& error) {  // absent or torn: the shard is made again
+      if (error.code != ExitCode::kData) throw;
+    } catch (const json::exception&) {
     }
-    const json stored = json::parse(text);
-    refuse_other_settings(folder, stored.at("settings"), settings);
-    former[task.file] = stored.at("entry");
   }
+  const fs::path manifest = folder / "manifest.json";
+  if (fs::exists(manifest)) try {
+      std::string text;
+      try {
+        text = read_verified(
+            manifest, ": choose another dataset.path, or remove that folder and start again");
+      } catch (const UserError&) {
+        if (former.entries.empty()) throw;  // else a run was killed while it published the manifest
+      }
+      if (!text.empty()) {
+        const json document = json::parse(text);
+        if (const json& there = document.at("schema_version"); there != kSchemaVersion)
+          throw UserError(ExitCode::kData, manifest.string() + " is of schema " + there.dump() +
+                                               ", this program writes schema " +
+                                               std::to_string(kSchemaVersion) +
+                                               ": choose another dataset.path");
+        refuse_other_settings(folder, document.at("settings"), settings);
+        former.complete = former.entries.empty();
+        for (const json& split : document.at("splits"))
+          for (const json& entry : split.at("shards"))
+            former.entries.emplace(entry.at("file").get<std::string>(), entry);
+      }
+    } catch (const json::exception&) {
+      throw UserError(ExitCode::kData, manifest.string() +
+                                           " is not a manifest of this program: choose another "
+                                           "dataset.path, or remove that folder");
+    }
+  std::set<std::string> expected;
+  for (const auto& task : tasks) expected.insert(task.file);
   for (const Split& split : kSplits) {
     if (!fs::exists(folder / split.name)) continue;
-    for (const auto& file : fs::directory_iterator(folder / split.name))
-      if (file.path().extension() == ".h5" &&
-          std::find(expected.begin(), expected.end(), file.path()) == expected.end())
+    for (const auto& item : fs::directory_iterator(folder / split.name)) {
+      const std::string file = std::string(split.name) + "/" + item.path().filename().string();
+      if (item.path().extension() == ".h5" &&
+          !(expected.count(file) && former.entries.contains(file)))
         throw UserError(ExitCode::kData,
-                        file.path().string() + " does not belong to this dataset: remove it");
+                        item.path().string() +
+                            " does not belong to this dataset: remove it, or choose another "
+                            "dataset.path");
+    }
   }
-  for (const Split& split : kSplits) make_folder(folder / split.name);
   return former;
+}
+
+// Rank 0, holding the lock. What killed runs were writing.
+void remove_temporaries(const fs::path& folder) {
+  for (const Split& split : kSplits)
+    for (const auto& item : fs::directory_iterator(folder / split.name))
+      if (item.path().extension() == ".tmp") fs::remove(item.path());
 }
 
 // Collective: rank 0's value on every rank.
@@ -188,7 +210,7 @@ std::vector<json> gather(const std::vector<json>& mine, const MpiSession& mpi) {
 }
 
 // A line every two seconds on rank 0, between shards of its own. What is done is what lies in the
-// folder, whichever rank made it.
+// folder, whichever rank made it: what is to be made again has been removed before.
 class Progress {
  public:
   Progress(const fs::path& folder, const std::vector<ShardTask>& tasks, std::vector<size_t> missing,
@@ -205,9 +227,11 @@ class Progress {
     if (!speaks_ || now - last_ < 2.0) return;
     last_ = now;
     std::erase_if(open_, [&](size_t i) {
-      if (!fs::exists(entry_path(folder_, tasks_[i]))) return false;
+      std::error_code not_there;
+      const auto bytes = fs::file_size(folder_ / tasks_[i].file, not_there);
+      if (not_there) return false;
       rows_done_ += tasks_[i].rows;
-      bytes_done_ += fs::file_size(folder_ / tasks_[i].file);
+      bytes_done_ += bytes;
       return true;
     });
     const auto seconds = now - begin_, done = static_cast<double>(rows_done_);
@@ -242,10 +266,12 @@ void print_summary(const fs::path& folder, size_t shards, size_t kept, double se
   std::printf("\n");
   for (const Split& split : kSplits) {
     const json& s = manifest["splits"][split.name];
-    std::printf("  %-10s %7zu   expert success %.3f   stabilising %.2f of the steps", split.name,
-                s["trajectories"].get<size_t>(), s["expert_success"].get<double>(),
+    const auto kept = s["trajectories"].get<double>(), dropped = s["dropped"].get<double>();
+    std::printf("  %-10s %7.0f   expert success %.4f   stabilising %.2f of the steps", split.name,
+                kept,
+                s["expert_success"].get<double>() * kept / (kept + dropped),  // of all draws
                 s["stabilise_share"].get<double>());
-    if (split.drop) std::printf("   %zu failed draws dropped", s["dropped"].get<size_t>());
+    if (split.drop) std::printf("   %.0f failed draws dropped", dropped);
     std::printf("\n");
   }
   std::fflush(stdout);
@@ -260,11 +286,22 @@ ExitCode generate(const Config& config, const MpiSession& mpi) {
   keep_freed_memory();
   const double begin = MPI_Wtime();
 
-  json former = json::object();
+  // A complete dataset may be another user's, or on a disk that cannot be written.
+  std::optional<FolderLock> lock;
+  std::optional<UserError> not_writable;
+  Former former;
   together([&] {
-    if (mpi.rank() == 0) former = inspect_target(folder, settings, tasks);
+    if (mpi.rank() != 0) return;
+    try {
+      make_folder(folder);
+      lock.emplace(folder, "dataset.path", /*wait_for_others=*/true);
+    } catch (const UserError& error) {
+      if (error.code != ExitCode::kIo) throw;
+      not_writable = error;
+    }
+    former = inspect_target(folder, settings, tasks);
   });
-  former = broadcast(former, mpi);
+  const json entries = broadcast(former.entries, mpi);
 
   // What former runs left is verified by all ranks, then what is missing is shared out evenly.
   const auto ranks = static_cast<size_t>(mpi.size()), rank = static_cast<size_t>(mpi.rank());
@@ -272,12 +309,9 @@ ExitCode generate(const Config& config, const MpiSession& mpi) {
   std::vector<uint8_t> kept(tasks.size(), 0);
   together([&] {
     for (size_t i = rank; i < tasks.size(); i += ranks) {
-      const auto found = former.find(tasks[i].file);
-      kept[i] = found != former.end() && is_intact(folder, *found);
-      if (kept[i])
-        mine.push_back({{"task", i}, {"entry", *found}});
-      else
-        remove_entry(folder, tasks[i]);
+      const auto found = entries.find(tasks[i].file);
+      kept[i] = found != entries.end() && is_intact(folder, *found);
+      if (kept[i]) mine.push_back({{"task", i}, {"entry", *found}});
     }
   });
   MPI_Allreduce(MPI_IN_PLACE, kept.data(), static_cast<int>(kept.size()), MPI_UINT8_T, MPI_MAX,
@@ -285,33 +319,49 @@ ExitCode generate(const Config& config, const MpiSession& mpi) {
   std::vector<size_t> missing;
   for (size_t i = 0; i < tasks.size(); ++i)
     if (!kept[i]) missing.push_back(i);
+  int complete = missing.empty() && former.complete;
+  MPI_Bcast(&complete, 1, MPI_INT, 0, MPI_COMM_WORLD);
+  if (complete) {
+    if (mpi.rank() == 0) print_summary(folder, tasks.size(), tasks.size(), MPI_Wtime() - begin);
+    return ExitCode::kDone;
+  }
 
   together([&] {
-    Progress progress(folder, tasks, missing, mpi);
-    // While one shard is on its way to the disk, the next is simulated.
-    std::future<json> on_its_way;
-    for (size_t k = rank; k < missing.size(); k += ranks) {
-      const ShardTask& task = tasks[missing[k]];
-      auto trajectories = simulate(config.dataset, task.split, task.first, task.rows);
-      if (on_its_way.valid()) mine.push_back(on_its_way.get());
-      on_its_way =
-          std::async(std::launch::async, [&, i = missing[k], data = std::move(trajectories)] {
-            return json{{"task", i}, {"entry", publish_shard(folder, tasks[i], settings, data)}};
-          });
-      progress.show();
+    if (mpi.rank() != 0) return;
+    if (not_writable) throw *not_writable;
+    for (const Split& split : kSplits) make_folder(folder / split.name);
+    remove_temporaries(folder);
+    for (const size_t i : missing) {
+      fs::remove(folder / tasks[i].file);
+      remove_entry(folder, tasks[i]);
     }
-    if (on_its_way.valid()) mine.push_back(on_its_way.get());
   });
+
+  // Not `together`: an error of one rank ends the job at once. What is complete is kept.
+  Progress progress(folder, tasks, missing, mpi);
+  // While one shard is on its way to the disk, the next is simulated.
+  std::future<json> on_its_way;
+  for (size_t k = rank; k < missing.size(); k += ranks) {
+    const ShardTask& task = tasks[missing[k]];
+    auto trajectories = simulate(config.dataset, task.split, task.first, task.rows);
+    if (on_its_way.valid()) mine.push_back(on_its_way.get());
+    on_its_way =
+        std::async(std::launch::async, [&, i = missing[k], data = std::move(trajectories)] {
+          return json{{"task", i}, {"entry", publish_shard(folder, tasks[i], settings, data)}};
+        });
+    progress.show();
+  }
+  if (on_its_way.valid()) mine.push_back(on_its_way.get());
 
   const auto gathered = gather(mine, mpi);
   together([&] {
     if (mpi.rank() != 0) return;
     std::vector<json> by_task(tasks.size());
     for (const json& item : gathered) by_task[item["task"]] = item["entry"];
-    std::map<std::string, std::vector<json>> entries;
+    std::map<std::string, std::vector<json>> by_split;
     for (size_t i = 0; i < tasks.size(); ++i)
-      entries[kSplits[tasks[i].split].name].push_back(by_task[i]);
-    publish_manifest(folder, settings, entries);
+      by_split[kSplits[tasks[i].split].name].push_back(by_task[i]);
+    publish_manifest(folder, settings, by_split);
     for (const auto& task : tasks) remove_entry(folder, task);
     print_summary(folder, tasks.size(), tasks.size() - missing.size(), MPI_Wtime() - begin);
   });

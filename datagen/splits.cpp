@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "counter_random.h"
+#include "exit_code.h"
 #include "expert.h"
 
 namespace {
@@ -94,7 +95,10 @@ Trajectories simulate(const DatasetConfig& config, uint32_t split_index, size_t 
   for (size_t i = 0; i < rows; ++i) pending[i] = i;
   for (uint32_t attempt = 0; !pending.empty(); ++attempt) {
     if (attempt == kMaxAttempts)
-      throw std::runtime_error("the expert fails on every draw of a trajectory");
+      throw UserError(ExitCode::kConfiguration,
+                      "the expert failed on " + std::to_string(kMaxAttempts) +
+                          " draws of one trajectory: lower dataset.force_noise or "
+                          "dataset.force_gain_spread");
     std::vector<CartPoleParameters> plants;
     std::vector<CartPoleState> starts;
     std::vector<Disturbance> disturbances;

@@ -28,5 +28,5 @@ constexpr std::array<Split, 5> kSplits{{
 }};
 
 // Trajectories [first, first + rows) of kSplits[split]; each depends on (dataset.seed, split, its
-// index) only.
+// index) only. Throws UserError(kConfiguration) when the expert cannot do what is to be recorded.
 Trajectories simulate(const DatasetConfig& config, uint32_t split, size_t first, size_t rows);

@@ -9,6 +9,31 @@
 using nlohmann::json;
 namespace fs = std::filesystem;
 
+namespace {
+
+ShardRecord to_record(const json& entry) {
+  return {entry.at("file"), entry.at("rows"), entry.at("bytes"), entry.at("sha256")};
+}
+
+std::string find_damage_of(const fs::path& folder, const ShardRecord& record) {
+  const std::string remedy =
+      ": remove it and run generate_trajectories again, which redoes only what is missing";
+  const fs::path path = folder / record.file;
+  std::error_code error;
+  const auto bytes = fs::file_size(path, error);
+  if (error == std::errc::no_such_file_or_directory)
+    return path.string() + " is missing: run generate_trajectories again, which redoes only that";
+  if (error) return path.string() + " cannot be read: " + error.message();
+  if (bytes != record.bytes)
+    return path.string() + " has " + std::to_string(bytes) + " bytes instead of " +
+           std::to_string(record.bytes) + remedy;
+  if (sha256_file(path) != record.sha256)
+    return path.string() + " is damaged (its SHA-256 differs from manifest.json)" + remedy;
+  return "";
+}
+
+}  // namespace
+
 Manifest Manifest::read(const fs::path& folder) {
   const fs::path path = folder / "manifest.json";
   const auto refuse = [&](const std::string& why) {
@@ -33,9 +58,7 @@ Manifest Manifest::read(const fs::path& folder) {
     statistics.at("delta_rms").get_to(manifest.statistics.delta_rms);
     for (const auto& [split, content] : document.at("splits").items()) {
       auto& records = manifest.splits[split];
-      for (const json& entry : content.at("shards"))
-        records.push_back(
-            {entry.at("file"), entry.at("rows"), entry.at("bytes"), entry.at("sha256")});
+      for (const json& entry : content.at("shards")) records.push_back(to_record(entry));
     }
   } catch (const json::exception& error) {
     refuse(std::string("is damaged (") + error.what() + "): generate the dataset again");
@@ -50,8 +73,6 @@ size_t Manifest::trajectories(const std::string& split) const {
 }
 
 std::string Manifest::find_damage(const std::string& split, size_t part, size_t parts) const {
-  const std::string remedy =
-      ": remove it and run generate_trajectories again, which redoes only what is missing";
   if (!splits.count(split)) return (folder / "manifest.json").string() + " lists no split " + split;
   const auto& records = splits.at(split);
   std::set<std::string> listed;
@@ -61,17 +82,8 @@ std::string Manifest::find_damage(const std::string& split, size_t part, size_t 
     if (entry.path().extension() == ".h5" &&
         !listed.count(split + "/" + entry.path().filename().string()))
       return entry.path().string() + " is not listed in manifest.json: remove it";
-  for (size_t i = part; i < records.size(); i += parts) {
-    const fs::path path = folder / records[i].file;
-    const auto bytes = fs::file_size(path, error);
-    if (error)
-      return path.string() + " is missing: run generate_trajectories again, which redoes only that";
-    if (bytes != records[i].bytes)
-      return path.string() + " has " + std::to_string(bytes) + " bytes instead of " +
-             std::to_string(records[i].bytes) + remedy;
-    if (sha256_file(path) != records[i].sha256)
-      return path.string() + " is damaged (its SHA-256 differs from manifest.json)" + remedy;
-  }
+  for (size_t i = part; i < records.size(); i += parts)
+    if (const auto damage = find_damage_of(folder, records[i]); !damage.empty()) return damage;
   return "";
 }
 
@@ -90,14 +102,14 @@ Dataset::Row Dataset::operator[](size_t trajectory) const {
   return {shards_.at(shard), trajectory - first_row_[shard]};
 }
 
-json describe_shard(const fs::path& folder, const std::string& file,
+json describe_shard(const std::string& file, const Fingerprint& written,
                     const Trajectories& trajectories) {
   const Recording& recording = trajectories.recording;
   const size_t T = recording.steps;
   std::array<double, 2> force_square_sum{};
   std::array<uint64_t, 2> mode_steps{};
   std::array<double, 4> delta_square_sum{};
-  uint64_t successes = 0, dropped = 0;
+  uint64_t successes = 0, dropped = 0, delta_steps = 0;
   for (size_t i = 0; i < trajectories.size(); ++i) {
     successes += trajectories.outcome[i].success;
     dropped += trajectories.attempt[i];
@@ -108,33 +120,32 @@ json describe_shard(const fs::path& folder, const std::string& file,
       ++mode_steps[mode];
       const float* state = &recording.state[(i * (T + 1) + t) * 4];
       if (static_cast<int32_t>(t) + 1 == trajectories.kick_step[i]) continue;  // no force did that
+      ++delta_steps;
       for (size_t k = 0; k < 4; ++k)
         delta_square_sum[k] += std::pow(static_cast<double>(state[4 + k]) - state[k], 2);
     }
   }
   return {{"file", file},
           {"rows", trajectories.size()},
-          {"bytes", fs::file_size(folder / file)},
-          {"sha256", sha256_file(folder / file)},
+          {"bytes", written.bytes},
+          {"sha256", written.sha256},
           {"expert_successes", successes},
           {"dropped", dropped},
           {"mode_steps", mode_steps},
           {"force_square_sum", force_square_sum},
+          {"delta_steps", delta_steps},
           {"delta_square_sum", delta_square_sum}};
 }
 
 bool is_intact(const fs::path& folder, const json& entry) {
-  const fs::path path = folder / entry.at("file").get<std::string>();
-  std::error_code error;
-  return fs::file_size(path, error) == entry.at("bytes").get<size_t>() && !error &&
-         sha256_file(path) == entry.at("sha256");
+  return find_damage_of(folder, to_record(entry)).empty();
 }
 
 void publish_manifest(const fs::path& folder, const json& settings,
                       const std::map<std::string, std::vector<json>>& entries) {
   json document = {{"schema_version", kSchemaVersion}, {"settings", settings}};
   for (const auto& [split, shards] : entries) {
-    uint64_t rows = 0, successes = 0, dropped = 0;
+    uint64_t rows = 0, successes = 0, dropped = 0, delta_steps = 0;
     std::array<uint64_t, 2> mode_steps{};
     std::array<double, 2> force_square_sum{};
     std::array<double, 4> delta_square_sum{};
@@ -142,6 +153,7 @@ void publish_manifest(const fs::path& folder, const json& settings,
       rows += shard.at("rows").get<uint64_t>();
       successes += shard.at("expert_successes").get<uint64_t>();
       dropped += shard.at("dropped").get<uint64_t>();
+      delta_steps += shard.at("delta_steps").get<uint64_t>();
       for (size_t m = 0; m < 2; ++m) {
         mode_steps[m] += shard.at("mode_steps").at(m).get<uint64_t>();
         force_square_sum[m] += shard.at("force_square_sum").at(m).get<double>();
@@ -161,7 +173,9 @@ void publish_manifest(const fs::path& folder, const json& settings,
     for (size_t m = 0; m < 2; ++m)
       statistics.force_mean_square[m] =
           force_square_sum[m] / static_cast<double>(std::max<uint64_t>(mode_steps[m], 1));
-    for (size_t k = 0; k < 4; ++k) statistics.delta_rms[k] = std::sqrt(delta_square_sum[k] / steps);
+    for (size_t k = 0; k < 4; ++k)
+      statistics.delta_rms[k] =
+          std::sqrt(delta_square_sum[k] / static_cast<double>(std::max<uint64_t>(delta_steps, 1)));
     document["statistics"] = {{"force_mean_square", statistics.force_mean_square},
                               {"delta_rms", statistics.delta_rms}};
   }

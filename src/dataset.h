@@ -56,9 +56,9 @@ class Dataset {
   std::vector<size_t> first_row_{0};
 };
 
-// The manifest's entry for a shard published at folder/file, with the sums its statistics are made
-// of.
-nlohmann::json describe_shard(const std::filesystem::path& folder, const std::string& file,
+// The manifest's entry for a shard that was written for `file`, with the sums its statistics are
+// made of.
+nlohmann::json describe_shard(const std::string& file, const Fingerprint& written,
                               const Trajectories& trajectories);
 // True when the shard of the entry is on disk exactly as described.
 bool is_intact(const std::filesystem::path& folder, const nlohmann::json& entry);

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <climits>
 #include <cstring>
 #include <fstream>
 #include <memory>
@@ -87,7 +88,9 @@ std::string read_file(const std::filesystem::path& path) {
 }
 
 std::filesystem::path temporary_name(const std::filesystem::path& path) {
-  return path.string() + ".tmp";
+  char host[HOST_NAME_MAX + 1] = "";
+  gethostname(host, sizeof host);
+  return path.string() + "." + host + "." + std::to_string(getpid()) + ".tmp";
 }
 
 void publish_file(const std::filesystem::path& path, std::string_view bytes) {

@@ -29,7 +29,7 @@ std::string read_verified(const std::filesystem::path& path, const std::string& 
 // `path`, sync the folder.
 void publish_by_rename(const std::filesystem::path& temporary, const std::filesystem::path& path);
 
-// The name under which `path` is written before it is published.
+// The name under which this process writes `path` before it is published; it ends in ".tmp".
 std::filesystem::path temporary_name(const std::filesystem::path& path);
 
 // Creates the folder and its parents. Throws UserError(kIo).

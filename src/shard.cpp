@@ -9,6 +9,7 @@
 #include <cstring>
 #include <string_view>
 
+#include "durable_file.h"
 #include "exit_code.h"
 
 namespace {
@@ -38,6 +39,16 @@ void quiet_hdf5() {
   H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);  // of this thread
 }
 
+// How files are opened: every array aligned, since readers use them in place; and without HDF5's
+// locks, which network file systems often lack, and no file here has two writers.
+class Access : public Handle {
+ public:
+  Access() : Handle(H5Pcreate(H5P_FILE_ACCESS), H5Pclose) {
+    ready = H5Pset_alignment(*this, 1, 64) >= 0 && H5Pset_file_locking(*this, false, true) >= 0;
+  }
+  bool ready;
+};
+
 // The file in memory, read-only, until the last copy of the pointer goes; null on failure.
 std::shared_ptr<const char> map_file(const std::filesystem::path& path, size_t& bytes) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
@@ -52,14 +63,14 @@ std::shared_ptr<const char> map_file(const std::filesystem::path& path, size_t& 
 
 struct Column {
   const char* name;
-  hid_t file_type, memory_type;
+  hid_t type;  // in the file, and little-endian memory
   std::vector<hsize_t> shape;
   const void* data;
   const char *unit, *meaning;
 };
 
 size_t column_bytes(const Column& column) {
-  size_t bytes = H5Tget_size(column.memory_type);
+  size_t bytes = H5Tget_size(column.type);
   for (const hsize_t extent : column.shape) bytes *= extent;
   return bytes;
 }
@@ -72,16 +83,18 @@ class ShardFile {
   void check(bool ok, const std::string& what) const {
     if (!ok)
       throw UserError(ExitCode::kIo,
-                      "cannot " + what + " in " + path_.string() + " (disk full or not writable?)");
+                      "cannot " + what + " in " + path_.string() +
+                          " (disk full or not writable?): free space or choose another "
+                          "dataset.path, then start again, which keeps what is complete");
   }
   void attribute(hid_t object, const std::string& name, const std::string& value) const {
     const Handle type(H5Tcopy(H5T_C_S1), H5Tclose), space(H5Screate(H5S_SCALAR), H5Sclose);
-    H5Tset_size(type, H5T_VARIABLE);
-    H5Tset_cset(type, H5T_CSET_UTF8);
+    const bool typed =
+        H5Tset_size(type, H5T_VARIABLE) >= 0 && H5Tset_cset(type, H5T_CSET_UTF8) >= 0;
     const char* text = value.c_str();
     Handle attribute(H5Acreate2(object, name.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT),
                      H5Aclose);
-    check(attribute >= 0 && H5Awrite(attribute, type, &text) >= 0 && attribute.close(),
+    check(typed && attribute >= 0 && H5Awrite(attribute, type, &text) >= 0 && attribute.close(),
           "write attribute " + name);
   }
   void write(const Column& column) const {
@@ -89,13 +102,14 @@ class ShardFile {
         H5Screate_simple(static_cast<int>(column.shape.size()), column.shape.data(), nullptr),
         H5Sclose);
     const Handle properties(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
-    H5Pset_obj_track_times(properties, false);  // the same content gives the same bytes
-    H5Pset_layout(properties, H5D_CONTIGUOUS);
-    Handle dataset(H5Dcreate2(file_, column.name, column.file_type, space, H5P_DEFAULT, properties,
-                              H5P_DEFAULT),
-                   H5Dclose);
-    check(dataset >= 0 && H5Dwrite(dataset, column.memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT,
-                                   column.data) >= 0,
+    // Without times the same content gives the same bytes.
+    const bool laid_out = H5Pset_obj_track_times(properties, false) >= 0 &&
+                          H5Pset_layout(properties, H5D_CONTIGUOUS) >= 0;
+    Handle dataset(
+        H5Dcreate2(file_, column.name, column.type, space, H5P_DEFAULT, properties, H5P_DEFAULT),
+        H5Dclose);
+    check(laid_out && dataset >= 0 &&
+              H5Dwrite(dataset, column.type, H5S_ALL, H5S_ALL, H5P_DEFAULT, column.data) >= 0,
           std::string("write ") + column.name);
     attribute(dataset, "unit", column.unit);
     attribute(dataset, "meaning", column.meaning);
@@ -134,8 +148,8 @@ Trajectories::Trajectories(size_t size, uint32_t steps)
       noise_sigma(size),
       force_gain(size, 1.0F) {}
 
-void write_shard(const std::filesystem::path& path, const Trajectories& trajectories,
-                 const std::vector<std::pair<std::string, std::string>>& attributes) {
+Fingerprint write_shard(const std::filesystem::path& path, const Trajectories& trajectories,
+                        const std::vector<std::pair<std::string, std::string>>& attributes) {
   quiet_hdf5();
   const hsize_t N = trajectories.size(), T = trajectories.recording.steps;
   std::vector<float> params;
@@ -157,34 +171,28 @@ void write_shard(const std::filesystem::path& path, const Trajectories& trajecto
 
   const Recording& recording = trajectories.recording;
   const hid_t f32 = H5T_IEEE_F32LE, u32 = H5T_STD_U32LE, i32 = H5T_STD_I32LE, u8 = H5T_STD_U8LE;
-  const hid_t f = H5T_NATIVE_FLOAT, u = H5T_NATIVE_UINT32, i = H5T_NATIVE_INT32,
-              b = H5T_NATIVE_UINT8;
   const std::vector<Column> columns = {
       {"state",
        f32,
-       f,
        {N, T + 1, 4},
        recording.state.data(),
        "m, m/s, rad, rad/s",
        "x, x_dot, theta, theta_dot; theta 0 is upright, not wrapped"},
       {"force_expert",
        f32,
-       f,
        {N, T},
        recording.force_policy.data(),
        "N",
        "the expert's clean command: the label"},
       {"force_applied",
        f32,
-       f,
        {N, T},
        recording.force_applied.data(),
        "N",
        "what moved the cart: the command times force_gain, plus noise, clipped, delay steps late"},
-      {"mode", u8, b, {N, T}, recording.mode.data(), "", "0 swing-up, 1 stabilise"},
+      {"mode", u8, {N, T}, recording.mode.data(), "", "0 swing-up, 1 stabilise"},
       {"params",
        f32,
-       f,
        {N, 8},
        params.data(),
        "kg, kg, m, 1, N s/m, N m s, 1, steps",
@@ -192,81 +200,74 @@ void write_shard(const std::filesystem::path& path, const Trajectories& trajecto
        "gain, delay"},
       {"length",
        u32,
-       u,
        {N},
        length.data(),
        "steps",
        "valid steps; less than T when the cart left the track"},
       {"stage",
        u8,
-       b,
        {N},
        trajectories.stage.data(),
        "",
        "0 balance, 1 catch, 2 swing-up, 3 unknown plant, 4 kicked"},
       {"attempt",
        u32,
-       u,
        {N},
        trajectories.attempt.data(),
        "",
        "earlier draws of this index that were dropped"},
       {"success",
        u8,
-       b,
        {N},
        success.data(),
        "",
        "1: the expert succeeded over 1024 steps, or over all if more are recorded"},
       {"first_switch",
        i32,
-       i,
        {N},
        first_switch.data(),
        "steps",
        "first step in stabilise mode; -1: none"},
       {"excitation_steps",
        i32,
-       i,
        {N},
        trajectories.excitation_steps.data(),
        "steps",
        "the first so many forces are noise, whatever the expert commands"},
       {"kick_step",
        i32,
-       i,
        {N},
        trajectories.kick_step.data(),
        "steps",
        "step before which theta_dot jumps; -1: none"},
       {"noise_sigma",
        f32,
-       f,
        {N},
        trajectories.noise_sigma.data(),
        "N",
        "standard deviation of the executed-force noise"},
       {"force_gain",
        f32,
-       f,
        {N},
        trajectories.force_gain.data(),
        "1",
        "the executed force is the command times this, plus noise"},
   };
 
-  const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
-  H5Pset_alignment(access, 1, 64);  // every array: readers use them in place
+  const Access access;
   ShardFile file(path, H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access));
+  file.check(access.ready, "set up HDF5");
   for (const auto& [name, value] : attributes) file.attribute(file, name, value);
   for (const auto& column : columns) file.write(column);
   file.close();
 
-  const ShardFile written(path, H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT));
+  const ShardFile written(path, H5Fopen(path.c_str(), H5F_ACC_RDONLY, access));
   size_t bytes = 0;
   const auto mapping = map_file(path, bytes);
   written.check(mapping != nullptr, "read back what was written");
-  for (const auto& column : columns) written.verify(column, {mapping.get(), bytes});
+  const std::string_view mapped(mapping.get(), bytes);
+  for (const auto& column : columns) written.verify(column, mapped);
+  return {bytes, sha256_hex(mapped)};
 }
 
 MappedShard::MappedShard(const std::filesystem::path& path) {
@@ -274,8 +275,9 @@ MappedShard::MappedShard(const std::filesystem::path& path) {
   const auto refuse = [&](const std::string& why) {
     throw UserError(ExitCode::kData, path.string() + ": " + why + "; generate the dataset again");
   };
-  const Handle file(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose);
-  if (file < 0) refuse("not an HDF5 file");
+  const Access access;
+  const Handle file(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access), H5Fclose);
+  if (file < 0) refuse("HDF5 cannot open it");
   size_t bytes = 0;
   mapping_ = map_file(path, bytes);
   if (!mapping_) refuse("cannot be mapped into memory");
@@ -313,7 +315,6 @@ MappedShard::MappedShard(const std::filesystem::path& path) {
   mode_ = reinterpret_cast<const uint8_t*>(array("mode", H5T_STD_U8LE, step_shape));
   params_ = reinterpret_cast<const float*>(array("params", H5T_IEEE_F32LE, param_shape));
   length_ = reinterpret_cast<const uint32_t*>(array("length", H5T_STD_U32LE, row_shape));
-  success_ = reinterpret_cast<const uint8_t*>(array("success", H5T_STD_U8LE, row_shape));
   stage_ = reinterpret_cast<const uint8_t*>(array("stage", H5T_STD_U8LE, row_shape));
   kick_step_ = reinterpret_cast<const int32_t*>(array("kick_step", H5T_STD_I32LE, row_shape));
 }

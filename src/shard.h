@@ -39,11 +39,17 @@ struct Trajectories {
   size_t size() const { return plants.size(); }
 };
 
-// Writes `path` (not yet its final name), flushes, closes, re-opens and compares what is on disk.
-// `attributes` go to the root. Throws UserError(kIo) on any failure that the file system reports to
-// a write or an open; what it can no longer read back ends the program (SIGBUS).
-void write_shard(const std::filesystem::path& path, const Trajectories& trajectories,
-                 const std::vector<std::pair<std::string, std::string>>& attributes);
+struct Fingerprint {
+  size_t bytes = 0;
+  std::string sha256;
+};
+
+// Writes `path` (not yet its final name), flushes, closes, re-opens and compares what is on disk;
+// returns the fingerprint of what was compared. `attributes` go to the root. Throws UserError(kIo)
+// on any failure that the file system reports to a write or an open; what it can no longer read
+// back ends the program (SIGBUS).
+Fingerprint write_shard(const std::filesystem::path& path, const Trajectories& trajectories,
+                        const std::vector<std::pair<std::string, std::string>>& attributes);
 
 // A shard mapped read-only. Its size and hash must have been verified before: nothing here defends
 // against a hostile file, only against one of another layout (UserError(kData)).
@@ -58,7 +64,6 @@ class MappedShard {
   const float* force_applied(size_t row) const { return force_applied_ + row * steps_; }
   const uint8_t* mode(size_t row) const { return mode_ + row * steps_; }
   uint32_t length(size_t row) const { return length_[row]; }
-  bool success(size_t row) const { return success_[row] != 0; }
   Stage stage(size_t row) const { return static_cast<Stage>(stage_[row]); }
   int32_t kick_step(size_t row) const { return kick_step_[row]; }  // -1: none
   CartPoleParameters plant(size_t row) const;
@@ -69,7 +74,7 @@ class MappedShard {
   size_t rows_ = 0, steps_ = 0;
   const float *state_ = nullptr, *force_expert_ = nullptr, *force_applied_ = nullptr,
               *params_ = nullptr;
-  const uint8_t *mode_ = nullptr, *success_ = nullptr, *stage_ = nullptr;
+  const uint8_t *mode_ = nullptr, *stage_ = nullptr;
   const uint32_t* length_ = nullptr;
   const int32_t* kick_step_ = nullptr;
 };

@@ -48,10 +48,17 @@ TEST(CartPole, FirstMomentMatchesAHandWorkedPush) {
 }
 
 TEST(CartPole, PassiveEnergyDriftsLessThanTenMicrojoulesInTwentySeconds) {
-  const CartPoleParameters plant;
-  const CartPoleState start{0, 0.5, 2.0, 1.0};
-  EXPECT_NEAR(total_energy(plant, after(plant, start, 0.0, 1024)), total_energy(plant, start),
-              1e-5);
+  const CartPoleParameters nominal;
+  for (const auto& plant :
+       {nominal, CartPoleParameters{2.0, 0.5, 1.0}, CartPoleParameters{0.5, 0.05, 0.5}})
+    for (const CartPoleState start :
+         {CartPoleState{0, 0.5, 2.0, 1.0}, CartPoleState{0, 0, 0.01, 0}}) {
+      StateBatch states({start});
+      for (int t = 0; t < 1024; ++t) {
+        CartPoleBatch({plant}).step({0.0}, states);
+        ASSERT_NEAR(total_energy(plant, states[0]), total_energy(plant, start), 1e-5) << t;
+      }
+    }
 }
 
 TEST(CartPole, FrictionTakesEnergyAndGainScalesForce) {

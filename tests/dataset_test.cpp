@@ -26,22 +26,48 @@ TEST(Dataset, StatisticsLeaveOutWhatFollowsATrackExit) {
   const TemporaryFolder folder;
   auto trajectories = counting_trajectories(2, 5);
   trajectories.outcome[1].length = 2;
-  fs::create_directories(folder.path / "train");
-  write_shard(folder.path / "train/shard_00000.h5", trajectories, {});
-  const auto entry = describe_shard(folder.path, "train/shard_00000.h5", trajectories);
+  const auto entry = make_shard(folder.path, 0, trajectories);
   EXPECT_EQ(entry["mode_steps"], (std::vector<int>{4, 3}));
+}
+
+TEST(Dataset, AKickIsNoChangeThatAForceMade) {
+  const TemporaryFolder folder;
+  auto trajectories = counting_trajectories(1, 2);
+  trajectories.kick_step[0] = 1;
+  trajectories.recording.state[1 * 4 + 3] = 100;  // theta_dot jumps before step 1
+  trajectories.recording.state[2 * 4 + 3] = 101;
+  publish_manifest(folder.path, {{"steps", 2}},
+                   {{"train", {make_shard(folder.path, 0, trajectories)}}});
+  EXPECT_EQ(Manifest::read(folder.path).statistics.delta_rms, (std::array<double, 4>{0, 1, 1, 1}));
+}
+
+TEST(Dataset, TheManifestCountsWhatWasDroppedAndWhatTheExpertSolves) {
+  const TemporaryFolder folder;
+  auto first = counting_trajectories(3, 5), second = counting_trajectories(2, 5);
+  for (auto* shard : {&first, &second}) {
+    std::fill(shard->attempt.begin(), shard->attempt.end(), 0U);
+    for (auto& outcome : shard->outcome) outcome.success = true;
+  }
+  first.attempt[1] = 2;
+  second.attempt[0] = 1;
+  second.outcome[1].success = false;
+  publish_manifest(
+      folder.path, {{"steps", 5}},
+      {{"train", {make_shard(folder.path, 0, first), make_shard(folder.path, 1, second)}}});
+  const auto split =
+      nlohmann::json::parse(read_file(folder.path / "manifest.json"))["splits"]["train"];
+  EXPECT_EQ(split["dropped"], 3);
+  EXPECT_EQ(split["trajectories"], 5);
+  EXPECT_DOUBLE_EQ(split["expert_success"], 0.8);
+  EXPECT_DOUBLE_EQ(split["stabilise_share"], 0.6);  // from the third of five steps on
 }
 
 TEST(Dataset, FindsTrajectoriesAcrossShards) {
   const TemporaryFolder folder;
-  make_small_dataset(folder.path, 3, 5);
-  const auto second = counting_trajectories(2, 5);
-  write_shard(folder.path / "train/shard_00001.h5", second, {});
-  publish_manifest(
-      folder.path, {{"steps", 5}},
-      {{"train",
-        {describe_shard(folder.path, "train/shard_00000.h5", counting_trajectories(3, 5)),
-         describe_shard(folder.path, "train/shard_00001.h5", second)}}});
+  publish_manifest(folder.path, {{"steps", 5}},
+                   {{"train",
+                     {make_shard(folder.path, 0, counting_trajectories(3, 5)),
+                      make_shard(folder.path, 1, counting_trajectories(2, 5))}}});
   const auto manifest = Manifest::read(folder.path);
   const Dataset dataset(manifest, "train");
   EXPECT_EQ(dataset.size(), 5U);

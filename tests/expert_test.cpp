@@ -28,15 +28,16 @@ struct Trials {
   std::vector<CartPoleState> starts;
 };
 
-Trials draw(bool nominal) {
+// Of the trained range, or with plants of the wider one.
+Trials draw(bool nominal, bool wider = false) {
   Trials trials;
   CounterRandom random(99, 0, 0);
   for (int i = 0; i < 500; ++i) {
     CartPoleParameters plant;
     if (!nominal) {
-      plant.cart_mass = random.log_uniform(0.5, 2.0);
-      plant.pole_mass = random.log_uniform(0.05, 0.5);
-      plant.half_length = random.log_uniform(0.25, 1.0);
+      plant.cart_mass = wider ? random.log_uniform(0.3, 3.0) : random.log_uniform(0.5, 2.0);
+      plant.pole_mass = wider ? random.log_uniform(0.03, 0.8) : random.log_uniform(0.05, 0.5);
+      plant.half_length = wider ? random.log_uniform(0.2, 1.2) : random.log_uniform(0.25, 1.0);
     }
     trials.plants.push_back(plant);
     trials.starts.push_back({random.uniform(-0.5, 0.5), random.uniform(-0.5, 0.5),
@@ -57,7 +58,7 @@ TEST(Expert, NominalGainMatchesAnIndependentSolution) {
 }
 
 TEST(Expert, LinearisationIsThatOfTheSimulation) {
-  for (CartPoleParameters plant : draw(false).plants) {
+  for (CartPoleParameters plant : draw(false, true).plants) {
     plant.cart_friction = 0.3;
     plant.pole_friction = 0.005;
     plant.motor_gain = 1.2;
@@ -87,7 +88,7 @@ TEST(Expert, LinearisationIsThatOfTheSimulation) {
 
 // P = A'PA - A'PB (R + B'PB)^-1 B'PA + Q, the form that is not used to find it.
 TEST(Expert, CostSolvesTheRiccatiEquation) {
-  for (const auto& plant : draw(false).plants) {
+  for (const auto& plant : draw(false, true).plants) {
     const auto [A, B] = linearise_upright(plant);
     const auto [K, P] = regulate({A, B});
     std::array<double, 4> PB{}, BPA{};
@@ -140,18 +141,23 @@ TEST(Expert, KnowsFrictionAndMotorGain) {
   EXPECT_GE(success_share(plants, plants, starts), 0.99);
 }
 
-TEST(Expert, ModeHasHysteresis) {
+TEST(Expert, ModeHasHysteresisInAngleAndInDemandedForce) {
   ExpertBatch expert({CartPoleParameters{}});
   std::vector<double> force(1);
   std::vector<uint8_t> mode(1);
-  const auto mode_at = [&](double theta) {
-    expert.act(StateBatch({CartPoleState{0, 0, theta, 0}}), force, mode);
+  const auto mode_at = [&](double theta, double theta_dot = 0) {
+    expert.act(StateBatch({CartPoleState{0, 0, theta, theta_dot}}), force, mode);
     return mode[0];
   };
   EXPECT_EQ(mode_at(0.6), kSwingUp);
   EXPECT_EQ(mode_at(0.1), kStabilise);
   EXPECT_EQ(mode_at(0.6), kStabilise);  // the same angle, another history
   EXPECT_EQ(mode_at(0.9), kSwingUp);
+  // At 0.1 rad the stabiliser demands 4 N, and 10.5 N more for each rad/s.
+  EXPECT_EQ(mode_at(0.1, 1), kSwingUp);  // 14.5 N: too much to enter with
+  EXPECT_EQ(mode_at(0.1), kStabilise);
+  EXPECT_EQ(mode_at(0.1, 1), kStabilise);  // the same demand, another history
+  EXPECT_EQ(mode_at(0.1, 3), kSwingUp);    // 35.5 N
 }
 
 TEST(Expert, ForcesStayWithinTheLimit) {

@@ -134,11 +134,8 @@ TEST(Loader, HalfABatchIsOfTheCurrentStageAndHalfOfEarlierOnes) {
   const TemporaryFolder folder;
   auto trajectories = counting_trajectories(50, 6);
   for (size_t i = 0; i < 50; ++i) trajectories.stage[i] = static_cast<uint8_t>(i % 5);
-  std::filesystem::create_directories(folder.path / "train");
-  write_shard(folder.path / "train/shard_00000.h5", trajectories, {});
-  publish_manifest(
-      folder.path, {{"steps", 6}},
-      {{"train", {describe_shard(folder.path, "train/shard_00000.h5", trajectories)}}});
+  publish_manifest(folder.path, {{"steps", 6}},
+                   {{"train", {make_shard(folder.path, 0, trajectories)}}});
   const auto manifest = Manifest::read(folder.path);
   const Dataset dataset(manifest, "train");
   Config config;

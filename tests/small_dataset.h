@@ -26,12 +26,18 @@ inline Trajectories counting_trajectories(uint32_t rows, uint32_t steps) {
   return result;
 }
 
+// A shard of the train split, and its entry.
+inline nlohmann::json make_shard(const std::filesystem::path& folder, int number,
+                                 const Trajectories& trajectories) {
+  std::filesystem::create_directories(folder / "train");
+  const std::string file = "train/shard_0000" + std::to_string(number) + ".h5";
+  return describe_shard(file, write_shard(folder / file, trajectories, {{"split", "train"}}),
+                        trajectories);
+}
+
 // A published dataset of one train shard.
 inline void make_small_dataset(const std::filesystem::path& folder, uint32_t rows = 3,
                                uint32_t steps = 5) {
-  std::filesystem::create_directories(folder / "train");
   const auto trajectories = counting_trajectories(rows, steps);
-  write_shard(folder / "train/shard_00000.h5", trajectories, {{"split", "train"}});
-  publish_manifest(folder, {{"steps", steps}},
-                   {{"train", {describe_shard(folder, "train/shard_00000.h5", trajectories)}}});
+  publish_manifest(folder, {{"steps", steps}}, {{"train", {make_shard(folder, 0, trajectories)}}});
 }

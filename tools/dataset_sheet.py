@@ -23,9 +23,9 @@ STAGES = {"balance": "#C9D6DE", "catch": "#A3BAC8", "swing-up": "#7B9BAF", "unkn
 plt.rcParams.update({"font.size": 12, "axes.titlesize": 12, "axes.labelsize": 12})
 
 
-def fail(text):
+def fail(text, code=65):
     print(f"dataset_sheet.py: {text}", file=sys.stderr)
-    sys.exit(65)
+    sys.exit(code)
 
 
 def read_manifest(path):
@@ -43,6 +43,10 @@ def read_manifest(path):
 def read_trajectories(folder, shards):
     """Every column of the first trajectories, as one array each."""
     parts, room = [], MOST
+    listed = {folder / shard["file"] for shard in shards}
+    for path in sorted(next(iter(listed)).parent.glob("*.h5")):
+        if path not in listed:
+            fail(f"{path} is not listed in manifest.json: remove it")
     for shard in shards:
         path = folder / shard["file"]
         if not path.is_file():
@@ -51,7 +55,7 @@ def read_trajectories(folder, shards):
             if path.stat().st_size != shard["bytes"] or hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
                 fail(f"{path} is damaged (its size or SHA-256 differs from manifest.json): remove it and run "
                      "generate_trajectories again, which redoes only what is missing")
-        with h5py.File(path) as file:
+        with h5py.File(path, locking=False) as file:
             parts.append({name: column[:room] for name, column in file.items()})
         room -= len(parts[-1]["mode"])
         if room == 0:
@@ -144,7 +148,7 @@ def draw_statistics(grid, d):
         axes.xaxis.set_minor_locator(plt.NullLocator())
         for bound in trained:
             axes.axvline(bound, color=INK, linewidth=1, linestyle="--")
-    for panel, column, title in (("d", 2, "start angle (rad)"), ("e", 0, "start x (m)"), ("f", 3, "start dθ/dt (rad/s)")):
+    for panel, column, title in (("d", 2, "start θ (rad)"), ("e", 3, "start dθ/dt (rad/s)"), ("f", 0, "start x (m)"), ("k", 1, "start dx/dt (m/s)")):
         draw_counts(grid[panel], d, d["state"][:, 0, column], title)
     draw_counts(grid["i"], d, STEP_SECONDS * switch, "first stabilising step (s)", rows=switch >= 0)
     grid["i"].set_xlabel(f"never: {np.mean(switch < 0):.1%}")
@@ -195,7 +199,7 @@ def draw_sheet(folder, split, manifest, d):
         axes.set_ylabel(label)
     legend = {label: handle for axes in panels[2] for handle, label in zip(*axes.get_legend_handles_labels())}
     top.legend(legend.values(), legend, loc="outside upper center", ncols=len(legend))
-    grid = bottom.subplot_mosaic("ppabc;ppdef;ghijj")
+    grid = bottom.subplot_mosaic("ppppppaaaabbbbcccc;ppppppdddeeefffkkk;gggghhhhiiiijjjjjj")
     draw_phase_portrait(grid["p"], d)
     draw_statistics(grid, d)
     return figure
@@ -213,9 +217,13 @@ def main():
         if options.split not in manifest["splits"]:
             fail(f"{path} lists no split {options.split}: take one of {', '.join(manifest['splits'])}")
         d = read_trajectories(options.dataset, manifest["splits"][options.split]["shards"])
-        draw_sheet(options.dataset, options.split, manifest, d).savefig(out, format="png")
     except OSError as error:
         fail(error)
+    sheet = draw_sheet(options.dataset, options.split, manifest, d)
+    try:
+        sheet.savefig(out, format="png")
+    except OSError as error:
+        fail(error, 74)
     print(out)
 
 

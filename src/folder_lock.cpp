@@ -1,0 +1,135 @@
+#include "folder_lock.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <climits>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iostream>
+#include <optional>
+#include <sstream>
+#include <thread>
+#include <utility>
+
+#include "durable_file.h"
+#include "exit_code.h"
+
+namespace {
+
+constexpr auto kPatience = std::chrono::minutes(1);
+
+std::string environment(const char* name, const char* otherwise) {
+  const char* value = std::getenv(name);
+  return value && *value ? value : otherwise;
+}
+
+std::string describe_process() {
+  char host[HOST_NAME_MAX + 1] = "";
+  gethostname(host, sizeof host);
+  const auto time = std::chrono::system_clock::now().time_since_epoch().count();
+  return environment("SLURM_JOB_ID", "-") + " " + environment("SLURM_RESTART_COUNT", "0") + " " +
+         host + " " + std::to_string(getpid()) + " " + std::to_string(time) + "\n";
+}
+
+// How many starts of one Slurm job `owner` is later than `former`; nothing when they are of
+// different jobs, or of none.
+std::optional<int64_t> starts_after(const std::string& owner, const std::string& former) {
+  std::string job, former_job;
+  int64_t start = 0, former_start = 0;
+  std::istringstream(owner) >> job >> start;
+  std::istringstream(former) >> former_job >> former_start;
+  if (job == "-" || job != former_job) return {};
+  return start - former_start;
+}
+
+[[noreturn]] void leave_to_later_start(const std::filesystem::path& folder) {
+  throw UserError(ExitCode::kConfiguration, "a later start has taken over " + folder.string() +
+                                                ": this one leaves without writing to it");
+}
+
+// Opens and locks what `file` names at that moment; -1 when another process holds it.
+int lock(const std::filesystem::path& file) {
+  while (true) {
+    const int descriptor = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (descriptor < 0)
+      throw UserError(ExitCode::kIo, "cannot open " + file.string() + ": " + std::strerror(errno));
+    if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0) {
+      if (errno == EWOULDBLOCK) {
+        ::close(descriptor);
+        return -1;
+      }
+      std::cerr << "warning: " << file.parent_path().string() << " has no file locks ("
+                << std::strerror(errno) << "): make sure that only one job writes there"
+                << std::endl;
+      return descriptor;
+    }
+    struct stat locked {
+    }, named{};
+    ::fstat(descriptor, &locked);
+    if (::stat(file.c_str(), &named) == 0 && named.st_ino == locked.st_ino) return descriptor;
+    ::close(descriptor);  // its former owner has just removed it
+  }
+}
+
+}  // namespace
+
+FolderLock::FolderLock(const std::filesystem::path& folder, const std::string& key,
+                       bool wait_for_others)
+    : file_(folder / "owner"), owner_(describe_process()) {
+  const auto claim = [this] {  // in place: a new file would not be the locked one
+    if (!(std::ofstream(file_) << owner_ << std::flush))
+      throw UserError(ExitCode::kIo, "cannot write " + file_.string());
+  };
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  bool claimed = false, waiting = false;
+  while (true) {
+    descriptor_ = lock(file_);
+    const auto later = starts_after(owner_, read_file(file_));
+    if (later && *later < 0) leave_to_later_start(folder);
+    if (descriptor_ >= 0) break;
+    if (!later && wait_for_others) {
+      if (!std::exchange(waiting, true))
+        std::cout << "waiting for another process that writes to " << folder.string() << std::endl;
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      continue;
+    }
+    if (!later)
+      throw UserError(ExitCode::kConfiguration, "another process writes to " + folder.string() +
+                                                    ": wait for it, or choose another " + key);
+    if (*later > 0) {
+      claim();
+      claimed = true;
+    }
+    if (std::chrono::steady_clock::now() > deadline) {
+      if (claimed) break;
+      throw UserError(ExitCode::kIo, "a former process of this job still holds " + file_.string() +
+                                         ": start again when it has ended");
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
+  claim();
+}
+
+FolderLock::~FolderLock() {
+  std::string found;
+  std::error_code ignored;
+  if (std::getline(std::ifstream(file_), found) && found + "\n" == owner_)
+    std::filesystem::remove(file_, ignored);
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+void FolderLock::check() const {
+  std::string found;
+  try {
+    if (std::filesystem::exists(file_)) found = read_file(file_);
+  } catch (const std::exception&) {
+    return;  // what cannot be read says nothing
+  }
+  if (found != owner_) leave_to_later_start(file_.parent_path());
+}

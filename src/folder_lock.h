@@ -1,0 +1,33 @@
+// The right to write a folder: one job at a time, also when Slurm starts a job again whose former
+// processes live on.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+class FolderLock {
+ public:
+  // Locks the file `owner` in the folder, which must exist, and writes into it who owns it. While
+  // another process holds it:
+  //   - one of another job: refused (UserError kConfiguration; `key` is the setting that chose the
+  //     folder), or waited for;
+  //   - an earlier start of the same Slurm job (SLURM_JOB_ID, SLURM_RESTART_COUNT): Slurm has given
+  //     it up, and it may run on, on a node that was lost sight of. Takes over, and waits at most a
+  //     minute for it to leave; what it still wants to publish is stopped by its `check`;
+  //   - of the same start: a rank that is still dying. Waits at most a minute, then UserError(kIo).
+  // An earlier start that comes late is refused. A file system without locks is warned of.
+  FolderLock(const std::filesystem::path& folder, const std::string& key,
+             bool wait_for_others = false);
+  ~FolderLock();
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+
+  // Throws UserError(kConfiguration) when a later start has taken the folder over. Call before
+  // anything is published.
+  void check() const;
+
+ private:
+  std::filesystem::path file_;
+  std::string owner_;  // job, restart count, host, process, time
+  int descriptor_ = -1;
+};
