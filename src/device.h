@@ -1,5 +1,6 @@
 // Where a rank computes: on a GPU of its own, or on its share of the node's processors. What else
-// differs between the two follows from here; device.cpp alone knows whether this build has CUDA.
+// differs between the two follows from here. gpu/device.cpp has it in a build with CUDA,
+// cpu/device.cpp in one without.
 #pragma once
 
 #include <functional>
@@ -19,7 +20,7 @@ torch::Device choose_device(const std::string& setting, const MpiSession& mpi);
 // Collective. Throws UserError(kHang) when the ranks' GPUs do not find each other in time.
 std::unique_ptr<Communicator> make_communicator(torch::Device device, double deadline_seconds);
 
-// "NVIDIA H200, 139 GiB" or "CPU".
+// "NVIDIA H200, 139 GiB" or "CPU"; and what is wrong with it, if NCCL is not the one of the build.
 std::string describe_device(torch::Device device);
 // "CUDA 13.0, cuDNN 9.19.0, NCCL 2.28.9", as loaded, or that this build has none.
 std::string gpu_libraries();
@@ -32,6 +33,7 @@ std::string choose_attention(torch::Device device, const Config& config, int64_t
                              const Communicator& communicator);
 
 // What a cache beside everything else may take: 1 GiB, or on a GPU a quarter of what is free.
+constexpr int64_t kCpuCacheBytes = int64_t{1} << 30;
 int64_t cache_bytes(torch::Device device);
 
 // A step whose inputs come from the CPU. On a GPU, when `record` is set: the first steps of every

@@ -15,10 +15,7 @@ GradientSum::GradientSum(FlatParameters& parameters, const Communicator& communi
     : state_(std::make_shared<State>(State{&parameters, &communicator, {}})) {
   auto& buckets = state_->buckets;
   for (const auto& entry : parameters.entries()) {
-    // What is not decayed completes with the first layer: a bucket of its own, and the last.
-    const bool full =
-        !buckets.empty() && buckets.back().end - buckets.back().begin >= bucket_elements;
-    if (buckets.empty() || full || entry.begin == parameters.decayed())
+    if (buckets.empty() || buckets.back().end - buckets.back().begin >= bucket_elements)
       buckets.push_back({entry.begin, entry.end, 0, 0});
     buckets.back().end = entry.end;
     ++buckets.back().members;

@@ -18,8 +18,8 @@
 #include "device.h"
 #include "durable_file.h"
 #include "evaluation.h"
+#include "folder_lock.h"
 #include "metrics.h"
-#include "run_lock.h"
 #include "run_plan.h"
 #include "train_step.h"
 #include "validation.h"
@@ -95,7 +95,9 @@ Manifest verified_manifest(const Config& config, const MpiSession& mpi) {
   return manifest;
 }
 
-// Collective. What the ranks compute on: "2 x NVIDIA H200, 139 GiB". On rank 0.
+// Collective. What the ranks compute on: "2 x NVIDIA H200, 139 GiB". On rank 0. Refuses different
+// ones: what each rank computes for itself, the gradient's norm, must round alike, or replicas
+// part.
 std::string all_devices(torch::Device device, const MpiSession& mpi) {
   constexpr size_t kLength = 128;
   std::string mine = describe_device(device);
@@ -103,10 +105,16 @@ std::string all_devices(torch::Device device, const MpiSession& mpi) {
   std::string all(kLength * static_cast<size_t>(mpi.size()), '\0');
   MPI_Gather(mine.data(), kLength, MPI_CHAR, all.data(), kLength, MPI_CHAR, 0, MPI_COMM_WORLD);
   std::map<std::string, int> counts;
-  for (size_t at = 0; at < all.size(); at += kLength) ++counts[all.c_str() + at];
+  if (mpi.rank() == 0)
+    for (size_t at = 0; at < all.size(); at += kLength) ++counts[all.c_str() + at];
   std::string text;
   for (const auto& [name, count] : counts)
     text += (text.empty() ? "" : "; ") + std::to_string(count) + " x " + name;
+  agree(counts.size() > 1 ? "the ranks compute on different devices (" + text +
+                                "), which may round differently: take nodes of one kind (Slurm: "
+                                "--constraint)"
+                          : "",
+        ExitCode::kConfiguration);
   return text;
 }
 
@@ -177,7 +185,8 @@ class Trainer {
     });
   }
 
-  void resume();
+  void connect(Watchdog& watchdog);
+  void resume(Watchdog& watchdog);
   void check_disk() const;
   void say_banner(const std::string& attention) const;
   Checkpoint snapshot() const;
@@ -208,15 +217,15 @@ class Trainer {
   FlatParameters parameters_;
   AdamW optimizer_;
   GradientSum gradient_sum_;
-  Step train_step_;
+  Step train_step_;  // after communicator_: its graphs hold sums of NCCL's
   Advice advice_;
   double peak_flops_;                   // of all ranks; 0: not known
   std::vector<torch::Tensor> pending_;  // reports of steps that were started and not yet logged
   double pending_since_ = 0, waited_before_ = 0;
   int64_t skipped_in_a_row_ = 0;
-  std::unique_ptr<RunLock> lock_;   // rank 0
-  double lock_checked_ = 0;         // MPI_Wtime()
-  std::optional<Metrics> metrics_;  // rank 0
+  std::unique_ptr<FolderLock> lock_;  // rank 0
+  double lock_checked_ = 0;           // MPI_Wtime()
+  std::optional<Metrics> metrics_;    // rank 0
   int64_t step_ = 0, attempt_ = 0, failed_saves_ = 0, saved_step_ = -1;
   int64_t best_step_ = -1;
   double best_success_ = 0, last_success_ = -1;
@@ -230,15 +239,25 @@ class Trainer {
   int64_t first_step_ = 0;
 };
 
+// Collective. GPUs connect at their first sum, which may wait forever.
+void Trainer::connect(Watchdog& watchdog) {
+  watchdog.progress("connecting the ranks");
+  auto count = torch::ones({1}, torch::TensorOptions().device(device_));
+  communicator_->sum(count);
+  TORCH_CHECK(count.item<float>() == static_cast<float>(mpi_.size()), "the sum of ", mpi_.size(),
+              " ones over as many ranks is ", count.item<float>());
+  watchdog.rest();
+}
+
 // Collective.
-void Trainer::resume() {
+void Trainer::resume(Watchdog& watchdog) {
   auto counters = torch::zeros({5}, torch::kFloat64);  // step, attempt, updates, best step, success
   counters[3] = -1.0;
   together([&] {
     if (mpi_.rank() != 0) return;
     const fs::path folder = config_.out_dir;
     make_folder(folder);
-    lock_ = std::make_unique<RunLock>(config_.out_dir);
+    lock_ = std::make_unique<FolderLock>(config_.out_dir, "out_dir");
     if (const auto checkpoint = find_newest_checkpoint(folder, std::cerr)) {
       check_same_run(checkpoint->config, config_);
       if (checkpoint->manifest_sha256 != manifest_.sha256)
@@ -265,6 +284,7 @@ void Trainer::resume() {
     publish_file(folder / "config.yaml", to_yaml(config_));
     metrics_.emplace(folder, counters[0].item<int64_t>());
   });
+  watchdog.progress("handing out the weights");
   communicator_->broadcast(counters);
   communicator_->broadcast(parameters_.values);  // equal seeds are no proof of equal weights
   communicator_->broadcast(optimizer_.first_moment);
@@ -275,6 +295,8 @@ void Trainer::resume() {
   optimizer_.updates.fill_(counters[2].item<double>());
   best_step_ = counters[3].item<int64_t>();
   best_success_ = counters[4].item<double>();
+  parameters_.values[0].item();  // a GPU has only been told of it until now
+  watchdog.rest();
 }
 
 // A new checkpoint is written beside the old ones before one of them goes.
@@ -532,8 +554,16 @@ void Trainer::log(int64_t step, const StepReport& report, const StepTime& time) 
 }
 
 ExitCode Trainer::run() {
-  resume();
-  say_banner(choose_attention(device_, config_, plan_.curriculum.points().end, *communicator_));
+  Watchdog watchdog(
+      static_cast<double>(config_.training.hang_seconds), [this] { return communicator_->error(); },
+      [this](const std::string& reason) { end_job(mpi_, reason, ExitCode::kHang); });
+  connect(watchdog);
+  resume(watchdog);
+  watchdog.progress("choosing the attention");
+  const auto attention =
+      choose_attention(device_, config_, plan_.curriculum.points().end, *communicator_);
+  watchdog.rest();
+  say_banner(attention);
   const bool complete = step_ >= plan_.steps;
   const auto& training = config_.training;
   const auto due = [&](int64_t every) { return every > 0 && step_ % every == 0; };
@@ -549,11 +579,8 @@ ExitCode Trainer::run() {
         return batches;
       },
       step_, plan_.steps);
-  Watchdog watchdog(
-      static_cast<double>(training.hang_seconds), [this] { return communicator_->error(); },
-      [this](const std::string& reason) { end_job(mpi_, reason, ExitCode::kHang); });
   while (step_ < plan_.steps) {
-    watchdog.progress("training step " + std::to_string(step_ + 1));
+    watchdog.progress("training up to step " + std::to_string(step_ + 1));
     start_step(queue);
     const bool last = step_ == plan_.steps;
     const bool validating =

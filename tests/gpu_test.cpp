@@ -118,6 +118,7 @@ TEST(Gpu, AttentionAtHeadSize32) {
     for (const bool cudnn : {true, false}) {
       context.setSDPUseCuDNN(cudnn);
       context.setSDPUseFlash(!cudnn);
+      context.setSDPUseMemEfficient(false);
       context.setSDPUseMath(false);
       torch::manual_seed(3);
       ControlModel exact(shape);
@@ -137,5 +138,6 @@ TEST(Gpu, AttentionAtHeadSize32) {
     }
   context.setSDPUseCuDNN(false);
   context.setSDPUseFlash(true);
+  context.setSDPUseMemEfficient(true);
   context.setSDPUseMath(true);
 }

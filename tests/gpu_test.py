@@ -89,9 +89,9 @@ class Gpu(programs.ProgramTest):
         self.train("--training.precision", "bf16", "--training.train_steps", 40, "--training.validate_every_steps", 20, ranks=2)
         for line in map(json.loads, (self.folder / "run/metrics.jsonl").read_text().splitlines()):
             if "loss" in line:
-                self.assertGreaterEqual(line["exposed_communication_seconds"], 0.0)
+                self.assertGreater(line["exposed_communication_seconds"], 0.0)
         judged = subprocess.run(command("evaluate_policy", "--dataset.path", self.data, "--out_dir", self.folder / "run"),
-                                capture_output=True, text=True)
+                                capture_output=True, text=True, timeout=120)
         self.assertEqual(judged.returncode, 0, judged.stderr)
         self.assertIn("of those the expert solves", judged.stdout)
 

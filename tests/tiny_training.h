@@ -21,7 +21,7 @@ struct TinyTraining {
   GradientSum gradient_sum;
   Loader loader;
   torch::Tensor scale;
-  Step run;
+  Step run;  // after communicator: its graphs hold sums of NCCL's
 
   explicit TinyTraining(std::unique_ptr<Communicator> ranks, const FlatOptions& options = {},
                         bool record = false)

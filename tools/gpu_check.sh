@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Everything that only a GPU can tell, in one command and within ten minutes: unit tests, several ranks on one GPU, a killed
-# and a stopped rank, resume, the benchmark beside PyTorch, a short real training judged in closed loop. Needs the build
-# (cmake --preset gpu -DBUILD_TESTING=ON), or build/gpu_bundle from tools/gpu_bundle.sh and a python3 with PyTorch.
+# and a stopped rank, resume, the benchmark beside PyTorch, a short real training judged in closed loop. Sets up and builds what
+# is missing; where that is not possible it uses build/gpu_bundle (tools/gpu_bundle.sh) and a python3 with PyTorch.
 # Without a GPU it builds, and tries its own scripts on the CPU.
 #   tools/gpu_check.sh [tests] [speed] [training]      result files go to ${OUT:-build/gpu_check}
+#   BUNDLE=1 tools/gpu_check.sh                        takes the bundle although there is a build
 set -euo pipefail
 cd "$(dirname "$0")/.."
 stages=" ${*:-tests speed training} "
@@ -11,50 +12,59 @@ out=${OUT:-build/gpu_check}
 mkdir -p "$out"
 stage() { printf '\n[%d:%02d] %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$1"; }
 
-build=build/gpu
-python=.venv/bin/python
 device=cuda
 if ! nvidia-smi >/dev/null 2>&1; then
-  stage 'no GPU here: compile the GPU build, try the scripts on the CPU'
+  stage 'no GPU here: the GPU build, and the scripts on the CPU'
   device=cpu
-  tools/setup.sh
-  cmake --preset gpu -DBUILD_TESTING=ON >"$out/build.log"
-  cmake --build --preset gpu >>"$out/build.log" || { tail -n 40 "$out/build.log"; exit 1; }
-elif [[ -d build/gpu_bundle ]]; then
+fi
+build=build/gpu
+python=.venv/bin/python
+if [[ ${BUNDLE:-} || (! -d $build && -d build/gpu_bundle) ]]; then
   build=build/gpu_bundle
-  python=$(command -v python3)
+  if [[ ! -x $python ]]; then python=$(command -v python3); fi
   packages=$($python -c 'import torch, pathlib; print(pathlib.Path(torch.__file__).parent.parent)')
   export OPAL_PREFIX=$PWD/$build/usr PATH=$PWD/$build/usr/bin:$PATH
   # launch/env.sh hands it to the programs only.
   export PROGRAM_LIBRARY_PATH=$PWD/$build/lib:$PWD/$build/usr/lib/x86_64-linux-gnu/openmpi/lib:$packages/torch/lib
   for part in cu13 nccl cudnn cusparselt nvshmem; do PROGRAM_LIBRARY_PATH+=:$packages/nvidia/$part/lib; done
   PROGRAM_LIBRARY_PATH+=${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}:/usr/local/nvidia/lib64
+else
+  tools/setup.sh
+  cmake --preset gpu -DBUILD_TESTING=ON >"$out/build.log"
+  cmake --build --preset gpu >>"$out/build.log" || { tail -n 40 "$out/build.log"; exit 1; }
 fi
 failed=()
-try() { "${@:2}" || failed+=("$1"); }
+# NAME SECONDS COMMAND: a stage that hangs or fails leaves the others their time.
+try() { timeout --kill-after=5 "${@:2}" || failed+=("$1"); }
 
 if [[ $device == cuda ]]; then nvidia-smi --query-gpu=name,memory.total,driver_version,clocks.sm --format=csv,noheader | tee "$out/tests.log"; fi
 
 if [[ $stages == *' tests '* ]]; then
+  visible=${CUDA_VISIBLE_DEVICES-}
   if [[ $device == cuda ]]; then
+    export CUDA_VISIBLE_DEVICES=${visible%%,*}
+    CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES:-0}  # one, for all ranks
     export TINY_DATASET=$PWD/build/gpu_check_data
     rm -rf "$TINY_DATASET"
     launch/local.sh 2 $build/generate_trajectories --config tests/tiny.yaml --dataset.path "$TINY_DATASET" >/dev/null
     for ranks in 1 2 4; do
       stage "unit tests, $ranks rank(s) on one GPU"
-      launch/local.sh $ranks tests/one_gpu.sh $build/tests/gpu_tests 2>&1 | tee -a "$out/tests.log" |
-        grep -E '\[ *(OK|FAILED|PASSED) *\]|Failure|what|rror' || failed+=("gpu_tests at $ranks")
+      try "gpu_tests at $ranks" 90 launch/local.sh $ranks tests/one_gpu.sh $build/tests/gpu_tests > >(tee -a "$out/tests.log" |
+        grep -E '\[ *(OK|FAILED|PASSED) *\]|Failure|what|rror' || true) 2>&1
     done
   fi
   stage 'programs: rank counts, resume, a killed and a stopped rank, closed loop'
-  "$python" tests/gpu_test.py $build --device $device 2>&1 | tee -a "$out/tests.log" || failed+=(programs)
+  try programs 180 "$python" tests/gpu_test.py $build --device $device > >(tee -a "$out/tests.log") 2>&1
+  if [[ $device == cuda ]]; then
+    if [[ $visible ]]; then export CUDA_VISIBLE_DEVICES=$visible; else unset CUDA_VISIBLE_DEVICES; fi
+  fi
 fi
 
 if [[ $stages == *' speed '* ]]; then
   stage 'speed beside PyTorch'
   options=(--device $device --modes reduce-overhead --out "$out/gpu_speed.md")
-  if [[ $device == cpu ]]; then options+=(--config conf/quickstart.yaml --steps 10 --rounds 1 --modes ''); fi
-  try speed "$python" tools/bench/gpu_speed.py $build "${options[@]}"
+  if [[ $device == cpu ]]; then options=(--device cpu --config tests/tiny.yaml --steps 2 --rounds 1 --modes '' --out "$out/gpu_speed.md"); fi
+  try speed 240 "$python" tools/bench/gpu_speed.py $build "${options[@]}"
 fi
 
 if [[ $stages == *' training '* ]]; then
@@ -69,12 +79,11 @@ if [[ $stages == *' training '* ]]; then
     --training.save_every_steps "$steps" --training.keep_every_steps 0 --training.validate_every_steps $((steps / 2)))
   rm -rf $run build/gpu_check_dataset
   stage 'data for a short real training'
-  ranks=$(nproc)
-  launch/local.sh "$ranks" $build/generate_trajectories "${settings[@]}"
+  try data 60 launch/local.sh "$(nproc)" $build/generate_trajectories "${settings[@]}"
   stage 'training'
-  try training launch/local.sh 1 $build/train_gpt2 "${settings[@]}"
+  try training 240 launch/local.sh 1 $build/train_gpt2 "${settings[@]}"
   stage 'closed loop on plants and starts it never saw'
-  try evaluation launch/local.sh 1 $build/evaluate_policy "${settings[@]}"
+  try evaluation 90 launch/local.sh 1 $build/evaluate_policy "${settings[@]}"
   cp $run/metrics.jsonl $run/model_training_log.txt $run/evaluation/evaluation.json "$out/" || true
 fi
 

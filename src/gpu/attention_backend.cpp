@@ -13,12 +13,21 @@ namespace {
 // it has to win clearly, and to agree with FlashAttention at lengths of both kinds.
 constexpr double kClearly = 0.9, kAgreement = 2e-2;
 
+// Of the fused ones that one; unless `only`, what serves other shapes and types comes after it.
 void take(bool cudnn, bool only) {
   auto& context = at::globalContext();
   context.setSDPUseCuDNN(cudnn);
   context.setSDPUseFlash(!cudnn);
-  context.setSDPUseMemEfficient(!only);  // what fp32 needs
+  context.setSDPUseMemEfficient(!only);
   context.setSDPUseMath(!only);
+  if (only) return;
+  // On some GPUs LibTorch itself would ask cuDNN last.
+  using Backend = at::SDPBackend;
+  std::vector<int64_t> order;
+  for (const auto backend : {Backend::cudnn_attention, Backend::flash_attention,
+                             Backend::efficient_attention, Backend::math, Backend::overrideable})
+    order.push_back(static_cast<int64_t>(backend));
+  context.setSDPPriorityOrder(order);
 }
 
 // Queries, keys and values as gpt2.cpp has them, in one tensor; and the gradient of the output.
@@ -63,11 +72,27 @@ bool agree_with_flash(const Sample& sample) {
   return ((found - expected).norm() / expected.norm()).item<double>() < kAgreement;
 }
 
+std::string to_milliseconds(double value) {
+  if (value == 0) return "does not serve";
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3f ms", value);
+  return text;
+}
+
 }  // namespace
+
+AttentionChoice decide_attention(double flash, double cudnn, bool agrees) {
+  const std::string times = " (forward and backward of a layer: FlashAttention-2 " +
+                            to_milliseconds(flash) + ", cuDNN " +
+                            (cudnn > 0 && !agrees ? "disagrees" : to_milliseconds(cudnn)) + ")";
+  const bool take_cudnn = cudnn > 0 && agrees && (flash == 0 || cudnn < kClearly * flash);
+  const char* name = take_cudnn ? "cuDNN" : flash > 0 ? "FlashAttention-2" : "not fused, slow";
+  return {take_cudnn, name + times};
+}
 
 std::string choose_attention_backend(torch::Device device, int64_t batch, const ModelConfig& model,
                                      int64_t window, const Communicator& communicator) {
-  // Milliseconds of FlashAttention and cuDNN, and whether the latter serves; 0: not at all.
+  // Milliseconds of FlashAttention and cuDNN, 0 where it does not serve; whether they agree.
   auto found = torch::zeros({3}, torch::kFloat64);
   if (communicator.rank() == 0) {
     for (const bool cudnn : {false, true}) try {
@@ -76,23 +101,19 @@ std::string choose_attention_backend(torch::Device device, int64_t batch, const 
       } catch (const c10::Error&) {
         found[cudnn] = 0.0;
       }
-    bool serves = found[1].item<double>() > 0;
+    const bool both = found[0].item<double>() > 0 && found[1].item<double>() > 0;
+    bool agrees = true;
     for (const int64_t length : {window, int64_t{64}, int64_t{128}, int64_t{192}}) try {
-        serves = serves && (length > window || found[0].item<double>() == 0 ||
-                            agree_with_flash(Sample(device, model, batch, length)));
+        if (both && length <= window)
+          agrees = agrees && agree_with_flash(Sample(device, model, batch, length));
       } catch (const c10::Error&) {
-        serves = false;
+        agrees = false;
       }
-    found[2] = serves;
+    found[2] = agrees;
   }
   communicator.broadcast(found);
-  const auto flash = found[0].item<double>(), cudnn = found[1].item<double>();
-  const bool chosen = found[2].item<double>() > 0 && (flash == 0 || cudnn < kClearly * flash);
-  take(chosen, false);
-  char text[200];
-  std::snprintf(text, sizeof text,
-                "%s (forward and backward of a layer: FlashAttention-2 %.3f ms, cuDNN %.3f ms%s)",
-                chosen ? "cuDNN" : "FlashAttention-2", flash, cudnn,
-                found[2].item<double>() > 0 ? "" : ", which does not serve here");
-  return text;
+  const auto choice = decide_attention(found[0].item<double>(), found[1].item<double>(),
+                                       found[2].item<double>() > 0);
+  take(choice.cudnn, false);
+  return choice.description;
 }

@@ -11,3 +11,11 @@
 // banner.
 std::string choose_attention_backend(torch::Device device, int64_t batch, const ModelConfig& model,
                                      int64_t window, const Communicator& communicator);
+
+// The decision by itself: from the milliseconds of both, 0 for one that does not serve, and whether
+// their gradients agree.
+struct AttentionChoice {
+  bool cudnn;
+  std::string description;
+};
+AttentionChoice decide_attention(double flash, double cudnn, bool agrees);

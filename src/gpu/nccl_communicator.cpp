@@ -1,10 +1,10 @@
 #include "gpu/nccl_communicator.h"
 
-#include <c10/cuda/CUDAException.h>
-
 #include <chrono>
 #include <exception>
 #include <future>
+#include <memory>
+#include <thread>
 
 #include "exit_code.h"
 
@@ -28,34 +28,27 @@ ncclDataType_t nccl_type(torch::ScalarType type) {
   }
 }
 
-// Also inside of a graph that is being recorded, where it becomes a part of the graph.
-void record_time(cudaEvent_t event, cudaStream_t stream) {
-  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  C10_CUDA_CHECK(cudaStreamIsCapturing(stream, &status));
-  C10_CUDA_CHECK(cudaEventRecordWithFlags(
-      event, stream,
-      status == cudaStreamCaptureStatusActive ? cudaEventRecordExternal : cudaEventRecordDefault));
-}
-
 }  // namespace
 
 NcclCommunicator::NcclCommunicator(torch::Device device, double deadline_seconds,
                                    MPI_Comm communicator)
     : Communicator(communicator),
       stream_(c10::cuda::getStreamFromPool(/*isHighPriority=*/true, device.index())) {
-  C10_CUDA_CHECK(cudaEventCreate(&computed_));
-  C10_CUDA_CHECK(cudaEventCreate(&summed_));
   if (size() == 1) return;
   ncclUniqueId id;
   if (rank() == 0) check(ncclGetUniqueId(&id));
   MPI_Bcast(&id, sizeof id, MPI_BYTE, 0, communicator);
   // A communicator that does not block would start a thread for every sum. Only the setting up
-  // must not wait forever, so that is what has a thread.
-  std::promise<ncclResult_t> made;
-  auto result = made.get_future();
-  std::thread([this, id, device, made = std::move(made)]() mutable {
+  // must not wait forever, so that is what has a thread, which may outlive this object.
+  struct Setup {
+    std::promise<ncclResult_t> made;
+    ncclComm_t communicator = nullptr;
+  };
+  const auto setup = std::make_shared<Setup>();
+  auto result = setup->made.get_future();
+  std::thread([setup, id, device, size = size(), rank = rank()] {
     cudaSetDevice(device.index());
-    made.set_value(ncclCommInitRank(&nccl_, size(), id, rank()));
+    setup->made.set_value(ncclCommInitRank(&setup->communicator, size, id, rank));
   }).detach();
   if (result.wait_for(std::chrono::duration<double>(deadline_seconds)) != std::future_status::ready)
     throw UserError(ExitCode::kHang,
@@ -64,14 +57,13 @@ NcclCommunicator::NcclCommunicator(torch::Device device, double deadline_seconds
                         " s: NCCL_DEBUG=INFO shows what it waits for, NCCL_SOCKET_IFNAME chooses "
                         "the network, training.hang_seconds the patience");
   check(result.get());
+  nccl_ = setup->communicator;
 }
 
 NcclCommunicator::~NcclCommunicator() {
   // It waits for sums that other ranks may never join; when an error leaves through here, the
   // process ends at once and says why.
   if (nccl_ && std::uncaught_exceptions() == 0) ncclCommDestroy(nccl_);
-  cudaEventDestroy(computed_);
-  cudaEventDestroy(summed_);
 }
 
 void NcclCommunicator::fork() const {
@@ -114,22 +106,19 @@ void NcclCommunicator::start_sum(torch::Tensor tensor) const {
 
 void NcclCommunicator::finish_sums() const {
   if (size() == 1) return;
-  const auto computing = c10::cuda::getCurrentCUDAStream();
-  record_time(computed_, computing);
+  computed_.record();
   join();
-  record_time(summed_, computing);
-  timed_ = true;
+  summed_.record();
 }
 
 double NcclCommunicator::exposed_seconds(int64_t) const {
-  if (!timed_) return 0.0;
-  float milliseconds = 0;
-  C10_CUDA_CHECK(cudaEventElapsedTime(&milliseconds, computed_, summed_));
-  return milliseconds / 1e3;
+  return summed_.isCreated() ? computed_.elapsed_time(summed_) / 1e3 : 0.0;
 }
 
 std::string NcclCommunicator::error() const {
+  if (!nccl_) return "";
   ncclResult_t result = ncclSuccess;
-  if (!nccl_ || ncclCommGetAsyncError(nccl_, &result) != ncclSuccess) return "";
+  if (const auto asked = ncclCommGetAsyncError(nccl_, &result); asked != ncclSuccess)
+    result = asked;
   return result == ncclSuccess || result == ncclInProgress ? "" : ncclGetErrorString(result);
 }

@@ -7,9 +7,12 @@
 
 #include "communicator.h"
 
+// Graphs that hold its sums must be destroyed before it: destroying NCCL's communicator waits for
+// that.
 class NcclCommunicator : public Communicator {
  public:
   // Collective. Throws UserError(kHang) when the ranks have not found each other by the deadline.
+  // They connect at their first sum, which has none.
   NcclCommunicator(torch::Device device, double deadline_seconds,
                    MPI_Comm communicator = MPI_COMM_WORLD);
   ~NcclCommunicator() override;
@@ -29,6 +32,6 @@ class NcclCommunicator : public Communicator {
   ncclComm_t nccl_ = nullptr;
   c10::cuda::CUDAStream stream_;
   mutable at::cuda::CUDAEvent forked_, joined_;
-  cudaEvent_t computed_ = nullptr, summed_ = nullptr;  // timed: around the wait for the sums
-  mutable bool timed_ = false;
+  // Timed, around the wait for the sums; external, so that a recorded graph records them as well.
+  mutable at::cuda::CUDAEvent computed_{cudaEventExternal}, summed_{cudaEventExternal};
 };

@@ -4,7 +4,7 @@
 #include <c10/cuda/CUDACachingAllocator.h>
 
 #include <memory>
-#include <utility>
+#include <stdexcept>
 
 namespace {
 
@@ -12,7 +12,8 @@ namespace {
 constexpr int kWarmUpSteps = 3;
 
 struct Recorded {
-  StepInput input;  // on the GPU, where the graph reads it
+  int64_t length = 0;  // of the window
+  StepInput input;     // on the GPU, where the graph reads it
   int runs = 0;
   std::unique_ptr<at::cuda::CUDAGraph> graph;
   torch::Tensor report;  // where the graph writes it
@@ -21,12 +22,12 @@ struct Recorded {
 }  // namespace
 
 Step step_graph(torch::Device device, bool record, const Step& step) {
-  auto recorded = std::make_shared<std::pair<int64_t, Recorded>>(0, Recorded{});
+  auto recorded = std::make_shared<Recorded>();
   return [=](const StepInput& host) {
     const int64_t length = host.batches.front().valid.size(1);
     // Windows grow and never come back: what belongs to the former makes room first.
-    if (recorded->first != length) *recorded = {length, Recorded{}};
-    auto& [input, runs, graph, report] = recorded->second;
+    if (recorded->length != length) *recorded = {length, {}, 0, nullptr, {}};
+    auto& input = recorded->input;
     if (input.batches.empty()) {
       for (const auto& batch : host.batches)
         input.batches.push_back(batch.each(
@@ -34,18 +35,23 @@ Step step_graph(torch::Device device, bool record, const Step& step) {
       input.orders = torch::empty_like(host.orders, device);
     }
     for (size_t i = 0; i < host.batches.size(); ++i) input.batches[i].copy_from(host.batches[i]);
-    input.orders.copy_(host.orders, /*non_blocking=*/true);
+    input.orders.copy_(host.orders.pin_memory(), /*non_blocking=*/true);
 
-    if (!record || runs++ < kWarmUpSteps) return step(input);
-    if (!graph) {
-      c10::cuda::CUDACachingAllocator::emptyCache();
-      graph = std::make_unique<at::cuda::CUDAGraph>();
-      // The reader thread may allocate meanwhile: only this thread is forbidden to.
-      graph->capture_begin(at::cuda::graph_pool_handle(), cudaStreamCaptureModeThreadLocal);
-      report = step(input);
-      graph->capture_end();
-    }
-    graph->replay();
-    return report.clone();
+    if (!record || recorded->runs++ < kWarmUpSteps) return step(input);
+    if (!recorded->graph) try {
+        c10::cuda::CUDACachingAllocator::emptyCache();
+        recorded->graph = std::make_unique<at::cuda::CUDAGraph>();
+        // The reader thread may allocate meanwhile: only this thread is forbidden to.
+        recorded->graph->capture_begin(at::cuda::graph_pool_handle(),
+                                       cudaStreamCaptureModeThreadLocal);
+        recorded->report = step(input);
+        recorded->graph->capture_end();
+      } catch (const std::exception& error) {
+        throw std::runtime_error(std::string("the step could not be recorded as a CUDA graph: set "
+                                             "training.cuda_graphs false. ") +
+                                 error.what());
+      }
+    recorded->graph->replay();
+    return recorded->report.clone();
   };
 }

@@ -20,13 +20,15 @@ from datetime import date
 from pathlib import Path
 
 import torch
-import yaml
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def call(command):
-    result = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    try:
+        result = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=240)
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(str(error)) from error
     if result.returncode:
         raise RuntimeError(f"{' '.join(map(str, command))}:\n{result.stdout[-1000:]}{result.stderr[-3000:]}")
     return json.loads(result.stdout.splitlines()[-1])
@@ -68,7 +70,8 @@ def main():
     parser.add_argument("--modes", default="default,reduce-overhead", help="of torch.compile, comma separated")
     parser.add_argument("--out", type=Path, help="write the table here, and all numbers beside it as JSON")
     options = parser.parse_args()
-    model = yaml.safe_load(options.config.read_text())["model"]
+    parts = ours(options, False, breakdown=True)  # kernel by kernel: profilers and recorded graphs do not always agree
+    model = parts["model"]
     gemm = gemm_rate(options.device)
     contenders = {"PyTorch eager (bf16 autocast)": lambda: peer(options, model, None)}
     for mode in filter(None, options.modes.split(",")):
@@ -85,8 +88,6 @@ def main():
                 print(error, file=sys.stderr, flush=True)
     failed = [contender for contender in contenders if not times[contender]]
     times = {contender: values for contender, values in times.items() if values}
-    parts = ours(options, False, breakdown=True)  # the same kernels; profilers and recorded graphs do not always agree
-
     layers, d, positions = model["n_layer"], model["n_embd"], model["n_positions"]
     tokens = options.batch * positions
     causal, peak, name = parts["flops_per_step"], parts["peak_flops"], parts["device"]

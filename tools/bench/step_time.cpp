@@ -93,8 +93,14 @@ ExitCode time_steps(const Config& config, const MpiSession& mpi) {
     milliseconds.push_back(1e3 * (MPI_Wtime() - begin) / static_cast<double>(at_once));
     exposed += 1e3 * communicator->exposed_seconds(at_once);
   }
+  const auto& shape = config.model;
   ordered_json result = {
       {"device", describe_device(device)},
+      {"model",
+       {{"n_layer", shape.n_layer},
+        {"n_embd", shape.n_embd},
+        {"n_head", shape.n_head},
+        {"n_positions", shape.n_positions}}},
       {"ranks", mpi.size()},
       {"attention", attention},
       {"flops_per_step",

@@ -1,0 +1,142 @@
+// device.h in a build with CUDA.
+#include "device.h"
+
+#include <ATen/cuda/CUDAContext.h>
+#include <ATen/detail/CUDAHooksInterface.h>
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAStream.h>
+#include <nccl.h>
+
+#include <cstdlib>
+
+#include "gpu/attention_backend.h"
+#include "gpu/gpu_sharing.h"
+#include "gpu/nccl_communicator.h"
+#include "gpu/step_graph.h"
+#include "program.h"
+
+namespace {
+
+std::string cuda_version(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
+std::string library_version(int version) {
+  return std::to_string(version / 10000) + "." + std::to_string(version / 100 % 100) + "." +
+         std::to_string(version % 100);
+}
+
+int loaded_nccl() {
+  int version = 0;
+  ncclGetVersion(&version);
+  return version;
+}
+
+int device_count() { return c10::cuda::device_count(); }
+
+// What to look at when that is 0.
+std::string why_no_device() {
+  int driver = 0;
+  cudaDriverGetVersion(&driver);
+  if (driver == 0) return "no NVIDIA driver is installed here (nvidia-smi shows it)";
+  if (driver < CUDART_VERSION)
+    return "the driver serves CUDA " + cuda_version(driver) + ", this program needs " +
+           cuda_version(CUDART_VERSION);
+  const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  return visible ? "CUDA_VISIBLE_DEVICES is '" + std::string(visible) + "'"
+                 : "the launcher gave it none (Slurm: --gpus-per-node)";
+}
+
+// Collective over the node. A complaint when an earlier rank of the node computes on the same GPU.
+// NCCL_HOSTID in the environment allows it, for tests (it is what makes NCCL itself accept two
+// ranks on one GPU).
+std::string complain_of_sharing(int index, const MpiSession& mpi) {
+  GpuId mine;
+  static_assert(sizeof mine == sizeof(cudaUUID_t));
+  const auto* properties = at::cuda::getDeviceProperties(static_cast<c10::DeviceIndex>(index));
+  std::copy_n(properties->uuid.bytes, sizeof mine, mine.begin());
+  std::vector<GpuId> all(static_cast<size_t>(mpi.local_size()));
+  MPI_Allgather(mine.data(), sizeof mine, MPI_BYTE, all.data(), sizeof mine, MPI_BYTE, mpi.node());
+  if (std::getenv("NCCL_HOSTID") || !shares_gpu(all, static_cast<size_t>(mpi.local_rank())))
+    return "";
+  return "this node runs " + std::to_string(mpi.local_size()) +
+         " ranks, but they see fewer GPUs (rank " + std::to_string(mpi.rank()) + " sees " +
+         std::to_string(device_count()) + "): start one rank per GPU, or set device to cpu";
+}
+
+}  // namespace
+
+torch::Device choose_device(const std::string& setting, const MpiSession& mpi) {
+  if (setting == "cpu") return torch::kCPU;
+  // A node without GPUs among others that have some is an error, not a slow member.
+  int most = device_count();
+  MPI_Allreduce(MPI_IN_PLACE, &most, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
+  if (most == 0 && setting == "auto") return torch::kCPU;
+  agree(device_count() > 0 ? ""
+                           : "rank " + std::to_string(mpi.rank()) +
+                                 " sees no GPU: " + why_no_device() + ". Or set device to cpu",
+        ExitCode::kConfiguration);
+  const int index = gpu_of(mpi.local_rank(), device_count());
+  agree(complain_of_sharing(index, mpi), ExitCode::kConfiguration);
+
+  // A stream of its own: graphs cannot be recorded on the default one.
+  const auto device = static_cast<c10::DeviceIndex>(index);
+  c10::cuda::set_device(device);
+  c10::cuda::setCurrentCUDAStream(c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device));
+  return {torch::kCUDA, device};
+}
+
+std::unique_ptr<Communicator> make_communicator(torch::Device device, double deadline_seconds) {
+  if (device.is_cuda()) return std::make_unique<NcclCommunicator>(device, deadline_seconds);
+  return std::make_unique<Communicator>();
+}
+
+std::string describe_device(torch::Device device) {
+  if (!device.is_cuda()) return "CPU";
+  const auto* properties = at::cuda::getDeviceProperties(device.index());
+  std::string text = std::string(properties->name) + ", " +
+                     std::to_string(properties->totalGlobalMem >> 30) + " GiB";
+  if (loaded_nccl() != NCCL_VERSION_CODE)
+    text += ", NCCL " + library_version(loaded_nccl()) + " instead of " +
+            library_version(NCCL_VERSION_CODE) +
+            ": another libnccl.so.2 comes first in LD_LIBRARY_PATH";
+  return text;
+}
+
+std::string gpu_libraries() {
+  int runtime = 0;
+  cudaRuntimeGetVersion(&runtime);
+  return "CUDA " + cuda_version(runtime) + ", cuDNN " +
+         library_version(static_cast<int>(at::detail::getCUDAHooks().versionCuDNN())) + ", NCCL " +
+         library_version(loaded_nccl());
+}
+
+double peak_flops(torch::Device device) {
+  if (!device.is_cuda()) return 0.0;
+  const std::string name = at::cuda::getDeviceProperties(device.index())->name;
+  const std::pair<const char*, double> known[] = {
+      {"H100 PCIe", 756e12}, {"H100", 989e12}, {"H200", 989e12}, {"A100", 312e12}};
+  for (const auto& [part, flops] : known)
+    if (name.find(part) != std::string::npos) return flops;
+  return 0.0;
+}
+
+std::string choose_attention(torch::Device device, const Config& config, int64_t window,
+                             const Communicator& communicator) {
+  if (!device.is_cuda() || config.training.precision != "bf16") return "";
+  return choose_attention_backend(device, config.training.batch_size, config.model, window,
+                                  communicator);
+}
+
+int64_t cache_bytes(torch::Device device) {
+  if (!device.is_cuda()) return kCpuCacheBytes;
+  c10::cuda::CUDACachingAllocator::emptyCache();
+  size_t free = 0, total = 0;
+  C10_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+  return static_cast<int64_t>(free) / 4;
+}
+
+Step on_device(torch::Device device, bool record, Step step) {
+  return device.is_cuda() ? step_graph(device, record, step) : step;
+}
