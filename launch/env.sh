@@ -9,7 +9,13 @@ fi
 export OMP_NUM_THREADS=1
 # Libraries of a bundle (tools/gpu_check.sh): for the programs, not for Python, which has its own.
 if [[ -n ${PROGRAM_LIBRARY_PATH:-} ]]; then export LD_LIBRARY_PATH=$PROGRAM_LIBRARY_PATH; fi
-# Network file systems without locks make HDF5 refuse to open files; no file here has two writers.
-export HDF5_USE_FILE_LOCKING=FALSE
 
-for_ranks=(OMP_NUM_THREADS HDF5_USE_FILE_LOCKING ${LD_LIBRARY_PATH:+LD_LIBRARY_PATH} "${!NCCL_@}")
+# NAME: complains in its name when the mpirun on the PATH is not of the MPI that the programs are built with.
+is_open_mpi() {
+  if [[ $(mpirun --version 2>/dev/null) != *'Open MPI'* ]]; then
+    echo "$1: the mpirun on the PATH ($(command -v mpirun || echo none)) is not Open MPI's, which the programs were built with; is its module loaded?" >&2
+    return 78
+  fi
+}
+
+for_ranks=(OMP_NUM_THREADS ${LD_LIBRARY_PATH:+LD_LIBRARY_PATH} "${!NCCL_@}")

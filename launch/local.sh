@@ -19,6 +19,7 @@ shift
 processors=$(nproc)  # before env.sh: nproc obeys OMP_NUM_THREADS
 trap '' USR1         # mpirun and the ranks install their own handlers
 source "$(dirname "$0")/env.sh"
+is_open_mpi local
 
 # A live progress line for people; ranks cannot see the terminal past mpirun.
 if [[ -t 1 ]]; then export PROGRESS_COLUMNS=$(tput cols 2>/dev/null || echo 120); fi

@@ -23,11 +23,12 @@ agent=${OMPI_MCA_plm_rsh_agent:-ssh -o BatchMode=yes -o ConnectTimeout=10}
 for host in "${hosts[@]}"; do
   if [[ " localhost $(hostname) $(hostname -s) $(hostname -I)" == *" $host "* ]]; then continue; fi
   $agent "$host" true </dev/null || fail "$host cannot be reached without a password ($agent $host)"
-  $agent "$host" test -x "$(realpath "$program")" </dev/null ||
+  $agent "$host" test -x "$(printf %q "$(realpath "$program")")" </dev/null ||
     fail "$host has no $(realpath "$program"): the checkout must lie under the same path on all machines, built"
 done
 trap '' USR1  # mpirun and the ranks install their own handlers
 source "$(dirname "$0")/env.sh"
+is_open_mpi multinode
 options=(--quiet --bind-to none --hostfile "$hostfile")
 for name in "${for_ranks[@]}"; do options+=(-x "$name"); done
-exec mpirun "${options[@]}" "$@"
+exec "$(command -v mpirun)" "${options[@]}" "$@"  # by its path: the other machines take it from the same one

@@ -354,7 +354,7 @@ void check_consistency(const Config& c, const std::map<std::string, Given>& give
 }  // namespace
 
 Config parse_config(int argc, const char* const* argv, const std::string& program_description,
-                    bool& help) {
+                    bool& informed) {
   Config config;
   const Settings settings(config);
   po::options_description options(
@@ -363,7 +363,9 @@ Config parse_config(int argc, const char* const* argv, const std::string& progra
       118, 60);
   options.add_options()("help", "this text")(
       "config", po::value<std::string>()->value_name("FILE.yaml"), "configuration file")(
-      "dry_run", "train_gpt2: check everything, say what the run would cost, and stop");
+      "dry_run", "train_gpt2: check everything, say what the run would cost, and stop")(
+      "show", po::value<std::string>()->value_name("KEY"),
+      "print the value that KEY has, for scripts, and stop");
   for (const auto& setting : settings.all()) {
     const std::string text = setting.text();
     options.add_options()(setting.key.c_str(), po::value<std::string>()->value_name(text),
@@ -381,8 +383,8 @@ Config parse_config(int argc, const char* const* argv, const std::string& progra
   } catch (const po::error& error) {
     refuse(std::string("command line: ") + error.what() + "; --help lists every key");
   }
-  help = given.count("help") > 0;
-  if (help) {
+  informed = given.count("help") > 0;
+  if (informed) {
     std::cout << program_description << "\n\n" << options;
     return config;
   }
@@ -405,6 +407,12 @@ Config parse_config(int argc, const char* const* argv, const std::string& progra
     }
   config.dry_run = given.count("dry_run") > 0;
   check_consistency(config, values);
+  if (given.count("show")) {
+    const auto key = given["show"].as<std::string>();
+    if (!settings.find(key)) refuse("--show: unknown key " + key + "; --help lists every key");
+    std::cout << flatten_yaml(to_yaml(config)).at(key) << std::endl;
+    informed = true;
+  }
   return config;
 }
 

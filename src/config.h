@@ -104,10 +104,10 @@ struct Config {
 };
 
 // Defaults, then --config FILE.yaml, then --section.key value. On --help prints every key with its
-// meaning and default and sets `help`. Throws UserError(kConfiguration) naming the key, and the
-// file and line it stands in.
+// meaning and default, on --show KEY its value, and sets `informed`. Throws
+// UserError(kConfiguration) naming the key, and the file and line it stands in.
 Config parse_config(int argc, const char* const* argv, const std::string& program_description,
-                    bool& help);
+                    bool& informed);
 
 // The effective configuration as YAML that parses back to the same values.
 std::string to_yaml(const Config& config);

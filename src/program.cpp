@@ -96,9 +96,9 @@ int run_program(int argc, char** argv, const std::string& description,
   }
   Config config;
   try {
-    bool help = false;
-    config = parse_config(argc, argv, description, help);
-    if (help) return 0;
+    bool informed = false;
+    config = parse_config(argc, argv, description, informed);
+    if (informed) return 0;
   } catch (const UserError& error) {
     // Every rank has the same complaint; MPI is started only to know which one shall speak.
     const MpiSession mpi;
@@ -112,6 +112,8 @@ int run_program(int argc, char** argv, const std::string& description,
     auto code = ExitCode::kDone;
     together([&] {
       if (several("PMI_SIZE")) throw UserError(ExitCode::kConfiguration, misfit("PMI_SIZE"));
+      if (several("SLURM_STEP_NUM_TASKS") && !is_set("OMPI_COMM_WORLD_SIZE"))
+        throw UserError(ExitCode::kConfiguration, misfit("SLURM_STEP_NUM_TASKS"));
       code = body(config, mpi);
     });
     return static_cast<int>(code);

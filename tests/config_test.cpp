@@ -19,8 +19,8 @@ Config parse(std::vector<std::string> arguments, const std::string& yaml = "") {
   }
   std::vector<const char*> argv{"program"};
   for (const auto& argument : arguments) argv.push_back(argument.c_str());
-  bool help = false;
-  return parse_config(static_cast<int>(argv.size()), argv.data(), "", help);
+  bool informed = false;
+  return parse_config(static_cast<int>(argv.size()), argv.data(), "", informed);
 }
 
 // The complaint about a configuration, or "accepted".

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # --- measured -------------------------------------------------------------------------------------------------------------------
 
 
-def table(folder, warm_up=20):
+def table(folder, warm_up=3):
     runs = []
     for path in Path(folder).glob("*/metrics.jsonl"):
         kind, nodes = path.parent.name.split("_")
