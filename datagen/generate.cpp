@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <deque>
 #include <filesystem>
 #include <future>
 #include <optional>
@@ -339,19 +340,23 @@ ExitCode generate(const Config& config, const MpiSession& mpi) {
 
   // Not `together`: an error of one rank ends the job at once. What is complete is kept.
   Progress progress(folder, tasks, missing, mpi);
-  // While one shard is on its way to the disk, the next is simulated.
-  std::future<json> on_its_way;
+  // While one shard is synced, the next is written and hashed, and the one after it simulated.
+  std::deque<std::future<json>> on_their_way;
+  const auto await_oldest = [&] {
+    mine.push_back(on_their_way.front().get());
+    on_their_way.pop_front();
+  };
   for (size_t k = rank; k < missing.size(); k += ranks) {
     const ShardTask& task = tasks[missing[k]];
     auto trajectories = simulate(config.dataset, task.split, task.first, task.rows);
-    if (on_its_way.valid()) mine.push_back(on_its_way.get());
-    on_its_way =
+    if (on_their_way.size() == 2) await_oldest();
+    on_their_way.push_back(
         std::async(std::launch::async, [&, i = missing[k], data = std::move(trajectories)] {
           return json{{"task", i}, {"entry", publish_shard(folder, tasks[i], settings, data)}};
-        });
+        }));
     progress.show();
   }
-  if (on_its_way.valid()) mine.push_back(on_its_way.get());
+  while (!on_their_way.empty()) await_oldest();
 
   const auto gathered = gather(mine, mpi);
   together([&] {

@@ -18,4 +18,13 @@ is_open_mpi() {
   fi
 }
 
+# PROGRAM ARGUMENT ...: sends the metrics of a training to Weights & Biases, where its configuration asks for it. Detached: its
+# failure never touches the training, and it ends with the script that calls this.
+relay_metrics() {
+  local checkout=${BASH_SOURCE[0]%/*}/..
+  if [[ ${1##*/} == train_gpt2 && -x $checkout/.venv/bin/python ]]; then
+    ("$checkout/.venv/bin/python" "$checkout/tools/relay.py" --follow --pid $$ --trainer "$@" </dev/null >/dev/null 2>&1 &)
+  fi
+}
+
 for_ranks=(OMP_NUM_THREADS ${LD_LIBRARY_PATH:+LD_LIBRARY_PATH} "${!NCCL_@}")

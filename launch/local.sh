@@ -14,6 +14,7 @@ if [[ $ranks == gpus ]]; then
     echo "local: this machine shows no GPU (nvidia-smi --list-gpus); give the number of ranks instead of 'gpus'" >&2
     exit 78
   }
+  if [[ ${CUDA_VISIBLE_DEVICES:-} ]]; then ranks=$(tr ',' '\n' <<<"$CUDA_VISIBLE_DEVICES" | grep -c .); fi  # those that the programs will see
 fi
 shift
 processors=$(nproc)  # before env.sh: nproc obeys OMP_NUM_THREADS
@@ -23,11 +24,7 @@ is_open_mpi local
 
 # A live progress line for people; ranks cannot see the terminal past mpirun.
 if [[ -t 1 ]]; then export PROGRESS_COLUMNS=$(tput cols 2>/dev/null || echo 120); fi
-# Metrics to Weights & Biases, where the configuration asks for it. Detached: its failure never touches the training.
-python=$(dirname "$0")/../.venv/bin/python
-if [[ ${1##*/} == train_gpt2 && -x $python ]]; then
-  ("$python" "$(dirname "$0")/../tools/relay.py" --follow --pid $$ --trainer "$@" </dev/null >/dev/null 2>&1 &)
-fi
+relay_metrics "$@"
 
 # --quiet: the programs say themselves why they end. Unbound: each rank takes its share of the processors as threads.
 options=(--quiet --bind-to none --use-hwthread-cpus)

@@ -29,6 +29,7 @@ done
 trap '' USR1  # mpirun and the ranks install their own handlers
 source "$(dirname "$0")/env.sh"
 is_open_mpi multinode
+relay_metrics "$@"
 options=(--quiet --bind-to none --hostfile "$hostfile")
 for name in "${for_ranks[@]}"; do options+=(-x "$name"); done
 exec "$(command -v mpirun)" "${options[@]}" "$@"  # by its path: the other machines take it from the same one

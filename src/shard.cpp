@@ -7,12 +7,15 @@
 
 #include <algorithm>
 #include <cstring>
+#include <mutex>
 #include <string_view>
 
 #include "durable_file.h"
 #include "exit_code.h"
 
 namespace {
+
+std::mutex one_thread_at_a_time;  // in HDF5
 
 class Handle {
  public:
@@ -254,23 +257,28 @@ Fingerprint write_shard(const std::filesystem::path& path, const Trajectories& t
        "the executed force is the command times this, plus noise"},
   };
 
-  const Access access;
+  std::unique_lock alone(one_thread_at_a_time);
+  Access access;
   ShardFile file(path, H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access));
   file.check(access.ready, "set up HDF5");
   for (const auto& [name, value] : attributes) file.attribute(file, name, value);
   for (const auto& column : columns) file.write(column);
   file.close();
 
-  const ShardFile written(path, H5Fopen(path.c_str(), H5F_ACC_RDONLY, access));
+  ShardFile written(path, H5Fopen(path.c_str(), H5F_ACC_RDONLY, access));
   size_t bytes = 0;
   const auto mapping = map_file(path, bytes);
   written.check(mapping != nullptr, "read back what was written");
   const std::string_view mapped(mapping.get(), bytes);
   for (const auto& column : columns) written.verify(column, mapped);
+  written.close();
+  access.close();
+  alone.unlock();
   return {bytes, sha256_hex(mapped)};
 }
 
 MappedShard::MappedShard(const std::filesystem::path& path) {
+  const std::lock_guard alone(one_thread_at_a_time);
   quiet_hdf5();
   const auto refuse = [&](const std::string& why) {
     throw UserError(ExitCode::kData, path.string() + ": " + why + "; generate the dataset again");

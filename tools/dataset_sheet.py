@@ -199,7 +199,7 @@ def draw_sheet(folder, split, manifest, d):
         axes.set_ylabel(label)
     legend = {label: handle for axes in panels[2] for handle, label in zip(*axes.get_legend_handles_labels())}
     top.legend(legend.values(), legend, loc="outside upper center", ncols=len(legend))
-    grid = bottom.subplot_mosaic("ppppppaaaabbbbcccc;ppppppdddeeefffkkk;gggghhhhiiiijjjjjj")
+    grid = bottom.subplot_mosaic([["p", [list("abc")]], ["p", [list("defk")]], [[list("gh")], [list("ijj")]]], width_ratios=[2, 3])
     draw_phase_portrait(grid["p"], d)
     draw_statistics(grid, d)
     return figure

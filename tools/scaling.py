@@ -83,12 +83,16 @@ def predict(fitted, size):
 
 # --- GPUs -------------------------------------------------------------------------------------------------------------------------
 
-# Network of fused sums as NCCL 2.28.9 models it for its own choice of algorithm (src/graph/tuning.cc): microseconds.
-BASE = {"ring": {"LL128": 14, "Simple": 8.4}, "tree": {"LL128": 14, "Simple": 8.4}}
+# As NCCL's tuner reckons, by which it chooses its algorithm (src/graph/tuning.cc, read in 2.30): microseconds.
+BASE = {"LL128": 14, "Simple": 8.4}  # of ring and tree
 NVLINK_HOP = {"ring": {"LL128": 1.9, "Simple": 3.4}, "tree": {"LL128": 1.25, "Simple": 4.0}}
 NETWORK_HOP = {"ring": {"LL128": 4.0, "Simple": 14.0}, "tree": {"LL128": 8.5, "Simple": 14.0}}
-LL128_SHARE = 120 / 128  # of the bytes on the wire are data
+POST = {"LL128": 1.0, "Simple": 3.0}  # what a rank's network call costs at least, Intel processors
 NVLS_HOP, NVLS_TREE_HOP = 25.0, 20.9
+SHARE = {"LL128": 0.92, "Simple": 1.0}  # of the bytes on the wire are data
+# Of a tree's bandwidth, by the size: powers of two from 64 B.
+TREE_SHARE = {"LL128": [1, 1, 1, 1, 1, .9, .8, .8, .8, .7, .6, .6, .6, .6, .6, .6, .8, .9, .9, .9, .9, 1, 1],
+              "Simple": [.9, .9, .9, .9, .9, .9, .9, .8, .7, .6, .6, .5, .5, .5, .5, .6, .7, .8, .7, .7, .8, .9, .9]}
 NVLINK_RING, NVLINK_NVLS = 370e9, 275e9  # B/s: bus bandwidth of the ring, algorithm bandwidth of NVLS (nccl-tests, 8 x H100/H200)
 NIC = 47e9  # B/s that a 400 Gb/s port carries (nccl-tests)
 
@@ -99,19 +103,23 @@ def sum_seconds(size, gpus, per_node, network):
     if gpus == 1:
         return 0.0
     best = math.inf
-    for protocol, share in (("LL128", LL128_SHARE), ("Simple", 1.0)):
+    bus = min(NVLINK_RING if per_node > 1 else math.inf, network if nodes > 1 else math.inf)
+    for protocol, share in SHARE.items():
         hops, network_hops = 2 * (gpus - 1), 2 * (nodes - 1)
-        slowest = min(NVLINK_RING if per_node > 1 else math.inf, network if nodes > 1 else math.inf)
+        inside = NVLINK_HOP["ring"][protocol] if nodes == 1 else max(NVLINK_HOP["ring"][protocol], POST[protocol])
+        between = NETWORK_HOP["tree" if per_node == 1 else "ring"][protocol]  # alone on its node, a GPU hides nothing
+        latency = BASE[protocol] + (hops - network_hops) * inside + network_hops * between
         plateau = 1.4 if nodes > 1 and protocol == "Simple" else 1.0
-        latency = BASE["ring"][protocol] + (hops - network_hops) * NVLINK_HOP["ring"][protocol] + network_hops * NETWORK_HOP["ring"][protocol]
-        best = min(best, plateau * latency * 1e-6 + size * hops / gpus / (slowest * share))
+        best = min(best, plateau * latency * 1e-6 + size * hops / gpus / (bus * share))
         if nodes > 1:
-            latency = BASE["tree"][protocol] + 2 * ((per_node - 1) * NVLINK_HOP["tree"][protocol] + math.log2(nodes) * NETWORK_HOP["tree"][protocol])
-            best = min(best, latency * 1e-6 + size / (0.46 * slowest * share))
+            latency = BASE[protocol] + 2 * ((per_node - 1) * NVLINK_HOP["tree"][protocol] + int(math.log2(nodes)) * NETWORK_HOP["tree"][protocol])
+            sized = TREE_SHARE[protocol][min(int(math.log2(size / 64)), 22)]
+            best = min(best, latency * 1e-6 + size / (0.5 * 0.92 * bus * (120 / 128 if protocol == "LL128" else 1) * sized))
     if per_node == 8 and nodes == 1:
         best = min(best, NVLS_HOP * 1e-6 + size / NVLINK_NVLS)
     if per_node == 8 and nodes > 1:
-        best = min(best, 2 * math.log2(nodes) * NVLS_TREE_HOP * 1e-6 + size / min(NVLINK_NVLS, 0.46 * network))
+        through = network * (2 if nodes == 2 else 1) * gpus / hops
+        best = min(best, (NVLS_HOP + 2 * int(math.log2(nodes)) * NVLS_TREE_HOP) * 1e-6 + size / min(NVLINK_NVLS, through))
     return best
 
 
@@ -140,13 +148,19 @@ JITTER = 0.01    # standard deviation of a rank's step, a guess: a step waits fo
 
 
 def jitter(gpus):
-    return 1 / (1 + JITTER * math.sqrt(2 * math.log(gpus)))
+    """Efficiency if nothing else cost anything: the largest of N normal numbers is expected at the integral of x d(F(x)^N)."""
+    x = np.linspace(-8, 8, 4001)
+    largest = np.array([0.5 * (1 + math.erf(value / math.sqrt(2))) for value in x]) ** gpus
+    return 1 / (1 + JITTER * np.sum(0.5 * (x[1:] + x[:-1]) * np.diff(largest)))
 
 
 # --- failures: what a long run loses to checkpoints and restarts ------------------------------------------------------------------
 
 MEAN_TIME_TO_FAILURE_1024 = 7.9 * 3600  # s, Meta's research clusters (150 million A100 hours)
 CHECKPOINT_BYTES = PARAMETERS * 12
+# What ends a run, seconds until it is noticed and until it trains again. Noticed: mpirun and srun see a dead rank at once, SlurmdTimeout is 300 s by
+# default, training.hang_seconds 600. Until it trains again: assumed.
+ENDINGS = [("a killed rank, restarted in the allocation", 5, 20), ("a lost node, queued again", 300, 180), ("a hang", 600, 20)]
 DISK = 1e9  # B/s, build, hash and write
 
 
@@ -173,11 +187,10 @@ def model(build, out):
             lines.append(f"| {name} | " + " | ".join(f"{COMPUTE / step_seconds(gpus, per_node, network, width, COMPUTE):.1%}" for gpus in GPUS) + " |")
         return "\n".join(lines)
 
-    failures = ["| GPUs | failures, one every | best interval | lost, restart in the allocation (20 s) | lost, queued again (180 s) |", "|---|---|---|---|---|"]
+    failures = ["| GPUs | failures, one every | best interval | " + " | ".join(name for name, *_ in ENDINGS) + " |", "|---" * (3 + len(ENDINGS)) + "|"]
     for gpus in (8, 64, 256, 1024):
-        lost, interval = lost_share(gpus, 5, 20)
-        queued, _ = lost_share(gpus, 5, 180)
-        failures.append(f"| {gpus:,} | {MEAN_TIME_TO_FAILURE_1024 * 1024 / gpus / 3600:,.0f} h | {interval / 60:.0f} min | {lost:.2%} | {queued:.2%} |")
+        lost = [lost_share(gpus, *seconds) for _, *seconds in ENDINGS]
+        failures.append(f"| {gpus:,} | {MEAN_TIME_TO_FAILURE_1024 * 1024 / gpus / 3600:,.0f} h | {lost[0][1] / 60:.0f} min | " + " | ".join(f"{share:.2%}" for share, _ in lost) + " |")
     ranges = ["| bytes | latency | bandwidth |", "|---|---|---|"]
     for begin, (end, latency, per_byte) in zip((0, *(line[0] for line in fitted[3])), fitted[3]):
         ranges.append(f"| {f'over {begin / 1024:,.0f} KiB' if begin else 'from 4 KiB'} to {end / 1024:,.0f} KiB | {1e6 * latency:.1f} us | {1e-9 / per_byte:.2f} GB/s |")

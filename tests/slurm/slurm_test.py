@@ -234,6 +234,20 @@ class Slurm(unittest.TestCase):
         self.assertEqual(self.state(again, OVER)["JobState"], "COMPLETED")
         self.assertIn("nothing to do: the run is complete", self.log(again))
 
+    def test_what_slurm_refuses_leaves_nothing_in_the_queue(self):
+        def refused(*options):
+            return subprocess.run(["slurm/submit.sh", "tests/tiny.yaml", *options], capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT)
+        self.assertIn("Slurm refused the job 'generate'; nothing is queued", refused("--partition=none").stderr)
+        said = refused(*TWO_NODES, "--hold", "--nodelist=n1,n2", f"--output={self.folder}/%x-%j.log")  # no nodes for one task of evaluation
+        self.assertEqual(said.returncode, 1)
+        self.assertIn("Slurm refused the job 'evaluate'; nothing is queued", said.stderr)
+        wait_for(lambda: call("squeue", "-h").strip() == "", lambda: call("squeue"))
+        self.assertIn("there is no configuration none.yaml", subprocess.run([ROOT / "slurm/submit.sh", "none.yaml"], capture_output=True, text=True, cwd="/").stderr)
+        self.assertIn("slurm/submit.sh CONFIG", subprocess.run([ROOT / "slurm/submit.sh"], capture_output=True, text=True, cwd="/").stderr)
+        outside = call("sbatch", "--parsable", f"--chdir={self.folder}", f"--output={self.folder}/%x-%j.log", "slurm/train.sbatch", "x.yaml").strip()
+        self.assertEqual(self.state(outside, OVER)["ExitCode"], "78:0")
+        self.assertIn("train: submit from the checkout", self.log(outside))
+
     def test_three_legs_cut_by_the_time_limit_equal_one_run(self):
         # Slurm looks at time limits every 30 s: it warns 5 to 35 s after the start.
         number = self.submit("train", *ENDLESS, options=(*TWO_NODES, "--time=1", "--signal=B:USR1@25"))
@@ -298,12 +312,16 @@ class Slurm(unittest.TestCase):
         self.assertIn("shards were there already", self.log(number))
 
     def test_whatever_ends_a_run_it_goes_on_and_ends_the_same(self):
-        number = self.submit("train", *ENDLESS)
+        number = self.submit("train", *ENDLESS, "--training.hang_seconds", 5)
         waits = call("sbatch", "--parsable", f"--dependency=afterok:{number}", f"--output={self.folder}/waits.log", "--wrap", "true").strip()
         self.progress(number)
         os.kill(max(ranks(self.out)), signal.SIGKILL)
         self.progress(number)
-        self.assertIn("starting again from the last checkpoint in the same allocation, 1 of 3", self.log(number))
+        self.assertEqual(self.log(number).count("starting again from the last checkpoint in the same allocation, 1 of 3"), 1)
+        os.kill(max(ranks(self.out)), signal.SIGSTOP)
+        self.progress(number)
+        self.assertIn("no progress for 5 s while training up to step", self.log(number))
+        self.assertEqual(self.log(number).count("starting again from the last checkpoint in the same allocation, 1 of 3"), 2)
         self.assertEqual(job(number)["Restarts"], "0")
 
         call("scontrol", "requeue", number)

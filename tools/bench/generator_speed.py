@@ -60,21 +60,24 @@ def main():
     ranks = os.cpu_count()
     plain, full = [], {1: [], ranks: []}
     size = 41_000_000
-    for _ in range(options.rounds):
+    for round in range(-1, options.rounds):  # the first warms up
         for contender in (None, *full):
             folder = Path(tempfile.mkdtemp(prefix="generator_speed_", dir=options.folder))
             try:
                 if contender is None:
-                    plain.append(plain_write(folder, options.shards, size))
+                    rate = plain_write(folder, options.shards, size)
                 else:
                     rate, size = generate(options.build.resolve(), folder, options.shards, contender)
-                    full[contender].append(rate)
+                if round >= 0:
+                    full.get(contender, plain).append(rate)
             finally:
                 shutil.rmtree(folder)
 
+    compiler = subprocess.run(["c++", "--version"], capture_output=True, text=True).stdout.splitlines()[0]
+    disk = subprocess.run(["stat", "--file-system", "--format=%T", options.folder], capture_output=True, text=True).stdout.strip()
     cpu = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
     lines = [f"# How fast the expert is simulated and written", "",
-             f"{date.today()}, {os.cpu_count()} processors, {cpu}; `tools/bench/generator_speed.py BUILD --shards {options.shards} --rounds {options.rounds}`.", "",
+             f"{date.today()}, {os.cpu_count()} processors, {cpu}; {compiler}, {disk}; `tools/bench/generator_speed.py BUILD --shards {options.shards} --rounds {options.rounds}`.", "",
              "Millions of control steps of 20 ms per second on one core, fp64, classical Runge-Kutta: median (minimum to maximum).", "",
              "| part of the work | " + " | ".join(kernels) + " |", "|---" * (len(kernels) + 1) + "|"]
     for part in next(iter(kernels.values())):
