@@ -5,7 +5,13 @@
 namespace INSTRUCTION_SET {
 namespace {
 
-constexpr int kLane = 16;
+// A register's floats, and how many sums may live in registers at once beside what they are made
+// of.
+#ifdef __AVX512F__
+constexpr int kLane = 16, kSums = 16;
+#else
+constexpr int kLane = 8, kSums = 8;
+#endif
 using Lane __attribute__((vector_size(kLane * sizeof(float)), aligned(4), may_alias)) = float;
 using IntLane __attribute__((vector_size(kLane * sizeof(int32_t)))) = int32_t;
 
@@ -32,14 +38,13 @@ inline Lane exponential(Lane x) {
 // c[16, n] = a[16, D] . columns[D, n], n a multiple of 64.
 template <int D>
 void products(const float* a, const float* columns, int64_t n, int64_t stride, float* c) {
-  constexpr int kRows = 4, kLanes = kAttentionColumns / kLane;
-  for (int64_t j = 0; j < n; j += kAttentionColumns)
+  constexpr int kRows = 4, kLanes = kSums / kRows;
+  for (int64_t j = 0; j < n; j += kLanes * kLane)
     for (int64_t i = 0; i < kAttentionRows; i += kRows) {
       Lane sum[kRows][kLanes] = {};
       for (int d = 0; d < D; ++d) {
-        const float* column = columns + d * stride + j;
-        const Lane b[kLanes] = {load(column), load(column + kLane), load(column + 2 * kLane),
-                                load(column + 3 * kLane)};
+        Lane b[kLanes];
+        for (int l = 0; l < kLanes; ++l) b[l] = load(columns + d * stride + j + l * kLane);
 #pragma GCC unroll 4
         for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 4
@@ -54,13 +59,13 @@ void products(const float* a, const float* columns, int64_t n, int64_t stride, f
 template <int D>
 void combine(const float* weights, const float* b, int64_t n, int64_t stride, const float* scales,
              float* c) {
-  constexpr int kLanes = D / kLane, kRows = 16 / kLanes;
+  constexpr int kLanes = D / kLane, kRows = kSums / kLanes;
   for (int64_t i = 0; i < kAttentionRows; i += kRows) {
     Lane sum[kRows][kLanes] = {};
     for (int64_t j = 0; j < n; ++j) {
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int l = 0; l < kLanes; ++l)
           sum[r][l] += weights[(i + r) * stride + j] * load(b + j * D + l * kLane);
     }
@@ -73,7 +78,7 @@ void combine(const float* weights, const float* b, int64_t n, int64_t stride, co
 // c[n, D] += transposed weights[16, n] . a[16, D]
 template <int D>
 void spread(const float* weights, const float* a, int64_t n, int64_t stride, float* c) {
-  constexpr int kLanes = D / kLane, kRows = 16 / kLanes;
+  constexpr int kLanes = D / kLane, kRows = kSums / kLanes;
   for (int64_t j = 0; j < n; j += kRows) {
     Lane sum[kRows][kLanes];
     for (int r = 0; r < kRows; ++r)
@@ -81,7 +86,7 @@ void spread(const float* weights, const float* a, int64_t n, int64_t stride, flo
     for (int64_t i = 0; i < kAttentionRows; ++i) {
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int l = 0; l < kLanes; ++l)
           sum[r][l] += weights[i * stride + j + r] * load(a + i * D + l * kLane);
     }

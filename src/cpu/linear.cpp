@@ -2,6 +2,8 @@
 
 #include <ATen/core/dispatch/Dispatcher.h>
 
+#include "cpu/processor.h"
+
 namespace {
 
 // a [N, K] . transpose(b [M, K]) + bias [M]; any strides.
@@ -35,7 +37,7 @@ struct CpuLinear : torch::autograd::Function<CpuLinear> {
 
 bool has_cpu_linear(const torch::Tensor& x, const torch::Tensor& weight) {
   return at::GradMode::is_enabled() && weight.requires_grad() && x.device().is_cpu() &&
-         x.scalar_type() == torch::kFloat32 && at::hasMKLDNN();
+         x.scalar_type() == torch::kFloat32 && at::hasMKLDNN() && has_avx512();
 }
 
 torch::Tensor cpu_linear(const torch::Tensor& x, const torch::Tensor& weight,

@@ -302,7 +302,7 @@ class Slurm(unittest.TestCase):
         self.assertIn("exit code 76 as the time is nearly up: the last checkpoint stands", self.log(number))
 
     def test_generation_goes_on_after_its_time_limit(self):
-        many = ("--dataset.train_shards", 2000, "--dataset.trajectories_per_shard", 50)
+        many = ("--dataset.train_shards", 300, "--dataset.trajectories_per_shard", 2000, "--dataset.steps", 16)  # ten seconds of simulation
         data = self.folder / "data"
         number = self.submit("generate", *many, data=data)
         wait_for(lambda: len(list(data.glob("train/*.h5"))) > 20, lambda: self.log(number))

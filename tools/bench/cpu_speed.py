@@ -61,6 +61,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--shape", choices=[shape[0] for shape in SHAPES], help="only this one")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], help="only this one, as on processors without instructions for bf16")
     parser.add_argument("--out", type=Path, help="also write the table here")
     options = parser.parse_args()
     processors = len(os.sched_getaffinity(0))
@@ -74,7 +75,7 @@ def main():
         for shape in shapes:
             name, layers, width, _, positions, batch, *_ = shape
             tokens = batch * positions
-            for precision in ("fp32", "bf16"):
+            for precision in ("fp32", "bf16") if options.precision is None else (options.precision,):
                 seconds = {"peer": [], "ours": []}
                 waits = []
                 for _ in range(rounds):
