@@ -119,6 +119,13 @@ struct Former {
 // Refuses what was made with other settings and what does not belong there.
 Former inspect_target(const fs::path& folder, const json& settings,
                       const std::vector<ShardTask>& tasks) {
+  // Shards first, then entries, then the manifest: another run publishes them in the opposite
+  // order.
+  std::vector<fs::path> shards;
+  for (const Split& split : kSplits)
+    if (fs::exists(folder / split.name))
+      for (const auto& item : fs::directory_iterator(folder / split.name))
+        if (item.path().extension() == ".h5") shards.push_back(item.path());
   Former former;
   for (const auto& task : tasks) {
     try {
@@ -157,28 +164,26 @@ Former inspect_target(const fs::path& folder, const json& settings,
                                            " is not a manifest of this program: choose another "
                                            "dataset.path, or remove that folder");
     }
-  std::set<std::string> expected;
-  for (const auto& task : tasks) expected.insert(task.file);
-  for (const Split& split : kSplits) {
-    if (!fs::exists(folder / split.name)) continue;
-    for (const auto& item : fs::directory_iterator(folder / split.name)) {
-      const std::string file = std::string(split.name) + "/" + item.path().filename().string();
-      if (item.path().extension() == ".h5" &&
-          !(expected.count(file) && former.entries.contains(file)))
-        throw UserError(ExitCode::kData,
-                        item.path().string() +
-                            " does not belong to this dataset: remove it, or choose another "
-                            "dataset.path");
-    }
-  }
+  std::set<fs::path> ours;
+  for (const auto& task : tasks)
+    if (former.entries.contains(task.file)) ours.insert(folder / task.file);
+  for (const auto& shard : shards)
+    if (!ours.count(shard))
+      throw UserError(ExitCode::kData, shard.string() +
+                                           " does not belong to this dataset: remove it, or "
+                                           "choose another dataset.path");
   return former;
 }
 
 // Rank 0, holding the lock. What killed runs were writing.
 void remove_temporaries(const fs::path& folder) {
-  for (const Split& split : kSplits)
-    for (const auto& item : fs::directory_iterator(folder / split.name))
-      if (item.path().extension() == ".tmp") fs::remove(item.path());
+  const auto remove_in = [](const fs::path& place, const std::string& prefix) {
+    for (const auto& item : fs::directory_iterator(place))
+      if (item.path().extension() == ".tmp" && item.path().filename().string().starts_with(prefix))
+        fs::remove(item.path());
+  };
+  remove_in(folder, "manifest.json");
+  for (const Split& split : kSplits) remove_in(folder / split.name, "shard_");
 }
 
 // Collective: rank 0's value on every rank.
@@ -350,6 +355,7 @@ ExitCode generate(const Config& config, const MpiSession& mpi) {
     const ShardTask& task = tasks[missing[k]];
     auto trajectories = simulate(config.dataset, task.split, task.first, task.rows);
     if (on_their_way.size() == 2) await_oldest();
+    if (lock) lock->check();
     on_their_way.push_back(
         std::async(std::launch::async, [&, i = missing[k], data = std::move(trajectories)] {
           return json{{"task", i}, {"entry", publish_shard(folder, tasks[i], settings, data)}};
@@ -366,6 +372,7 @@ ExitCode generate(const Config& config, const MpiSession& mpi) {
     std::map<std::string, std::vector<json>> by_split;
     for (size_t i = 0; i < tasks.size(); ++i)
       by_split[kSplits[tasks[i].split].name].push_back(by_task[i]);
+    lock->check();
     publish_manifest(folder, settings, by_split);
     for (const auto& task : tasks) remove_entry(folder, task);
     print_summary(folder, tasks.size(), tasks.size() - missing.size(), MPI_Wtime() - begin);

@@ -13,8 +13,9 @@ leaving='' ending=''
 trap 'leaving=1' USR1
 trap 'ending=1' TERM  # Slurm ends the job: nothing is started again
 # Processors that a job got without a number per task, all of a node's say, are shared out as well.
-tasks=${SLURM_TASKS_PER_NODE%%[!0-9]*}
-export SLURM_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-$((SLURM_CPUS_ON_NODE / tasks))}
+tasks=${SLURM_TASKS_PER_NODE:-1}
+share=$((${SLURM_CPUS_ON_NODE:-1} / ${tasks%%[!0-9]*}))
+export SLURM_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-$((share > 0 ? share : 1))}
 
 locate() {  # PROGRAM -> program
   local built=build/release

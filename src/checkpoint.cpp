@@ -175,7 +175,5 @@ void prune_checkpoints(const fs::path& folder, int64_t newest, int64_t keep_last
     fs::remove(path, ignored);
   }
   for (const auto& entry : fs::directory_iterator(folder))
-    if (entry.path().filename().string().starts_with("checkpoint_") &&
-        entry.path().extension() == ".tmp" && entry.is_regular_file())
-      fs::remove(entry.path());
+    if (entry.path().extension() == ".tmp" && !entry.is_directory()) fs::remove(entry.path());
 }

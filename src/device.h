@@ -20,7 +20,8 @@ torch::Device choose_device(const std::string& setting, const MpiSession& mpi);
 // Collective. Throws UserError(kHang) when the ranks' GPUs do not find each other in time.
 std::unique_ptr<Communicator> make_communicator(torch::Device device, double deadline_seconds);
 
-// "NVIDIA H200, 139 GiB" or "CPU"; and what is wrong with it, if NCCL is not the one of the build.
+// "NVIDIA H200, 139 GiB" or "CPU AVX512"; and what is wrong with it, if NCCL is not the one of the
+// build.
 std::string describe_device(torch::Device device);
 // "CUDA 13.0, cuDNN 9.19.0, NCCL 2.28.9", as loaded, or that this build has none.
 std::string gpu_libraries();

@@ -22,7 +22,7 @@
 
 namespace {
 
-constexpr auto kPatience = std::chrono::minutes(1);
+constexpr auto kPatience = std::chrono::minutes(2);
 
 std::string environment(const char* name, const char* otherwise) {
   const char* value = std::getenv(name);
@@ -35,6 +35,16 @@ std::string describe_process() {
   const auto time = std::chrono::system_clock::now().time_since_epoch().count();
   return environment("SLURM_JOB_ID", "-") + " " + environment("SLURM_RESTART_COUNT", "0") + " " +
          host + " " + std::to_string(getpid()) + " " + std::to_string(time) + "\n";
+}
+
+// What is written in the file: "" when there is none, nothing when it cannot be read.
+std::optional<std::string> content(const std::filesystem::path& file) {
+  std::error_code error;
+  if (!std::filesystem::exists(file, error) && !error) return "";
+  std::ostringstream text;
+  const std::ifstream stream(file);
+  if (!stream || !(text << stream.rdbuf())) return {};
+  return text.str();
 }
 
 // How many starts of one Slurm job `owner` is later than `former`; nothing when they are of
@@ -86,50 +96,46 @@ FolderLock::FolderLock(const std::filesystem::path& folder, const std::string& k
     if (!(std::ofstream(file_) << owner_ << std::flush))
       throw UserError(ExitCode::kIo, "cannot write " + file_.string());
   };
-  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  std::optional<std::chrono::steady_clock::time_point> deadline;  // of patience with our own job
   bool claimed = false, waiting = false;
-  while (true) {
+  for (;; std::this_thread::sleep_for(std::chrono::milliseconds(100))) {
     descriptor_ = lock(file_);
-    const auto later = starts_after(owner_, read_file(file_));
+    const std::string former = content(file_).value_or("");
+    const auto later = starts_after(owner_, former);
     if (later && *later < 0) leave_to_later_start(folder);
     if (descriptor_ >= 0) break;
-    if (!later && wait_for_others) {
-      if (!std::exchange(waiting, true))
-        std::cout << "waiting for another process that writes to " << folder.string() << std::endl;
-      std::this_thread::sleep_for(std::chrono::milliseconds(100));
-      continue;
+    if (!former.empty()) {  // else its owner is just coming or going
+      if (wait_for_others && (!later || *later == 0) && !claimed) {
+        if (!std::exchange(waiting, true))
+          std::cout << "waiting for another process that writes to " << folder.string()
+                    << std::endl;
+        continue;
+      }
+      if (!later)
+        throw UserError(ExitCode::kConfiguration, "another process writes to " + folder.string() +
+                                                      ": wait for it, or choose another " + key);
+      if (*later > 0) {
+        claim();
+        claimed = true;
+      }
     }
-    if (!later)
-      throw UserError(ExitCode::kConfiguration, "another process writes to " + folder.string() +
-                                                    ": wait for it, or choose another " + key);
-    if (*later > 0) {
-      claim();
-      claimed = true;
-    }
-    if (std::chrono::steady_clock::now() > deadline) {
-      if (claimed) break;
-      throw UserError(ExitCode::kIo, "a former process of this job still holds " + file_.string() +
-                                         ": start again when it has ended");
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    if (!deadline) deadline = std::chrono::steady_clock::now() + kPatience;
+    if (std::chrono::steady_clock::now() < *deadline) continue;
+    if (claimed) break;
+    throw UserError(ExitCode::kIo, "another process still holds " + file_.string() +
+                                       ": start again when it has ended");
   }
   claim();
 }
 
 FolderLock::~FolderLock() {
-  std::string found;
   std::error_code ignored;
-  if (std::getline(std::ifstream(file_), found) && found + "\n" == owner_)
-    std::filesystem::remove(file_, ignored);
+  if (content(file_) == owner_) std::filesystem::remove(file_, ignored);
   if (descriptor_ >= 0) ::close(descriptor_);
 }
 
-void FolderLock::check() const {
-  std::string found;
-  try {
-    if (std::filesystem::exists(file_)) found = read_file(file_);
-  } catch (const std::exception&) {
-    return;  // what cannot be read says nothing
-  }
-  if (found != owner_) leave_to_later_start(file_.parent_path());
+void FolderLock::check() {
+  if (const auto found = content(file_); found && *found != owner_)
+    leave_to_later_start(file_.parent_path());
+  if (descriptor_ < 0) descriptor_ = lock(file_);  // the former owner may have left by now
 }

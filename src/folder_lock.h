@@ -12,9 +12,11 @@ class FolderLock {
   //   - one of another job: refused (UserError kConfiguration; `key` is the setting that chose the
   //     folder), or waited for;
   //   - an earlier start of the same Slurm job (SLURM_JOB_ID, SLURM_RESTART_COUNT): Slurm has given
-  //     it up, and it may run on, on a node that was lost sight of. Takes over, and waits at most a
-  //     minute for it to leave; what it still wants to publish is stopped by its `check`;
-  //   - of the same start: a rank that is still dying. Waits at most a minute, then UserError(kIo).
+  //     it up, and it may run on, on a node that was lost sight of. Takes over, and waits at most
+  //     two minutes for it to leave (a file server may take one and a half to forget a lost
+  //     client's lock); what it still wants to publish is stopped by its `check`;
+  //   - of the same start: a rank that is still dying. Waits as long, then UserError(kIo). Where
+  //     others are waited for, so is this.
   // An earlier start that comes late is refused. A file system without locks is warned of.
   FolderLock(const std::filesystem::path& folder, const std::string& key,
              bool wait_for_others = false);
@@ -24,7 +26,7 @@ class FolderLock {
 
   // Throws UserError(kConfiguration) when a later start has taken the folder over. Call before
   // anything is published.
-  void check() const;
+  void check();
 
  private:
   std::filesystem::path file_;

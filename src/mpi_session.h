@@ -30,6 +30,8 @@ class MpiSession {
     // Slurm need not bind a task to what it was granted.
     const char* granted = std::getenv("SLURM_CPUS_PER_TASK");
     if (granted && std::atoi(granted) > 0) processors_ = std::min(processors_, std::atoi(granted));
+    // Alike on all ranks: the number of threads decides how sums round.
+    MPI_Allreduce(MPI_IN_PLACE, &processors_, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
   }
   ~MpiSession() {
     MPI_Comm_free(&node_);
@@ -43,7 +45,7 @@ class MpiSession {
   int local_rank() const { return local_rank_; }  // among the ranks of this node
   int local_size() const { return local_size_; }
   MPI_Comm node() const { return node_; }         // these ranks
-  int processors() const { return processors_; }  // that this rank can count on
+  int processors() const { return processors_; }  // that every rank can count on
 
  private:
   MPI_Comm node_ = MPI_COMM_NULL;

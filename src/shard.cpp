@@ -153,6 +153,7 @@ Trajectories::Trajectories(size_t size, uint32_t steps)
 
 Fingerprint write_shard(const std::filesystem::path& path, const Trajectories& trajectories,
                         const std::vector<std::pair<std::string, std::string>>& attributes) {
+  std::unique_lock alone(one_thread_at_a_time);
   quiet_hdf5();
   const hsize_t N = trajectories.size(), T = trajectories.recording.steps;
   std::vector<float> params;
@@ -257,7 +258,6 @@ Fingerprint write_shard(const std::filesystem::path& path, const Trajectories& t
        "the executed force is the command times this, plus noise"},
   };
 
-  std::unique_lock alone(one_thread_at_a_time);
   Access access;
   ShardFile file(path, H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access));
   file.check(access.ready, "set up HDF5");

@@ -101,6 +101,7 @@ Manifest verified_manifest(const Config& config, const MpiSession& mpi) {
 std::string all_devices(torch::Device device, const MpiSession& mpi) {
   constexpr size_t kLength = 128;
   std::string mine = describe_device(device);
+  mine.resize(kLength - 1);
   mine.resize(kLength, '\0');
   std::string all(kLength * static_cast<size_t>(mpi.size()), '\0');
   MPI_Gather(mine.data(), kLength, MPI_CHAR, all.data(), kLength, MPI_CHAR, 0, MPI_COMM_WORLD);
@@ -129,6 +130,7 @@ class Trainer {
         validation_(config.training.validate_every_steps ? mapped("validation") : nullptr),
         loader_(made_loader()),
         device_(choose_device(config.device, mpi)),
+        devices_(all_devices(device_, mpi)),
         communicator_(
             make_communicator(device_, static_cast<double>(config.training.hang_seconds))),
         model_(seeded_model()),
@@ -212,6 +214,7 @@ class Trainer {
   std::unique_ptr<Dataset> dataset_, validation_;
   std::unique_ptr<Loader> loader_;
   torch::Device device_;
+  std::string devices_;  // of all ranks, on rank 0
   std::unique_ptr<Communicator> communicator_;
   ControlModel model_;
   FlatParameters parameters_;
@@ -318,17 +321,14 @@ void Trainer::check_disk() const {
               << " free: raise training.keep_every_steps" << std::endl;
 }
 
-// Collective.
 void Trainer::say_banner(const std::string& attention) const {
-  const std::string devices = all_devices(device_, mpi_);
   if (mpi_.rank() != 0) return;
   const int nodes = (mpi_.size() + mpi_.local_size() - 1) / mpi_.local_size();
   std::cout << describe_build() << "\n"
             << "ranks        " << mpi_.size() << " on " << nodes << " node(s), "
             << at::get_num_threads() << " thread(s) each, "
-            << "CPU " << at::get_cpu_capability() << ", "
             << (bf16_instructions().empty() ? "no bf16 instructions" : bf16_instructions()) << "\n"
-            << "device       " << devices << "\n"
+            << "device       " << devices_ << "\n"
             << (attention.empty() ? "" : "attention    " + attention + "\n") << "data         "
             << dataset_->size() << " trajectories of " << manifest_.steps << " steps in "
             << config_.dataset.path << ", verified\n"

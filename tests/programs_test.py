@@ -19,7 +19,8 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = Path(sys.argv.pop(1)).resolve()
 TINY = ROOT / "tests/tiny.yaml"
-ENVIRONMENT = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0", "CUDA_VISIBLE_DEVICES": ""}  # CPUs, wherever it runs
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+ENVIRONMENT.update(ASAN_OPTIONS="detect_leaks=0", CUDA_VISIBLE_DEVICES="")  # CPUs, wherever it runs
 
 
 def command(program, *arguments, ranks=1, config=TINY):
@@ -506,6 +507,10 @@ class Train(ProgramTest):
             alone = subprocess.run([BUILD / "train_gpt2", "--config", ROOT / "tests/tiny.yaml", "--out_dir", self.folder / "run"],
                                    capture_output=True, text=True, env={**ENVIRONMENT, name: "2"})
             self.expect(alone, 78, f"the launcher started 2 tasks ({name}), but each is alone")
+        # A PMIx that this Open MPI does not speak to, as in a container.
+        alone = subprocess.run([BUILD / "train_gpt2", "--config", ROOT / "tests/tiny.yaml", "--out_dir", self.folder / "run"],
+                               capture_output=True, text=True, env={**ENVIRONMENT, "PMIX_RANK": "0", "SLURM_STEP_NUM_TASKS": "2"})
+        self.expect(alone, 78, "the launcher started 2 tasks (SLURM_STEP_NUM_TASKS), but each is alone")
 
     def test_host_files_are_checked_before_ranks_start(self):
         hosts, missing = self.folder / "hosts", self.folder / "missing"

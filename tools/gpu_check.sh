@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Everything that only a GPU can tell, in one command and within ten minutes: unit tests, several ranks on one GPU, a killed
+# Everything that only a GPU can tell, in one command and about ten minutes (each stage is bounded): unit tests, several ranks on one GPU, a killed
 # and a stopped rank, resume, the benchmark beside PyTorch, a short real training judged in closed loop. Sets up and builds what
-# is missing; where that is not possible it uses build/gpu_bundle (tools/gpu_bundle.sh) and a python3 with PyTorch.
+# is missing; where there is no build/gpu it uses build/gpu_bundle (tools/gpu_bundle.sh), if that is there, and a python3 with PyTorch.
 # Without a GPU it builds, and tries its own scripts on the CPU.
 #   tools/gpu_check.sh [tests] [speed] [training]      result files go to ${OUT:-build/gpu_check}
 #   BUNDLE=1 tools/gpu_check.sh                        takes the bundle although there is a build
@@ -46,7 +46,7 @@ if [[ $stages == *' tests '* ]]; then
     CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES:-0}  # one, for all ranks
     export TINY_DATASET=$PWD/build/gpu_check_data
     rm -rf "$TINY_DATASET"
-    launch/local.sh 2 $build/generate_trajectories --config tests/tiny.yaml --dataset.path "$TINY_DATASET" >/dev/null
+    try data 60 launch/local.sh 2 $build/generate_trajectories --config tests/tiny.yaml --dataset.path "$TINY_DATASET" >/dev/null
     for ranks in 1 2 4; do
       stage "unit tests, $ranks rank(s) on one GPU"
       try "gpu_tests at $ranks" 90 launch/local.sh $ranks tests/one_gpu.sh $build/tests/gpu_tests > >(tee -a "$out/tests.log" |

@@ -15,7 +15,7 @@ std::unique_ptr<Communicator> make_communicator(torch::Device, double) {
   return std::make_unique<Communicator>();
 }
 
-std::string describe_device(torch::Device) { return "CPU"; }
+std::string describe_device(torch::Device) { return "CPU " + at::get_cpu_capability(); }
 std::string gpu_libraries() { return "no CUDA, cuDNN or NCCL in this build"; }
 double peak_flops(torch::Device) { return 0.0; }
 std::string choose_attention(torch::Device, const Config&, int64_t, const Communicator&) {

@@ -5,7 +5,8 @@
 
 #include <torch/torch.h>
 
-// True when gradients are recorded for fp32 tensors on a CPU where it pays. Otherwise take torch::addmm.
+// True when gradients are recorded for fp32 tensors on a CPU where it pays. Otherwise take
+// torch::addmm.
 bool has_cpu_linear(const torch::Tensor& x, const torch::Tensor& weight);
 
 // x [N, in], weight [in, out], bias [out] -> [N, out].

@@ -93,7 +93,7 @@ std::unique_ptr<Communicator> make_communicator(torch::Device device, double dea
 }
 
 std::string describe_device(torch::Device device) {
-  if (!device.is_cuda()) return "CPU";
+  if (!device.is_cuda()) return "CPU " + at::get_cpu_capability();
   const auto* properties = at::cuda::getDeviceProperties(device.index());
   std::string text = std::string(properties->name) + ", " +
                      std::to_string(properties->totalGlobalMem >> 30) + " GiB";

@@ -255,7 +255,7 @@ class Slurm(unittest.TestCase):
             self.assertNotIn(job(number)["JobState"], OVER, self.log(number))
             return self.log(number).count("a checkpoint is committed") >= 3
         wait_for(three_legs, lambda: self.log(number), timeout=300)
-        self.assertIn("3 legs done", call("squeue", "-h", "--Format=Comment:200", "--jobs", number))
+        wait_for(lambda: "3 legs done" in call("squeue", "-h", "--Format=Comment:200", "--jobs", number), "the comment does not count the legs")
         call("scancel", number)
         self.assertEqual(self.log(number).count("resumed at step"), 2)
         self.assert_equals_an_unbroken_run()
