@@ -3,12 +3,15 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <deque>
 #include <filesystem>
 #include <future>
+#include <iostream>
 #include <optional>
 #include <set>
+#include <thread>
 
 #include "dataset.h"
 #include "durable_file.h"
@@ -215,7 +218,7 @@ std::vector<json> gather(const std::vector<json>& mine, const MpiSession& mpi) {
   return all;
 }
 
-// A line every two seconds on rank 0, between shards of its own. What is done is what lies in the
+// A line every two seconds on rank 0. What is done is what lies in the
 // folder, whichever rank made it: what is to be made again has been removed before.
 class Progress {
  public:
@@ -308,6 +311,8 @@ ExitCode generate(const Config& config, const MpiSession& mpi) {
     former = inspect_target(folder, settings, tasks);
   });
   const json entries = broadcast(former.entries, mpi);
+  if (mpi.rank() == 0 && !entries.empty())
+    std::cout << "verifying " << entries.size() << " shards that are there" << std::endl;
 
   // What former runs left is verified by all ranks, then what is missing is shared out evenly.
   const auto ranks = static_cast<size_t>(mpi.size()), rank = static_cast<size_t>(mpi.rank());
@@ -363,6 +368,10 @@ ExitCode generate(const Config& config, const MpiSession& mpi) {
     progress.show();
   }
   while (!on_their_way.empty()) await_oldest();
+  MPI_Request request;
+  MPI_Ibarrier(MPI_COMM_WORLD, &request);
+  for (int done = 0; MPI_Test(&request, &done, MPI_STATUS_IGNORE), !done; progress.show())
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
 
   const auto gathered = gather(mine, mpi);
   together([&] {
