@@ -20,7 +20,7 @@ steps_done() {
 stage 1 'Set-up: packages and LibTorch'
 tools/setup.sh
 
-stage 2 'Build (about 2 minutes the first time)'
+stage 2 'Build (2 to 3 minutes the first time)'
 mkdir -p build
 if ! { cmake --preset release && cmake --build --preset release --target generate_trajectories train_gpt2 evaluate_policy; } >build/quickstart_build.log 2>&1; then
   tail -n 30 build/quickstart_build.log >&2
@@ -56,7 +56,7 @@ case $code in
     ;;
 esac
 
-stage 6 'Evaluate: closed loop on plants and starts it never saw (about 1 minute)'
+stage 6 'Evaluate: closed loop on plants and starts it never saw (1 to 2 minutes)'
 $programs/evaluate_policy --config $config
 
 stage 7 'Report'
