@@ -40,7 +40,7 @@ for preset in gpu asan; do
   grep -E '^ *[0-9]+/[0-9]+ Test' "${logs[-1]}" || true
   if ((status)); then
     worst=$status
-    grep -E -B 12 'Failure|FAILED|^[0-9]+: (FAIL|ERROR)|AssertionError|runtime error|ERROR: AddressSanitizer' "${logs[-1]}" | tail -n 120 || true
+    grep -E -B 12 ': Failure|FAILED|^[0-9]+: (FAIL|ERROR)|AssertionError|runtime error|ERROR: AddressSanitizer' "${logs[-1]}" | tail -n 120 || true
     echo "check: tests of the $preset build failed; everything they said is in ${logs[-1]}" >&2
   fi
 done
