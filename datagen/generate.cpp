@@ -218,8 +218,8 @@ std::vector<json> gather(const std::vector<json>& mine, const MpiSession& mpi) {
   return all;
 }
 
-// A line every two seconds on rank 0. What is done is what lies in the
-// folder, whichever rank made it: what is to be made again has been removed before.
+// A line every two seconds on rank 0. What is done is what lies in the folder, whichever rank made
+// it: what is to be made again has been removed before.
 class Progress {
  public:
   Progress(const fs::path& folder, const std::vector<ShardTask>& tasks, std::vector<size_t> missing,

@@ -67,7 +67,7 @@ def processes(program, out):
             continue
         if line.startswith(f"{BUILD}/{program}".encode()) and str(out).encode() in line:
             found.append(int(path.parent.name))
-    return found
+    return sorted(found)
 
 
 class ProgramTest(unittest.TestCase):

@@ -21,8 +21,9 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-BUILD = Path(sys.argv.pop(1)).resolve()
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from programs_test import BUILD, ROOT, processes  # takes BUILD_FOLDER
+
 FOLDER = BUILD / "slurm_test"
 ADDRESSES = {"n1": "10.0.0.1", "n2": "10.0.0.2"}
 ENVIRONMENT = {**os.environ, "SLURM_CONF": str(FOLDER / "slurm.conf"), "PROGRAMS": str(BUILD), "CUDA_VISIBLE_DEVICES": "", "RETRY_PAUSES": "3 6 12"}
@@ -126,15 +127,7 @@ def job(number):
 
 def ranks(out):
     """Processes that train into `out`."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes()
-        except OSError:  # it has just ended
-            continue
-        if line.startswith(f"{BUILD}/train_gpt2".encode()) and str(out).encode() in line:
-            found.append(int(path.parent.name))
-    return sorted(found)
+    return processes("train_gpt2", out)
 
 
 def digest(path):
