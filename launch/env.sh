@@ -7,6 +7,9 @@ if [[ $EUID == 0 ]]; then
 fi
 # The programs set their own thread count from the processors they may use; libraries must not add threads.
 export OMP_NUM_THREADS=1
+# Replicas and resumed runs must not depend on how ranks are spread over machines: sums in the hierarchical order of Open MPI 5's
+# `han` would.
+export OMPI_MCA_coll=${OMPI_MCA_coll:-^han}
 # Libraries of a bundle (tools/gpu_check.sh): for the programs, not for Python, which has its own.
 if [[ -n ${PROGRAM_LIBRARY_PATH:-} ]]; then export LD_LIBRARY_PATH=$PROGRAM_LIBRARY_PATH; fi
 
@@ -27,4 +30,97 @@ relay_metrics() {
   fi
 }
 
-for_ranks=(OMP_NUM_THREADS ${LD_LIBRARY_PATH:+LD_LIBRARY_PATH} "${!NCCL_@}")
+for_ranks=(OMP_NUM_THREADS OMPI_MCA_coll ${LD_LIBRARY_PATH:+LD_LIBRARY_PATH} "${!NCCL_@}")
+
+# Processors that are really there for this shell: those it is bound to, or the quota of its container where that is less.
+processors() {
+  local bound quota period
+  bound=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)  # which nproc would obey
+  if [[ -r /sys/fs/cgroup/cpu.max ]] && read -r quota period </sys/fs/cgroup/cpu.max && [[ $quota != max ]]; then
+    quota=$(((quota + period - 1) / period))
+    if ((quota < bound)); then bound=$quota; fi
+  fi
+  echo "$bound"
+}
+
+# Passes on what a launcher and its ranks say, but for the blocks between dashes in which Open MPI tells that a rank ended with
+# one of the exit codes that the programs explain themselves. A block is held until it is complete, for two seconds at most.
+without_epilogue() {
+  local line block='' explained='(Exit code|Errorcode|errorcode|error code)[: ]*(65|69|74|75|76|78|93)[^0-9]' ended
+  while true; do
+    ended=0
+    IFS= read -r ${block:+-t 2} line || ended=$?
+    if ((ended > 128)); then  # nothing for two seconds
+      printf '%s' "$block$line" >&2
+      block=''
+    elif [[ $line =~ ^-{60,}$ && $block ]]; then
+      block+=$line$'\n'
+      if ! [[ $block =~ $explained || $block == *'Primary job  terminated normally'* ]]; then printf '%s' "$block" >&2; fi
+      block=''
+    elif [[ $block || $line =~ ^-{60,}$ ]]; then
+      block+=$line$'\n'
+    elif [[ $line != 'mpirun: Forwarding signal '* ]] && { ((!ended)) || [[ $line ]]; }; then
+      printf '%s\n' "$line" >&2
+    fi
+    if ((ended == 1)); then
+      printf '%s' "$block" >&2
+      return
+    fi
+  done
+}
+
+# NAME PROGRAM LAUNCHER ...: runs the launcher and returns its exit code. SIGUSR1 to this script asks the ranks to leave, again
+# and again, since launchers lose a signal that comes before their ranks run. So do a first Ctrl-C, TERM or HUP where the
+# program can leave; a second one, a second later or more, ends the launcher. It has a session of its own, so that a terminal
+# that closes or suspends concerns this script alone, and no standard input, which is the user's.
+launch_ranks() {
+  local name=$1 program=${2##*/} code errors filter asking='' ending='' asked_at=0 tries as_child=()
+  shift 2
+  ask() {
+    if [[ ! $asking ]]; then
+      (while kill -USR1 "$job"; do sleep 1; done) </dev/null >/dev/null 2>&1 &
+      asking=$!
+    fi
+  }
+  end() {
+    local again=$((SECONDS - asked_at))
+    if [[ $ending ]] && ((again < 1)); then return; fi  # one Ctrl-C may come by two ways
+    if [[ $program == train_gpt2 && ! $ending ]]; then
+      echo "$name: asking the ranks to save a checkpoint and leave; once more ends them at once" >&2 || true
+      ask
+    else
+      echo "$name: ending the ranks; the same command continues with what is complete" >&2 || true
+      kill -TERM "$job" 2>/dev/null || true
+    fi
+    ending=1 asked_at=$SECONDS
+  }
+  job=''
+  trap '' TSTP
+  # When this script is killed, so is the launcher.
+  if setpriv --pdeathsig TERM true 2>/dev/null; then as_child=(setpriv --pdeathsig TERM); fi
+  exec {errors}> >(trap '' INT TERM HUP TSTP; without_epilogue)
+  filter=$!
+  (trap '' USR1; exec "${as_child[@]}" setsid "$@" </dev/null 2>&"$errors" {errors}>&-) &
+  job=$!
+  exec {errors}>&-
+  trap ask USR1
+  trap end INT TERM HUP
+  if [[ ${leaving:-} ]]; then ask; fi
+  trap 'echo "$name: a training cannot be suspended, its ranks would be taken for hanging; Ctrl-C saves and leaves, the same command continues" >&2' TSTP
+  while true; do
+    code=0
+    wait "$job" || code=$?
+    if ((code <= 128)) || ! kill -0 "$job" 2>/dev/null; then break; fi  # else a trap interrupted the waiting
+  done
+  wait "$job" || code=$?
+  for ((tries = 0; tries < 20; ++tries)); do  # a rank that was left behind may hold it open
+    kill -0 "$filter" 2>/dev/null || break
+    sleep 0.05
+  done
+  if [[ $asking ]]; then kill "$asking" 2>/dev/null || true; fi
+  case $code in
+    0 | 65 | 69 | 74 | 75 | 76 | 78 | 93) ;;  # explained
+    *) echo "$name: $program ended with exit code $code$( ((code > 128)) && echo ": signal $(kill -l "$code" 2>/dev/null || echo unknown)" || true)" >&2 ;;
+  esac
+  return "$code"
+}

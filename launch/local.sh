@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Runs one of the programs with MPI ranks on this machine; SIGUSR1 sent to this script reaches the ranks.
+# Runs one of the programs with MPI ranks on this machine. SIGUSR1 to this script, or a first Ctrl-C, makes a training save a
+# checkpoint and leave.
 #   launch/local.sh RANKS|gpus PROGRAM [ARGUMENT ...]
 #   launch/local.sh 2 build/release/train_gpt2 --config conf/quickstart.yaml
 #   launch/local.sh gpus build/release/train_gpt2 --config conf/cartpole_100k.yaml      one rank per GPU
 set -euo pipefail
 if (($# < 2)) || ! [[ $1 =~ ^([1-9][0-9]*|gpus)$ ]]; then
-  sed -n '2,5s/^# //p' "$0" >&2
+  sed -n '2,6s/^# //p' "$0" >&2
   exit 64
 fi
 ranks=$1
@@ -17,17 +18,23 @@ if [[ $ranks == gpus ]]; then
   if [[ ${CUDA_VISIBLE_DEVICES:-} ]]; then ranks=$(tr ',' '\n' <<<"$CUDA_VISIBLE_DEVICES" | grep -c .); fi  # those that the programs will see
 fi
 shift
-processors=$(nproc)  # before env.sh: nproc obeys OMP_NUM_THREADS
-trap '' USR1         # mpirun and the ranks install their own handlers
-source "$(dirname "$0")/env.sh"
+program=$1
+trap 'leaving=1' USR1  # remembered until there are ranks to ask
+source "${BASH_SOURCE[0]%/*}/env.sh"
+if ! command -v "$program" >/dev/null; then
+  echo "local: there is no program $program: build first (README), or look at its spelling" >&2
+  exit 78
+fi
 is_open_mpi local
 
 # A live progress line for people; ranks cannot see the terminal past mpirun.
 if [[ -t 1 ]]; then export PROGRESS_COLUMNS=$(tput cols 2>/dev/null || echo 120); fi
 relay_metrics "$@"
 
-# --quiet: the programs say themselves why they end. Unbound: each rank takes its share of the processors as threads.
-options=(--quiet --bind-to none --use-hwthread-cpus)
-# More ranks than processors are allowed, and then waiting ranks give way instead of spinning.
-if ((ranks > processors)); then options+=(--oversubscribe --mca mpi_yield_when_idle 1); fi
-exec mpirun "${options[@]}" -np "$ranks" "$@"
+# Inside a Slurm allocation too, "this machine" means this one; Open MPI 4 and 5 read these names.
+export OMPI_MCA_ras=^slurm OMPI_MCA_plm=^slurm PRTE_MCA_ras=^slurm PRTE_MCA_plm=^slurm
+# Unbound: each rank takes its share of the processors as threads. Ranks may be more than processors; then those that wait give
+# way instead of spinning. What does not fit into shared memory travels over the loopback, the one network that is always there.
+options=(--bind-to none --use-hwthread-cpus --oversubscribe --mca btl_tcp_if_include lo)
+if ((ranks > $(processors))); then options+=(--mca mpi_yield_when_idle 1); fi
+launch_ranks local "$program" mpirun "${options[@]}" -np "$ranks" "$@"

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Runs one of the programs with MPI ranks on the machines of a host file; SIGUSR1 sent to this script reaches the ranks.
+# Runs one of the programs with MPI ranks on the machines of a host file. SIGUSR1 to this script, or a first Ctrl-C, makes a
+# training save a checkpoint and leave.
 #   launch/multinode.sh HOSTFILE PROGRAM [ARGUMENT ...]
 #   launch/multinode.sh hosts build/release/train_gpt2 --config conf/cartpole_aidan.yaml
 # One line per machine: NAME slots=RANKS, as many ranks as GPUs or as processors shall be used. The machines need ssh keys
 # for each other, and the checkout and its data under one path (a shared file system). Inside a Slurm job use slurm/.
 set -euo pipefail
 if (($# < 2)); then
-  sed -n '2,6s/^# //p' "$0" >&2
+  sed -n '2,7s/^# //p' "$0" >&2
   exit 64
 fi
 hostfile=$1 program=$2
@@ -26,10 +27,13 @@ for host in "${hosts[@]}"; do
   $agent "$host" test -x "$(printf %q "$(realpath "$program")")" </dev/null ||
     fail "$host has no $(realpath "$program"): the checkout must lie under the same path on all machines, built"
 done
-trap '' USR1  # mpirun and the ranks install their own handlers
-source "$(dirname "$0")/env.sh"
+trap 'leaving=1' USR1  # remembered until there are ranks to ask
+source "${BASH_SOURCE[0]%/*}/env.sh"
 is_open_mpi multinode
 relay_metrics "$@"
-options=(--quiet --bind-to none --hostfile "$hostfile")
+# Open MPI 5 reads the remote shell from another name than Open MPI 4.
+if [[ ${OMPI_MCA_plm_rsh_agent:-} ]]; then export PRTE_MCA_plm_ssh_agent=${PRTE_MCA_plm_ssh_agent:-$OMPI_MCA_plm_rsh_agent}; fi
+options=(--bind-to none --hostfile "$hostfile")
 for name in "${for_ranks[@]}"; do options+=(-x "$name"); done
-exec "$(command -v mpirun)" "${options[@]}" "$@"  # by its path: the other machines take it from the same one
+# By its path: the other machines take it from the same one.
+launch_ranks multinode "$program" "$(command -v mpirun)" "${options[@]}" "$@"

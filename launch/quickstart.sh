@@ -3,6 +3,7 @@
 # generates data, trains (interrupted once on purpose, and resumed), evaluates in closed loop, draws the report.
 # Start it again at any time: what is done is kept.
 set -euo pipefail
+unset CDPATH PYTHONPATH PYTHONHOME MPLBACKEND  # of other work: cd and the .venv here obey them
 cd "$(dirname "$0")/.."
 config=conf/quickstart.yaml
 out=output/quickstart
@@ -38,7 +39,7 @@ else
   leave_at=$(($(steps_done) + 3000))
   "${train[@]}" &
   training=$!
-  trap 'kill $training 2>/dev/null' EXIT
+  trap 'kill $training 2>/dev/null && wait $training' EXIT  # Ctrl-C: the ranks save and leave first
   while kill -0 $training 2>/dev/null && (($(steps_done) < leave_at)); do sleep 1; done
   kill -USR1 $training 2>/dev/null || true
   code=0
