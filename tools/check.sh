@@ -4,6 +4,7 @@
 # Ends with one line of counts. Fails on any failure, any skipped test, and when no test ran.
 #   tools/check.sh [--no-slurm]    --no-slurm leaves out the tests of slurm/, which install Slurm and want root
 set -euo pipefail
+unset CDPATH PYTHONPATH PYTHONHOME MPLBACKEND  # of other work
 cd "$(dirname "$0")/.."
 slurm=--slurm without=()
 if [[ ${1:-} == --no-slurm ]]; then slurm='' without=(--exclude-regex '^slurm$'); fi
@@ -19,7 +20,7 @@ tools/setup.sh $slurm
 
 mkdir -p build
 stage 'formatting'
-clang-format --dry-run --Werror src/*.h src/*.cpp src/cpu/*.h src/cpu/*.cpp src/gpu/*.h src/gpu/*.cpp tools/bench/*.cpp datagen/*.h datagen/*.cpp tests/*.h tests/*.cpp
+.venv/bin/clang-format --dry-run --Werror src/*.h src/*.cpp src/cpu/*.h src/cpu/*.cpp src/gpu/*.h src/gpu/*.cpp tools/bench/*.cpp datagen/*.h datagen/*.cpp tests/*.h tests/*.cpp
 for script in launch/*.sh slurm/*.sh slurm/*.sbatch tools/*.sh .ci/run; do bash -n "$script"; done
 
 logs=()

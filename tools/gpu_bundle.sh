@@ -3,6 +3,7 @@
 # way to install them: the programs, and every shared library they use that is not PyTorch's or the C library's.
 #   tools/gpu_bundle.sh          after cmake --preset gpu -DBUILD_TESTING=ON and the build; writes build/gpu_bundle
 set -euo pipefail
+unset CDPATH
 cd "$(dirname "$0")/.."
 build=build/gpu
 bundle=build/gpu_bundle

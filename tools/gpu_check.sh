@@ -6,6 +6,7 @@
 #   tools/gpu_check.sh [tests] [speed] [training]      result files go to ${OUT:-build/gpu_check}
 #   BUNDLE=1 tools/gpu_check.sh                        takes the bundle although there is a build
 set -euo pipefail
+unset CDPATH
 cd "$(dirname "$0")/.."
 stages=" ${*:-tests speed training} "
 out=${OUT:-build/gpu_check}
@@ -79,7 +80,7 @@ if [[ $stages == *' training '* ]]; then
     --training.save_every_steps "$steps" --training.keep_every_steps 0 --training.validate_every_steps $((steps / 2)))
   rm -rf $run build/gpu_check_dataset
   stage 'data for a short real training'
-  try data 60 launch/local.sh "$(nproc)" $build/generate_trajectories "${settings[@]}"
+  try data 60 launch/local.sh "$(env -u OMP_NUM_THREADS nproc)" $build/generate_trajectories "${settings[@]}"
   stage 'training'
   try training 240 launch/local.sh 1 $build/train_gpt2 "${settings[@]}"
   stage 'closed loop on plants and starts it never saw'

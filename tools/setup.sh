@@ -5,9 +5,10 @@
 #   tools/setup.sh --slurm    Slurm as well, for the tests of slurm/
 #   tools/setup.sh --wheels   only .venv, where compilers and libraries come from elsewhere (modules, Spack, Conda)
 set -euo pipefail
+unset CDPATH PYTHONPATH PYTHONHOME
 cd "$(dirname "$0")/.."
 
-packages=(build-essential cmake ninja-build ccache git clang-format clang-tidy python3 python3-venv
+packages=(build-essential cmake ninja-build ccache git python3 python3-venv
   openmpi-bin libopenmpi-dev libhdf5-dev libboost-program-options-dev libyaml-cpp-dev nlohmann-json3-dev
   libssl-dev libgtest-dev)
 if [[ ${1:-} == --slurm ]]; then packages+=(slurm-wlm munge iproute2); fi
@@ -52,7 +53,15 @@ stamp=.venv/.requirements
 if ! cmp -s requirements.txt "$stamp"; then
   echo "setup: installing the Python wheels into .venv (LibTorch is about 5 GB unpacked; the download takes minutes)"
   [[ -x .venv/bin/pip ]] || python3 -m venv --clear .venv
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+  # Of the user's settings for pip those that say where packages come from; not those that would install them elsewhere.
+  for name in "${!PIP_@}"; do
+    case $name in
+      PIP_INDEX_URL | PIP_EXTRA_INDEX_URL | PIP_FIND_LINKS | PIP_NO_INDEX | PIP_TRUSTED_HOST | PIP_CERT | PIP_CLIENT_CERT | PIP_PROXY) ;;
+      PIP_CONFIG_FILE | PIP_KEYRING_PROVIDER | PIP_CACHE_DIR | PIP_NO_CACHE_DIR | PIP_TIMEOUT | PIP_DEFAULT_TIMEOUT | PIP_RETRIES) ;;
+      *) unset "$name" ;;
+    esac
+  done
+  .venv/bin/python -I -m pip install --no-user --quiet --disable-pip-version-check -r requirements.txt
   cp requirements.txt "$stamp"
 fi
 echo "setup: ready"
