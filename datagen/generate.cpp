@@ -27,18 +27,11 @@ namespace {
 // Raise when the plant, the expert or the sampling changes what a trajectory holds.
 constexpr int kGeneratorVersion = 4;
 
+// What decides over the dataset's content.
 json settings_of(const Config& config) {
-  return {{"generator", kGeneratorVersion},
-          {"seed", config.dataset.seed},
-          {"train_shards", config.dataset.train_shards},
-          {"trajectories_per_shard", config.dataset.trajectories_per_shard},
-          {"evaluation_trajectories", config.dataset.evaluation_trajectories},
-          {"steps", config.dataset.steps},
-          {"force_noise", config.dataset.force_noise},
-          {"force_gain_spread", config.dataset.force_gain_spread},
-          {"excitation_share", config.dataset.excitation_share},
-          {"kick_share", config.dataset.kick_share},
-          {"stage_shares", config.dataset.stage_shares}};
+  json settings = dataset_settings(config.dataset);
+  settings["generator"] = kGeneratorVersion;
+  return settings;
 }
 
 struct ShardTask {
@@ -101,17 +94,7 @@ json publish_shard(const fs::path& folder, const ShardTask& task, const json& se
   }
 }
 
-void refuse_other_settings(const fs::path& folder, const json& there, const json& settings) {
-  std::vector<std::string> keys{"generator"};  // which explains why others differ
-  for (const auto& [key, value] : settings.items()) keys.push_back(key);
-  for (const auto& key : keys)
-    if (const json& value = settings.at(key); there.value(key, json()) != value)
-      throw UserError(ExitCode::kConfiguration,
-                      folder.string() + " holds a dataset made with " +
-                          (key == "generator" ? "" : "dataset.") + key + " " +
-                          there.value(key, json()).dump() + ", not " + value.dump() +
-                          ": choose another dataset.path, or remove that folder");
-}
+const std::string kRemedy = ": choose another dataset.path, or remove that folder";
 
 // What stands at dataset.path before anything is written.
 struct Former {
@@ -133,7 +116,7 @@ Former inspect_target(const fs::path& folder, const json& settings,
   for (const auto& task : tasks) {
     try {
       const json stored = json::parse(read_verified(entry_path(folder, task)));
-      refuse_other_settings(folder, stored.at("settings"), settings);
+      refuse_other_settings(folder, stored.at("settings"), settings, kRemedy);
       former.entries[task.file] = stored.at("entry");
     } catch (const UserError& error) {  // absent or torn: the shard is made again
       if (error.code != ExitCode::kData) throw;
@@ -156,7 +139,7 @@ Former inspect_target(const fs::path& folder, const json& settings,
                                                ", this program writes schema " +
                                                std::to_string(kSchemaVersion) +
                                                ": choose another dataset.path");
-        refuse_other_settings(folder, document.at("settings"), settings);
+        refuse_other_settings(folder, document.at("settings"), settings, kRemedy);
         former.complete = former.entries.empty();
         for (const json& split : document.at("splits"))
           for (const json& entry : split.at("shards"))
@@ -180,22 +163,19 @@ Former inspect_target(const fs::path& folder, const json& settings,
 
 // Rank 0, holding the lock. What killed runs were writing.
 void remove_temporaries(const fs::path& folder) {
-  const auto remove_in = [](const fs::path& place, const std::string& prefix) {
+  const auto remove_in = [](const fs::path& place, const std::string& published) {
     for (const auto& item : fs::directory_iterator(place))
-      if (item.path().extension() == ".tmp" && item.path().filename().string().starts_with(prefix))
-        fs::remove(item.path());
+      if (is_temporary_of(item.path(), published)) fs::remove(item.path());
   };
-  remove_in(folder, "manifest.json");
-  for (const Split& split : kSplits) remove_in(folder / split.name, "shard_");
+  remove_in(folder, R"(manifest\.json(\.sha256)?)");
+  for (const Split& split : kSplits)
+    remove_in(folder / split.name, R"(shard_[0-9]+\.h5(\.json(\.sha256)?)?)");
 }
 
 // Collective: rank 0's value on every rank.
 json broadcast(const json& value, const MpiSession& mpi) {
   std::string text = mpi.rank() == 0 ? value.dump() : "";
-  auto size = static_cast<int>(text.size());
-  MPI_Bcast(&size, 1, MPI_INT, 0, MPI_COMM_WORLD);
-  text.resize(static_cast<size_t>(size));
-  MPI_Bcast(text.data(), size, MPI_CHAR, 0, MPI_COMM_WORLD);
+  broadcast_text(text);
   return json::parse(text);
 }
 

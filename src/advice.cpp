@@ -1,6 +1,7 @@
 #include "advice.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <new>
 #include <string_view>
@@ -31,13 +32,16 @@ std::optional<std::string> Advice::observe(double loss, const StepTime& time) {
              "training.batch_size, and leave training.cuda_graphs on";
     }
   }
-  block_sum_ += loss;
+  if (std::isfinite(loss)) {  // a single one that is not has its own warning
+    block_sum_ += loss;
+    ++finite_in_block_;
+  }
   if (++steps_in_block_ < block_) return std::nullopt;
-  const double mean = block_sum_ / static_cast<double>(block_);
-  steps_in_block_ = 0;
+  const double mean = block_sum_ / static_cast<double>(finite_in_block_);  // of none: not a number
+  steps_in_block_ = finite_in_block_ = 0;
   block_sum_ = 0.0;
   if (first_mean_ < 0) {
-    first_mean_ = mean;
+    if (std::isfinite(mean)) first_mean_ = mean;
   } else if (!(mean < first_mean_) && !said_loss_) {
     said_loss_ = true;
     std::snprintf(text, sizeof text,

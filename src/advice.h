@@ -28,7 +28,7 @@ class Advice {
 
  private:
   int64_t block_;  // steps whose mean losses are compared
-  int64_t steps_in_block_ = 0, timed_steps_ = 0;
+  int64_t steps_in_block_ = 0, finite_in_block_ = 0, timed_steps_ = 0;
   double block_sum_ = 0.0, first_mean_ = -1.0;
   double seconds_ = 0.0, data_wait_ = 0.0, device_wait_ = 0.0;
   bool said_loss_ = false, said_data_ = false, said_device_ = false;

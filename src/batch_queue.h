@@ -13,17 +13,17 @@
 
 class BatchQueue {
  public:
-  // Calls `read` for first_step, first_step + 1, ... below end_step, and holds at most kAhead steps
-  // that nobody took yet.
+  // Calls `read` for first_step, first_step + 1, ... below end_step, and holds at most `ahead`
+  // steps that nobody took yet, the one in the making included.
   BatchQueue(std::function<std::vector<Batch>(int64_t step)> read, int64_t first_step,
-             int64_t end_step);
+             int64_t end_step, size_t ahead = kAhead);
 
   // The batches of the next step, in order. Throws what `read` threw for it.
   std::vector<Batch> next();
   // Time that next() had to wait, in total.
   double waited_seconds() const { return waited_seconds_; }
 
-  static constexpr size_t kAhead = 4;
+  static constexpr size_t kAhead = 5;
 
  private:
   struct Entry {

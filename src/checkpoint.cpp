@@ -78,15 +78,32 @@ std::vector<int64_t> steps_on_disk(const fs::path& folder) {
   return steps;
 }
 
-// Makes `link` a relative link to `target`, in one step.
-void point_link(const fs::path& link, const fs::path& target) {
+// Makes `link` a relative link to `target`, in one step. Returns why that could not be, "" if it
+// could: the links are for people, and never the truth.
+std::string point_link(const fs::path& link, const fs::path& target) {
   std::error_code error;
+  if (fs::exists(fs::symlink_status(link, error)) && !fs::is_symlink(link, error))
+    return link.string() + " is not a link of ours and stays; the newest checkpoint is " +
+           target.string();
   const fs::path temporary = temporary_name(link);
   fs::remove(temporary, error);
   fs::create_symlink(target.filename(), temporary, error);
   if (!error) fs::rename(temporary, link, error);
-  if (error)
-    throw UserError(ExitCode::kIo, "cannot link " + link.string() + ": " + error.message());
+  return error ? "cannot link " + link.string() + " to " + target.filename().string() + ": " +
+                     error.message()
+               : "";
+}
+
+// What bears a checkpoint's name without a record was cut off from it, or is somebody's own: it is
+// kept under another name. Returns what was done, "" for nothing.
+std::string move_aside(const fs::path& path) {
+  if (!fs::exists(fs::symlink_status(path)) || fs::exists(record_path(path))) return "";
+  fs::path aside;
+  int number = 0;
+  do aside = path.string() + ".unrecorded" + (number ? "_" + std::to_string(number) : "");
+  while (++number && fs::exists(fs::symlink_status(aside)));
+  fs::rename(path, aside);
+  return path.string() + " had no commit record and is now " + aside.filename().string();
 }
 
 }  // namespace
@@ -95,7 +112,7 @@ fs::path checkpoint_path(const fs::path& folder, int64_t step) {
   return folder / ("checkpoint_" + std::to_string(step) + ".pt");
 }
 
-void publish_checkpoint(const fs::path& folder, const Checkpoint& checkpoint) {
+std::vector<std::string> publish_checkpoint(const fs::path& folder, const Checkpoint& checkpoint) {
   auto root = dictionary();
   root.insert("format", kFormat);
   root.insert("step", checkpoint.step);
@@ -110,11 +127,15 @@ void publish_checkpoint(const fs::path& folder, const Checkpoint& checkpoint) {
   root.insert("exp_avg", to_dictionary(checkpoint.first_moment));
   root.insert("exp_avg_sq", to_dictionary(checkpoint.second_moment));
   const fs::path path = checkpoint_path(folder, checkpoint.step);
+  std::vector<std::string> troubles{move_aside(path)};
   publish_with_record(path, serialize(root));
 
-  point_link(folder / "state.pt", path);
+  troubles.push_back(point_link(folder / "state.pt", path));
   if (checkpoint.best_step >= 0)
-    point_link(folder / "checkpoint_best.pt", checkpoint_path(folder, checkpoint.best_step));
+    troubles.push_back(
+        point_link(folder / "checkpoint_best.pt", checkpoint_path(folder, checkpoint.best_step)));
+  std::erase(troubles, "");
+  return troubles;
 }
 
 Checkpoint read_checkpoint(const fs::path& path) {
@@ -144,9 +165,14 @@ Checkpoint read_checkpoint(const fs::path& path) {
 std::optional<Checkpoint> find_newest_checkpoint(const fs::path& folder, std::ostream& warn) {
   const auto steps = steps_on_disk(folder);
   for (const int64_t step : steps) {
+    const fs::path path = checkpoint_path(folder, step);
     try {
-      return read_checkpoint(checkpoint_path(folder, step));
+      auto checkpoint = read_checkpoint(path);
+      if (checkpoint.step == step) return checkpoint;
+      warn << "passing over: " << path.string() << " holds step " << checkpoint.step
+           << ": give it that name back" << std::endl;
     } catch (const UserError& error) {
+      if (error.code != ExitCode::kData) throw;
       warn << "passing over: " << error.what() << std::endl;
     }
   }
@@ -165,15 +191,17 @@ void prune_checkpoints(const fs::path& folder, int64_t newest, int64_t keep_last
     // Of later steps than the newest of this run: not ours to judge, and not to be counted as a
     // state we could resume.
     if (step > newest) continue;
-    const bool committed = fs::exists(record_path(path));
-    if (committed &&
-        (kept++ < keep_last || step == best || (keep_every > 0 && step % keep_every == 0)))
-      continue;
+    if (!fs::exists(record_path(path))) continue;
+    if (kept++ < keep_last || step == best || (keep_every > 0 && step % keep_every == 0)) continue;
     // The record goes first: a checkpoint that is half deleted has none and does not count.
     std::error_code ignored;
     fs::remove(record_path(path), ignored);
     fs::remove(path, ignored);
   }
   for (const auto& entry : fs::directory_iterator(folder))
-    if (entry.path().extension() == ".tmp" && !entry.is_directory()) fs::remove(entry.path());
+    if (is_temporary_of(entry.path(), R"(checkpoint_[0-9]+\.pt(\.sha256)?|checkpoint_best\.pt|)"
+                                      R"(state\.pt|config\.yaml|DONE)")) {
+      std::error_code not_ours_to_remove;
+      fs::remove(entry.path(), not_ours_to_remove);
+    }
 }

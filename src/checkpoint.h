@@ -35,20 +35,25 @@ struct Checkpoint {
 std::filesystem::path checkpoint_path(const std::filesystem::path& folder, int64_t step);
 
 // Throws UserError(kIo); what was published before stays as it was. Points checkpoint_best.pt to
-// the step that `checkpoint` names as the best.
-void publish_checkpoint(const std::filesystem::path& folder, const Checkpoint& checkpoint);
+// the step that `checkpoint` names as the best. After return the checkpoint is committed; what
+// went wrong beside it (a link, a file without a record that had to be moved out of its way) is
+// returned, for people, a line each.
+std::vector<std::string> publish_checkpoint(const std::filesystem::path& folder,
+                                            const Checkpoint& checkpoint);
 
-// Throws UserError(kData) unless the file's bytes match its commit record.
+// Throws UserError(kData) unless the file's bytes match its commit record, UserError(kIo) when it
+// cannot be read.
 Checkpoint read_checkpoint(const std::filesystem::path& path);
 
 // The newest valid checkpoint; none when the folder holds no checkpoint at all. Names those that
 // had to be passed over on `warn`. Throws UserError(kData) when there are checkpoints and none is
-// valid: never start over silently.
+// valid: never start over silently; UserError(kIo) when one cannot be read, for an older one would
+// cost the steps since.
 std::optional<Checkpoint> find_newest_checkpoint(const std::filesystem::path& folder,
                                                  std::ostream& warn);
 
 // After `newest` was published: deletes earlier checkpoints but the last `keep_last` (the newest
-// among them), the multiples of `keep_every` (0: none) and `best`, those without a commit record,
-// and what an interrupted save left.
+// among them), the multiples of `keep_every` (0: none) and `best`, and what an interrupted save
+// left. A file without a commit record is not known to be ours, and stays.
 void prune_checkpoints(const std::filesystem::path& folder, int64_t newest, int64_t keep_last,
                        int64_t keep_every, int64_t best = -1);

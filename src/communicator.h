@@ -26,10 +26,13 @@ class Communicator {
   // computing goes on, but nobody may touch the tensor. MPI does all of it here: its non-blocking
   // sums gave no overlap on CPUs.
   virtual void start_sum(torch::Tensor tensor) const;
-  virtual void finish_sums() const {}
+  // `wait` numbers the waits of a step, from 0, for exposed_seconds.
+  virtual void finish_sums(size_t /*wait*/) const {}
+  static constexpr size_t kWaits = 2;  // for the counts, and for the gradients
 
-  // Seconds per step that computing stood still for started sums, over the `steps` steps since the
-  // last call; on a GPU, in the last of them. To be called when the device has nothing to do.
+  // Seconds per step that computing stood still for started sums, all waits added up, over the
+  // `steps` steps since the last call; on a GPU, in the last of them. To be called when the device
+  // has nothing to do.
   virtual double exposed_seconds(int64_t steps) const;
   // What went wrong in the background, "" for nothing. May be called by any thread.
   virtual std::string error() const { return ""; }

@@ -2,6 +2,7 @@
 
 #include <yaml-cpp/yaml.h>
 
+#include <algorithm>
 #include <boost/program_options.hpp>
 #include <charconv>
 #include <cmath>
@@ -22,13 +23,21 @@ namespace {
 }
 
 std::string to_text(const std::string& value) {  // quoted, so that YAML reads back what it was
+  if (std::any_of(value.begin(), value.end(), [](unsigned char c) { return c < ' '; })) {
+    YAML::Emitter text;  // with escapes: between single quotes a line break would be a space
+    text << YAML::DoubleQuoted << value;
+    return text.c_str();
+  }
   return "'" + std::regex_replace(value, std::regex("'"), "''") + "'";
 }
 std::string to_text(int64_t value) { return std::to_string(value); }
 std::string to_text(bool value) { return value ? "true" : "false"; }
 std::string to_text(double value) {
   char buffer[32];
-  return {buffer, std::to_chars(buffer, buffer + sizeof buffer, value).ptr};
+  std::string text(buffer, std::to_chars(buffer, buffer + sizeof buffer, value).ptr);
+  // Without a point, YAML 1.1 (PyYAML) takes 1e-04 for a string and 1 for a whole number.
+  if (text.find('.') == std::string::npos) text.insert(std::min(text.find('e'), text.size()), ".0");
+  return text;
 }
 std::string to_text(const std::vector<double>& values) {
   std::string text = "[";
@@ -282,7 +291,13 @@ void flatten(const YAML::Node& node, const std::string& prefix, const std::strin
 std::map<std::string, Given> load_yaml(const std::string& text, const std::string& file) {
   std::map<std::string, Given> values;
   try {
-    const YAML::Node root = YAML::Load(text);
+    auto documents = YAML::LoadAll(text);
+    std::erase_if(documents, [](const YAML::Node& document) { return document.IsNull(); });
+    if (documents.size() > 1)
+      refuse(file + ":" + std::to_string(documents[1].Mark().line + 1) +
+             ": a second YAML document, which nobody would read: remove the line --- before it, or "
+             "make it a file of its own");
+    const YAML::Node root = documents.empty() ? YAML::Node() : documents.front();
     if (!root.IsNull() && !root.IsMap()) refuse(file + ": not a YAML mapping of keys to values");
     flatten(root, "", file, values);
   } catch (const YAML::Exception& error) {

@@ -23,7 +23,8 @@ std::string find_damage_of(const fs::path& folder, const ShardRecord& record) {
   const auto bytes = fs::file_size(path, error);
   if (error == std::errc::no_such_file_or_directory)
     return path.string() + " is missing: run generate_trajectories again, which redoes only that";
-  if (error) return path.string() + " cannot be read: " + error.message();
+  if (error)
+    throw UserError(ExitCode::kIo, "cannot read " + path.string() + ": " + error.message());
   if (bytes != record.bytes)
     return path.string() + " has " + std::to_string(bytes) + " bytes instead of " +
            std::to_string(record.bytes) + remedy;
@@ -39,7 +40,8 @@ Manifest Manifest::read(const fs::path& folder) {
   const auto refuse = [&](const std::string& why) {
     throw UserError(ExitCode::kData, path.string() + " " + why);
   };
-  if (!fs::exists(path))
+  std::error_code error;
+  if (!fs::exists(path, error) && !error)
     refuse(
         "does not exist: make the dataset with generate_trajectories and the same --config, or set "
         "dataset.path");
@@ -52,7 +54,8 @@ Manifest Manifest::read(const fs::path& folder) {
     if (const int version = document.at("schema_version"); version != kSchemaVersion)
       refuse("is of schema " + std::to_string(version) + ", this program reads schema " +
              std::to_string(kSchemaVersion) + ": generate the dataset again");
-    manifest.steps = document.at("settings").at("steps");
+    manifest.settings = document.at("settings");
+    manifest.steps = manifest.settings.at("steps");
     const json& statistics = document.at("statistics");
     statistics.at("force_mean_square").get_to(manifest.statistics.force_mean_square);
     statistics.at("delta_rms").get_to(manifest.statistics.delta_rms);
@@ -77,8 +80,8 @@ std::string Manifest::find_damage(const std::string& split, size_t part, size_t 
   const auto& records = splits.at(split);
   std::set<std::string> listed;
   for (const auto& record : records) listed.insert(record.file);
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(folder / split, error))
+  std::error_code not_there;  // each of its shards is then missing by name
+  for (const auto& entry : fs::directory_iterator(folder / split, not_there))
     if (entry.path().extension() == ".h5" &&
         !listed.count(split + "/" + entry.path().filename().string()))
       return entry.path().string() + " is not listed in manifest.json: remove it";
@@ -100,6 +103,32 @@ Dataset::Row Dataset::operator[](size_t trajectory) const {
   const auto after = std::upper_bound(first_row_.begin(), first_row_.end(), trajectory);
   const auto shard = static_cast<size_t>(after - first_row_.begin()) - 1;
   return {shards_.at(shard), trajectory - first_row_[shard]};
+}
+
+json dataset_settings(const DatasetConfig& config) {
+  return {{"seed", config.seed},
+          {"train_shards", config.train_shards},
+          {"trajectories_per_shard", config.trajectories_per_shard},
+          {"evaluation_trajectories", config.evaluation_trajectories},
+          {"steps", config.steps},
+          {"force_noise", config.force_noise},
+          {"force_gain_spread", config.force_gain_spread},
+          {"excitation_share", config.excitation_share},
+          {"kick_share", config.kick_share},
+          {"stage_shares", config.stage_shares}};
+}
+
+void refuse_other_settings(const fs::path& folder, const json& there, const json& settings,
+                           const std::string& remedy) {
+  std::vector<std::string> keys;
+  if (settings.contains("generator")) keys.emplace_back("generator");  // explains the others
+  for (const auto& [key, value] : settings.items()) keys.push_back(key);
+  for (const auto& key : keys)
+    if (const json& value = settings.at(key); there.value(key, json()) != value)
+      throw UserError(ExitCode::kConfiguration, folder.string() + " holds a dataset made with " +
+                                                    (key == "generator" ? "" : "dataset.") + key +
+                                                    " " + there.value(key, json()).dump() +
+                                                    ", not " + value.dump() + remedy);
 }
 
 json describe_shard(const std::string& file, const Fingerprint& written,

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "config.h"
 #include "shard.h"
 
 // Over the valid steps of the train split; they scale the losses.
@@ -28,14 +29,16 @@ struct Manifest {
   static Manifest read(const std::filesystem::path& folder);
 
   std::filesystem::path folder;
-  std::string sha256;  // of manifest.json itself: the identity of the dataset
+  std::string sha256;       // of manifest.json itself: the identity of the dataset
+  nlohmann::json settings;  // that it was made with
   size_t steps = 0;
   Statistics statistics;
   std::map<std::string, std::vector<ShardRecord>> splits;
 
   size_t trajectories(const std::string& split) const;
   // Empty when every `parts`-th shard of the split, from `part`, is on disk as recorded and the
-  // folder holds no shard beside the recorded ones; else what is wrong and what to do.
+  // folder holds no shard beside the recorded ones; else what is wrong and what to do. Throws
+  // UserError(kIo) for what cannot be read now.
   std::string find_damage(const std::string& split, size_t part = 0, size_t parts = 1) const;
 };
 
@@ -55,6 +58,13 @@ class Dataset {
   std::vector<MappedShard> shards_;
   std::vector<size_t> first_row_{0};
 };
+
+// The settings that decide over a dataset's content, by their keys under `dataset`.
+nlohmann::json dataset_settings(const DatasetConfig& config);
+// Throws UserError(kConfiguration), ending in `remedy`, unless the dataset in `folder`, made with
+// the settings `there`, is one of `settings`.
+void refuse_other_settings(const std::filesystem::path& folder, const nlohmann::json& there,
+                           const nlohmann::json& settings, const std::string& remedy);
 
 // The manifest's entry for a shard that was written for `file`, with the sums its statistics are
 // made of.

@@ -14,7 +14,7 @@
 
 // Collective. By the setting `device`: auto takes GPUs where there are any. Every rank of a node
 // must find one of its own, in a set that all of them see or in one that its launcher bound it to.
-// Throws UserError(kConfiguration) on all ranks alike.
+// Throws UserError on all ranks alike: kDeviceMissing, or kConfiguration in a build without CUDA.
 torch::Device choose_device(const std::string& setting, const MpiSession& mpi);
 
 // Collective. Throws UserError(kHang) when the ranks' GPUs do not find each other in time.
@@ -25,8 +25,9 @@ std::unique_ptr<Communicator> make_communicator(torch::Device device, double dea
 std::string describe_device(torch::Device device);
 // "CUDA 13.0, cuDNN 9.19.0, NCCL 2.28.9", as loaded, or that this build has none.
 std::string gpu_libraries();
-// Dense matrix products in bf16, FLOP/s by the vendor's datasheet; 0 where that is not known.
-double peak_flops(torch::Device device);
+// Dense matrix products in this precision, FLOP/s by the vendor's datasheet; 0 where that is not
+// known.
+double peak_flops(torch::Device device, const std::string& precision);
 
 // Collective. Times the fused attentions that LibTorch has for GPUs at the training's shape and
 // takes the faster one. Says what it found; nothing on CPUs.

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <fstream>
 #include <memory>
+#include <regex>
 #include <sstream>
 
 #include "exit_code.h"
@@ -34,7 +35,8 @@ class Descriptor {
 
 void sync(const std::filesystem::path& path, int flags) {
   const Descriptor file(path, flags, "open");
-  if (::fsync(file.fd) != 0) fail("sync", path);
+  // Some file systems (FUSE, SMB) know no such thing for folders.
+  if (::fsync(file.fd) != 0 && !(flags & O_DIRECTORY && errno == EINVAL)) fail("sync", path);
 }
 
 class Sha256 {
@@ -87,6 +89,11 @@ std::string read_file(const std::filesystem::path& path) {
   return std::move(text).str();
 }
 
+bool is_temporary_of(const std::filesystem::path& file, const std::string& published) {
+  return std::regex_match(file.filename().string(),
+                          std::regex("(?:" + published + R"()\..+\.[0-9]+\.tmp)"));
+}
+
 std::filesystem::path temporary_name(const std::filesystem::path& path) {
   char host[HOST_NAME_MAX + 1] = "";
   gethostname(host, sizeof host);
@@ -97,7 +104,8 @@ void publish_file(const std::filesystem::path& path, std::string_view bytes) {
   const auto temporary = temporary_name(path);
   try {
     {
-      const Descriptor file(temporary, O_WRONLY | O_CREAT | O_TRUNC, "write");
+      // Never through a link: in a folder that others may write, it could lead anywhere.
+      const Descriptor file(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, "write");
       while (!bytes.empty()) {
         const ssize_t written = ::write(file.fd, bytes.data(), bytes.size());
         if (written < 0 && errno != EINTR) fail("write", path);
@@ -121,16 +129,31 @@ std::filesystem::path record_path(const std::filesystem::path& path) {
 }
 
 std::string read_verified(const std::filesystem::path& path, const std::string& remedy) {
-  const auto refuse = [&](const std::string& why) {
-    throw UserError(ExitCode::kData, path.string() + " " + why + remedy);
+  const auto refused = [&](const std::string& why) {
+    return UserError(ExitCode::kData, path.string() + " " + why);
   };
-  if (!std::filesystem::exists(path)) refuse("does not exist");
-  if (!std::filesystem::exists(record_path(path)))
-    refuse("has no commit record " + record_path(path).filename().string());
+  const auto exists = [](const std::filesystem::path& file) {
+    std::error_code error;
+    const bool found = std::filesystem::exists(file, error);
+    if (error) fail("read", file, error.value());
+    return found;
+  };
+  const std::string name = path.filename().string(),
+                    record_name = record_path(path).filename().string();
+  if (!exists(path)) throw refused("does not exist" + remedy);
+  if (!exists(record_path(path)))
+    throw refused(
+        "has no commit record " + record_name + remedy +
+        ". If it is a copy, copy the record too; a file that you trust gets one by: sha256sum " +
+        name + " >" + record_name);
   std::string bytes = read_file(path);
-  if (read_file(record_path(path)) != sha256_hex(bytes) + "  " + path.filename().string() + "\n")
-    refuse("does not match its SHA-256 record: damaged or torn");
-  return bytes;
+  const std::string record = read_file(record_path(path)), hash = sha256_hex(bytes);
+  if (record == hash + "  " + name + "\n") return bytes;
+  if (record.starts_with(hash + "  "))
+    throw refused("is whole, but was renamed: its record is of" +
+                  record.substr(hash.size() + 1, record.find('\n') - hash.size() - 1) +
+                  ". Rename both back");
+  throw refused("does not match its SHA-256 record: damaged or torn" + remedy);
 }
 
 void publish_by_rename(const std::filesystem::path& temporary, const std::filesystem::path& path) {

@@ -22,15 +22,18 @@ void publish_file(const std::filesystem::path& path, std::string_view bytes);
 void publish_with_record(const std::filesystem::path& path, std::string_view bytes);
 std::filesystem::path record_path(const std::filesystem::path& path);  // path.sha256
 // Reads once, and hashes what was read: what is parsed is what was verified. Throws
-// UserError(kData) saying why a file does not count, and then `remedy`.
+// UserError(kData) saying why a file does not count, and then `remedy` where it is damaged;
+// UserError(kIo) when it cannot be read, which says nothing about it.
 std::string read_verified(const std::filesystem::path& path, const std::string& remedy = "");
 
 // The last part of publishing for a file another library wrote: sync `temporary`, rename it to
 // `path`, sync the folder.
 void publish_by_rename(const std::filesystem::path& temporary, const std::filesystem::path& path);
 
-// The name under which this process writes `path` before it is published; it ends in ".tmp".
+// The name under which this process writes `path` before it is published: `path`.HOST.PROCESS.tmp.
 std::filesystem::path temporary_name(const std::filesystem::path& path);
+// Whether `file` has such a name, for a file name that matches the regular expression `published`.
+bool is_temporary_of(const std::filesystem::path& file, const std::string& published);
 
 // Creates the folder and its parents. Throws UserError(kIo).
 void make_folder(const std::filesystem::path& path);

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <climits>
@@ -47,6 +48,13 @@ std::optional<std::string> content(const std::filesystem::path& file) {
   return text.str();
 }
 
+// What is written in an open file, whatever has become of its name.
+std::string content(int descriptor) {
+  char text[1024];
+  const ssize_t size = ::pread(descriptor, text, sizeof text, 0);
+  return {text, static_cast<size_t>(std::max<ssize_t>(size, 0))};
+}
+
 // How many starts of one Slurm job `owner` is later than `former`; nothing when they are of
 // different jobs, or of none.
 std::optional<int64_t> starts_after(const std::string& owner, const std::string& former) {
@@ -66,7 +74,7 @@ std::optional<int64_t> starts_after(const std::string& owner, const std::string&
 // Opens and locks what `file` names at that moment; -1 when another process holds it.
 int lock(const std::filesystem::path& file) {
   while (true) {
-    const int descriptor = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    const int descriptor = ::open(file.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666);
     if (descriptor < 0)
       throw UserError(ExitCode::kIo, "cannot open " + file.string() + ": " + std::strerror(errno));
     if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0) {
@@ -92,10 +100,6 @@ int lock(const std::filesystem::path& file) {
 FolderLock::FolderLock(const std::filesystem::path& folder, const std::string& key,
                        bool wait_for_others)
     : file_(folder / "owner"), owner_(describe_process()) {
-  const auto claim = [this] {  // in place: a new file would not be the locked one
-    if (!(std::ofstream(file_) << owner_ << std::flush))
-      throw UserError(ExitCode::kIo, "cannot write " + file_.string());
-  };
   std::optional<std::chrono::steady_clock::time_point> deadline;  // of patience with our own job
   bool claimed = false, waiting = false;
   for (;; std::this_thread::sleep_for(std::chrono::milliseconds(100))) {
@@ -128,6 +132,17 @@ FolderLock::FolderLock(const std::filesystem::path& folder, const std::string& k
   claim();
 }
 
+// In place: a new file would not be the locked one.
+void FolderLock::claim() const {
+  const int file = ::open(file_.c_str(), O_WRONLY | O_TRUNC | O_NOFOLLOW | O_CLOEXEC);
+  const auto size = static_cast<ssize_t>(owner_.size());
+  const bool written = file >= 0 && ::write(file, owner_.data(), owner_.size()) == size;
+  const int error = errno;
+  if (file >= 0) ::close(file);
+  if (!written)
+    throw UserError(ExitCode::kIo, "cannot write " + file_.string() + ": " + std::strerror(error));
+}
+
 FolderLock::~FolderLock() {
   std::error_code ignored;
   if (content(file_) == owner_) std::filesystem::remove(file_, ignored);
@@ -135,7 +150,17 @@ FolderLock::~FolderLock() {
 }
 
 void FolderLock::check() {
-  if (const auto found = content(file_); found && *found != owner_)
-    leave_to_later_start(file_.parent_path());
+  if (const auto found = content(file_); found && *found != owner_) {
+    // Removed by hand, unless a later start had written itself into it, which removes it at its
+    // end.
+    const bool removed = found->empty() && descriptor_ >= 0 && content(descriptor_) == owner_;
+    const int again = removed ? lock(file_) : -1;
+    if (again < 0) leave_to_later_start(file_.parent_path());
+    ::close(std::exchange(descriptor_, again));
+    claim();
+    std::cerr << "warning: " << file_.string()
+              << " was removed, and is restored: it keeps other processes out of the folder"
+              << std::endl;
+  }
   if (descriptor_ < 0) descriptor_ = lock(file_);  // the former owner may have left by now
 }

@@ -25,10 +25,12 @@ class FolderLock {
   FolderLock& operator=(const FolderLock&) = delete;
 
   // Throws UserError(kConfiguration) when a later start has taken the folder over. Call before
-  // anything is published.
+  // anything is published. Restores the file if somebody removed it.
   void check();
 
  private:
+  void claim() const;
+
   std::filesystem::path file_;
   std::string owner_;  // job, restart count, host, process, time
   int descriptor_ = -1;

@@ -33,7 +33,7 @@ void GradientSum::begin() {
 void GradientSum::finish() {
   state_->watching = false;
   while (state_->started < state_->buckets.size()) state_->start(state_->started++);
-  state_->communicator->finish_sums();
+  state_->communicator->finish_sums(1);
   state_->parameters->collect_sums();
 }
 

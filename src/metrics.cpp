@@ -1,10 +1,11 @@
 #include "metrics.h"
 
+#include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstdio>
-#include <functional>
 #include <iostream>
-#include <regex>
+#include <string_view>
 
 #include "durable_file.h"
 #include "exit_code.h"
@@ -13,15 +14,28 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// Truncates the file before its first incomplete line or line of a step after `step`.
-void cut_after(const fs::path& path, int64_t step,
-               const std::function<int64_t(const std::string&)>& step_of) {
-  if (!fs::exists(path)) return;
+// The number that follows `head` and spaces at the beginning of a line; -1: the line is none such.
+int64_t number_after(std::string_view head, std::string_view line) {
+  if (!line.starts_with(head)) return -1;
+  line.remove_prefix(std::min(line.size(), line.find_first_not_of(' ', head.size())));
+  int64_t number = -1;
+  std::from_chars(line.data(), line.data() + line.size(), number);
+  return number;
+}
+
+// Truncates the file before its first line of a step after `step`, which follows `head` in it, and
+// before an incomplete last line. Returns its last line then.
+std::string cut_after(const fs::path& path, int64_t step, std::string_view head) {
+  if (!fs::exists(path)) return "";
   const std::string text = read_file(path);
   size_t kept = 0;
-  for (size_t end = 0; (end = text.find('\n', kept)) != std::string::npos; kept = end + 1)
-    if (step_of(text.substr(kept, end - kept)) > step) break;
+  const std::string_view all(text);
+  for (size_t end = 0; (end = all.find('\n', kept)) != std::string::npos; kept = end + 1)
+    if (number_after(head, all.substr(kept, end - kept)) > step) break;
   if (kept < text.size()) fs::resize_file(path, kept);
+  if (kept < 2) return "";
+  const size_t begin = text.rfind('\n', kept - 2) + 1;
+  return text.substr(begin, kept - begin);
 }
 
 }  // namespace
@@ -29,15 +43,10 @@ void cut_after(const fs::path& path, int64_t step,
 Metrics::Metrics(const fs::path& folder, int64_t step) {
   if (const char* columns = std::getenv("PROGRESS_COLUMNS"))
     columns_ = static_cast<size_t>(std::max(0, std::atoi(columns)));
-  cut_after(folder / "metrics.jsonl", step, [](const std::string& line) {
-    const auto values = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-    return values.is_object() ? values.value("step", INT64_MAX) : INT64_MAX;
-  });
-  cut_after(folder / "model_training_log.txt", step, [](const std::string& line) {
-    static const std::regex step_line("^step +([0-9]+)[ /].*");
-    std::smatch match;
-    return std::regex_match(line, match, step_line) ? std::stoll(match[1]) : int64_t{-1};
-  });
+  constexpr std::string_view head = "{\"step\":";
+  const std::string last = cut_after(folder / "metrics.jsonl", step, head);
+  validated_ = number_after(head, last) == step && last.find("validation_loss") != last.npos;
+  cut_after(folder / "model_training_log.txt", step, "step ");
   for (auto [log, name] :
        {std::pair(&jsonl_, "metrics.jsonl"), {&text_, "model_training_log.txt"}}) {
     log->path = folder / name;

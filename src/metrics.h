@@ -10,12 +10,16 @@
 
 class Metrics {
  public:
-  // Continues the files of `folder` after `step`: lines of later steps, and torn ones, are cut off,
-  // so that the curves stay single-valued across interruptions.
+  // Continues the files of `folder` after `step`: lines of later steps, and a torn last one, are
+  // cut off, so that the curves stay single-valued across interruptions. Other lines stay, whatever
+  // they hold.
   Metrics(const std::filesystem::path& folder, int64_t step);
 
   // Throws UserError(kIo) when the files cannot be opened. A line that later cannot be written is
   // lost, with a warning, and leaves no trace: training goes on, and so do the lines after it.
+
+  // Whether the step that is continued was validated.
+  bool validated() const { return validated_; }
 
   // One line of metrics.jsonl; `values` must hold "step".
   void log(const nlohmann::ordered_json& values);
@@ -37,6 +41,7 @@ class Metrics {
   };
   Log jsonl_, text_;
   size_t columns_ = 0;
+  bool validated_ = false;
 };
 
 // "1:02:03", "2:03" or "0:07".

@@ -16,9 +16,11 @@ void ModelPolicy::act(const StateBatch& states, const std::vector<double>& previ
     // Full: the last half of the window is encoded again from position 0. Its first token forgets
     // the force before it, as the first token of a training window does.
     tokens_.erase(tokens_.begin(), tokens_.end() - window_ / 2);
-    tokens_.front().select(-1, kFeatures - 1).zero_();
     cache_.length = 0;
-    if (!tokens_.empty()) model_(torch::cat(tokens_, 1), &cache_);
+    if (!tokens_.empty()) {  // a window of 1 remembers nothing
+      tokens_.front().select(-1, kFeatures - 1).zero_();
+      model_(torch::cat(tokens_, 1), &cache_);
+    }
   }
   auto token = torch::empty({trials_, 1, kFeatures});
   for (int64_t i = 0; i < trials_; ++i) {

@@ -13,7 +13,7 @@ constexpr double kBeta1 = 0.9, kBeta2 = 0.99, kEpsilon = 1e-8;
 AdamW::AdamW(FlatParameters& parameters, const TrainingConfig& config)
     : first_moment(torch::zeros_like(parameters.values)),
       second_moment(torch::zeros_like(parameters.values)),
-      updates(torch::zeros({}, parameters.values.options())),
+      updates(torch::zeros({}, parameters.values.options().dtype(torch::kFloat64))),
       parameters_(parameters),
       weight_decay_(config.weight_decay),
       gradient_clip_(config.gradient_clip) {}
@@ -25,14 +25,16 @@ torch::Tensor AdamW::step(const torch::Tensor& learning_rate) {
   const auto grad_scale = (norm / gradient_clip_).clamp_min(1.0);
   const auto found_inf = norm.isfinite().logical_not().to(torch::kFloat32);
   updates.add_(1.0 - found_inf);
+  const auto updates_in_fp32 = updates.to(torch::kFloat32);  // as the kernel wants them
   const auto part = [&](const torch::Tensor& flat, bool decayed) {
     const int64_t cut = parameters_.decayed();
     return decayed ? flat.narrow(0, 0, cut) : flat.narrow(0, cut, parameters_.size() - cut);
   };
   for (const bool decayed : {true, false})
     at::_fused_adamw_({part(parameters_.values, decayed)}, {part(parameters_.gradients, decayed)},
-                      {part(first_moment, decayed)}, {part(second_moment, decayed)}, {}, {updates},
-                      learning_rate, kBeta1, kBeta2, decayed ? weight_decay_ : 0.0, kEpsilon,
+                      {part(first_moment, decayed)}, {part(second_moment, decayed)}, {},
+                      {updates_in_fp32}, learning_rate, kBeta1, kBeta2,
+                      decayed ? weight_decay_ : 0.0, kEpsilon,
                       /*amsgrad=*/false, /*maximize=*/false, grad_scale, found_inf);
   return norm;
 }

@@ -8,6 +8,8 @@
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
+#include <nlohmann/json.hpp>
+#include <optional>
 #include <thread>
 
 #ifndef REVISION
@@ -34,13 +36,37 @@ bool has_no_wire_up() {
          !is_set("OMPI_COMM_WORLD_RANK");
 }
 
+// Collective. What this rank was told otherwise than rank 0, "" for nothing.
+std::string difference_from_first(const Config& config, const MpiSession& mpi) {
+  auto mine = flatten_yaml(to_yaml(config));
+  mine["--dry_run"] = config.dry_run ? "set" : "not set";
+  mine["the program's revision"] = program_revision();
+  std::string text = nlohmann::json(mine).dump();
+  broadcast_text(text);
+  const auto first = nlohmann::json::parse(text).get<decltype(mine)>();
+  for (const auto& [key, value] : mine)
+    if (const auto found = first.find(key); found == first.end() || found->second != value)
+      return "rank " + std::to_string(mpi.rank()) + " has " + key + " " + value + ", rank 0 has " +
+             (found == first.end() ? "none" : found->second) +
+             ": start all ranks with one program and one configuration";
+  return "";
+}
+
 }  // namespace
 
 std::string program_revision() { return REVISION; }
 
 void keep_freed_memory() {
-  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  // Up to 2.34 glibc takes no more than half of a heap; and what it refuses leaves its default.
+  if (!mallopt(M_MMAP_THRESHOLD, 1 << 30)) mallopt(M_MMAP_THRESHOLD, 32 << 20);
   mallopt(M_TRIM_THRESHOLD, INT_MAX);
+}
+
+void broadcast_text(std::string& text, int from) {
+  int length = static_cast<int>(text.size());
+  MPI_Bcast(&length, 1, MPI_INT, from, MPI_COMM_WORLD);
+  text.resize(static_cast<size_t>(length));
+  MPI_Bcast(text.data(), length, MPI_CHAR, from, MPI_COMM_WORLD);
 }
 
 void agree(const std::string& error, ExitCode code) {
@@ -53,10 +79,7 @@ void agree(const std::string& error, ExitCode code) {
   if (speaker == size) return;
   MPI_Bcast(&exit_code, 1, MPI_INT, speaker, MPI_COMM_WORLD);
   std::string text = error;
-  int length = static_cast<int>(text.size());
-  MPI_Bcast(&length, 1, MPI_INT, speaker, MPI_COMM_WORLD);
-  text.resize(static_cast<size_t>(length));
-  MPI_Bcast(text.data(), length, MPI_CHAR, speaker, MPI_COMM_WORLD);
+  broadcast_text(text, speaker);
   throw AgreedError(static_cast<ExitCode>(exit_code), text);
 }
 
@@ -95,19 +118,19 @@ int run_program(int argc, char** argv, const std::string& description,
     return static_cast<int>(ExitCode::kConfiguration);
   }
   Config config;
+  std::optional<UserError> refusal;  // said after MPI has started, which knows who shall speak
   try {
     bool informed = false;
     config = parse_config(argc, argv, description, informed);
     if (informed) return 0;
   } catch (const UserError& error) {
-    // Every rank has the same complaint; MPI is started only to know which one shall speak.
-    const MpiSession mpi;
-    if (mpi.rank() == 0) std::cerr << name << ": " << error.what() << std::endl;
-    return static_cast<int>(error.code);
+    refusal = error;
   }
 
   const MpiSession mpi;
   try {
+    agree(refusal ? refusal->what() : "", refusal ? refusal->code : ExitCode::kConfiguration);
+    agree(difference_from_first(config, mpi), ExitCode::kConfiguration);
     if (mpi.size() > 1) return static_cast<int>(body(config, mpi));
     auto code = ExitCode::kDone;
     together([&] {

@@ -8,7 +8,8 @@
 #include "exit_code.h"
 #include "mpi_session.h"
 
-// Parses the configuration, starts MPI and calls `body` on all ranks; returns the exit code.
+// Parses the configuration, starts MPI, refuses ranks whose configurations or programs differ, and
+// calls `body` on all ranks; returns the exit code.
 // An AgreedError is printed by rank 0 and all ranks leave in order. Any other exception, a
 // UserError of one rank among several included, ends the whole job through MPI_Abort, naming the
 // rank: the others may wait for it.
@@ -24,6 +25,9 @@ std::string program_revision();
 
 // Ends the whole job from any thread, whatever the ranks wait for. Does not return.
 [[noreturn]] void end_job(const MpiSession& mpi, const std::string& reason, ExitCode code);
+
+// Collective. Rank `from`'s text on every rank.
+void broadcast_text(std::string& text, int from = 0);
 
 // A UserError that every rank throws at the same place.
 class AgreedError : public UserError {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "batch_queue.h"
 #include "exit_code.h"
 
 namespace {
@@ -44,6 +45,29 @@ double mean_over(const Curriculum& curriculum, int64_t from, int64_t to, Of of) 
         curriculum.at(from + static_cast<int64_t>(share * static_cast<double>(to - from))).window);
   }
   return samples ? sum / static_cast<double>(samples) : 0.0;
+}
+
+// What the length of the run leaves no room for.
+std::string contradictions(const Config& config, const RunPlan& plan) {
+  const auto& training = config.training;
+  std::string text;
+  if (training.warmup_steps >= plan.steps)
+    text += "warning: training.warmup_steps " + grouped(training.warmup_steps) +
+            " is not less than the " + grouped(plan.steps) +
+            " steps of the run: the learning rate never reaches training.learning_rate\n";
+  else if (training.schedule == "wsd" &&
+           static_cast<double>(plan.steps) * (1 - training.decay_share) <
+               static_cast<double>(training.warmup_steps))
+    text += "warning: with training.decay_share " + number_text(training.decay_share) +
+            " the learning rate falls before training.warmup_steps " +
+            grouped(training.warmup_steps) + " are over: it never reaches its full value\n";
+  if (const auto last = plan.curriculum.at(plan.steps - 1).window;
+      last < plan.curriculum.points().end)
+    text += "warning: windows grow to " + std::to_string(last) + " of " +
+            std::to_string(plan.curriculum.points().end) +
+            " control steps only, the run is over before: lower training.curriculum.points."
+            "interval, or raise its inc\n";
+  return text;
 }
 
 }  // namespace
@@ -95,6 +119,21 @@ double checkpoint_bytes(const ModelConfig& model) {
   return 12.0 * static_cast<double>(parameter_count(model)) + 1e4;
 }
 
+double share_bytes(const RunPlan& plan) {
+  constexpr double kControlStep = 60;  // of a Batch
+  return kControlStep * static_cast<double>(plan.rows * plan.curriculum.points().end);
+}
+
+size_t steps_ahead(const RunPlan& plan) {
+  const double fitting = 256e6 / share_bytes(plan);
+  return static_cast<size_t>(std::clamp(fitting, 1.0, static_cast<double>(BatchQueue::kAhead)));
+}
+
+int64_t steps_between_looks(double step_seconds, int64_t log_every_steps) {
+  const double fitting = 1.0 / std::max(step_seconds, 1e-9);
+  return static_cast<int64_t>(std::clamp(fitting, 1.0, static_cast<double>(log_every_steps)));
+}
+
 double training_bytes(const Config& config, const RunPlan& plan) {
   const bool bf16 = config.training.precision == "bf16";
   const auto parameters = static_cast<double>(parameter_count(config.model));
@@ -104,7 +143,9 @@ double training_bytes(const Config& config, const RunPlan& plan) {
   const double activations = tokens * static_cast<double>(config.model.n_embd) *
                              (kActivationsPerBlock * static_cast<double>(config.model.n_layer)) *
                              (bf16 ? 2.0 : 4.0);
-  return kLibraryBytes + state + std::max(activations, checkpoint);
+  // Those that wait, and the one in use.
+  const double batches = share_bytes(plan) * static_cast<double>(steps_ahead(plan) + 1);
+  return kLibraryBytes + state + std::max(activations, checkpoint) + batches;
 }
 
 std::string si_text(double value, const std::string& unit) {
@@ -156,7 +197,9 @@ std::string describe(const Config& config, const RunPlan& plan, int64_t trajecto
                                  : std::string("do not grow")) +
       (training.curriculum.stages ? "; stages at 5, 12, 20, 30 % of the steps" : "; no stages") +
       "\n";
-  text += "memory       about " + si_text(training_bytes(config, plan), "B") + " per rank\n";
+  text += "memory       about " + si_text(training_bytes(config, plan), "B") + " per rank, " +
+          si_text(share_bytes(plan) * static_cast<double>(steps_ahead(plan) + 1), "B") +
+          " of it data of " + std::to_string(steps_ahead(plan) + 1) + " steps\n";
   text += "checkpoints  " + si_text(checkpoint, "B") + " each; the newest " +
           std::to_string(training.keep_last) + ", the best and " + grouped(permanent) +
           " permanent ones: " +
@@ -164,5 +207,5 @@ std::string describe(const Config& config, const RunPlan& plan, int64_t trajecto
                                                    (training.validate_every_steps > 0) + permanent),
                   "B") +
           " in " + config.out_dir + "\n";
-  return text;
+  return text + contradictions(config, plan);
 }

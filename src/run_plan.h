@@ -26,15 +26,26 @@ int64_t parameter_count(const ModelConfig& model);
 // square), per token of a window of T.
 double flops_per_token(const ModelConfig& model, int64_t window);
 
+// How many steps a GPU is given between two looks at what it reports, given the seconds of one:
+// for about a second, and at most `log_every_steps`. A look costs a wait, and until it nobody sees
+// a request to leave, a gradient that is not finite, or a GPU that stands still.
+int64_t steps_between_looks(double step_seconds, int64_t log_every_steps);
+
 // Sum of the window lengths of the steps in [from, to): what the time left is proportional to.
 double windows_ahead(const Curriculum& curriculum, int64_t from, int64_t to);
 
 // Weights and both moments in fp32.
 double checkpoint_bytes(const ModelConfig& model);
 
+// What a rank's share of a step takes as batches, at the longest window.
+double share_bytes(const RunPlan& plan);
+// Steps that are read ahead: as many as fit into 256 MB, but one at least and BatchQueue::kAhead at
+// most.
+size_t steps_ahead(const RunPlan& plan);
+
 // Peak of a rank at the longest window: weights, gradients, moments, activations of one forward and
-// backward pass, a checkpoint in the making, LibTorch itself. An estimate, within about a
-// seventh of what CPUs were seen to take (LOG.md).
+// backward pass, a checkpoint in the making, batches read ahead, LibTorch itself. An estimate,
+// within about a seventh of what CPUs were seen to take (LOG.md).
 double training_bytes(const Config& config, const RunPlan& plan);
 
 // Lines for people: model, step, run, memory, checkpoints.

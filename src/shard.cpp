@@ -52,14 +52,23 @@ class Access : public Handle {
   bool ready;
 };
 
-// The file in memory, read-only, until the last copy of the pointer goes; null on failure.
+// The file in memory, read-only, until the last copy of the pointer goes. Throws UserError: kIo,
+// or kConfiguration where the kernel allows no more mappings.
 std::shared_ptr<const char> map_file(const std::filesystem::path& path, size_t& bytes) {
+  const auto fail = [&](ExitCode code, const char* hint = "") {
+    throw UserError(code,
+                    "cannot map " + path.string() + " into memory: " + std::strerror(errno) + hint);
+  };
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return nullptr;
+  if (fd < 0) fail(ExitCode::kIo);
   bytes = static_cast<size_t>(::lseek(fd, 0, SEEK_END));
   void* mapped = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd, 0);
   ::close(fd);
-  if (mapped == MAP_FAILED) return nullptr;
+  if (mapped == MAP_FAILED && errno == ENOMEM)
+    fail(ExitCode::kConfiguration,
+         ". Every shard is mapped, and the kernel allows vm.max_map_count of them: raise it, or "
+         "make the dataset of fewer, larger shards (dataset.train_shards)");
+  if (mapped == MAP_FAILED) fail(ExitCode::kIo);
   return {static_cast<const char*>(mapped),
           [bytes](const char* address) { ::munmap(const_cast<char*>(address), bytes); }};
 }
@@ -268,7 +277,6 @@ Fingerprint write_shard(const std::filesystem::path& path, const Trajectories& t
   ShardFile written(path, H5Fopen(path.c_str(), H5F_ACC_RDONLY, access));
   size_t bytes = 0;
   const auto mapping = map_file(path, bytes);
-  written.check(mapping != nullptr, "read back what was written");
   const std::string_view mapped(mapping.get(), bytes);
   for (const auto& column : columns) written.verify(column, mapped);
   written.close();
@@ -288,7 +296,6 @@ MappedShard::MappedShard(const std::filesystem::path& path) {
   if (file < 0) refuse("HDF5 cannot open it");
   size_t bytes = 0;
   mapping_ = map_file(path, bytes);
-  if (!mapping_) refuse("cannot be mapped into memory");
 
   // The address of a contiguous, unconverted array in the file; an extent of 0 in `shape` is taken
   // from the file.

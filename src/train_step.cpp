@@ -22,7 +22,7 @@ torch::Tensor train_step(const StepInput& input, const torch::Tensor& force_scal
     const auto& batch = input.batches[i];
     const bool last = i + 1 == input.batches.size();
     const auto heads = model(batch.features);
-    if (i == 0) communicator.finish_sums();
+    if (i == 0) communicator.finish_sums(0);
     const auto loss = control_loss(heads, batch, counts, force_scale);
     losses += loss.detach();
     if (last) {

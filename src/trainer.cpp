@@ -1,7 +1,10 @@
 #include "trainer.h"
 
 #include <ATen/cpu/Utils.h>
+#include <sys/stat.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <csignal>
@@ -34,7 +37,8 @@ std::atomic<bool> asked_to_leave = false;
 // Refuses an output folder that another configuration wrote, as its YAML says; settings that change
 // no number of the training may differ.
 void check_same_run(const std::string& former, const Config& config) {
-  const auto there = flatten_yaml(former), here = flatten_yaml(to_yaml(config));
+  const auto there = flatten_yaml(to_yaml(parse_yaml(former, config.out_dir + "'s configuration"))),
+             here = flatten_yaml(to_yaml(config));
   for (const auto& [key, value] : here) {
     const bool free = key == "out_dir" || key == "device" || key == "training.batch_size" ||
                       key == "training.cuda_graphs" || key == "training.hang_seconds" ||
@@ -42,12 +46,11 @@ void check_same_run(const std::string& former, const Config& config) {
                       key == "training.keep_last" || key == "training.log_every_steps" ||
                       key == "training.print_every_steps" || key.starts_with("dataset.") ||
                       key.starts_with("evaluation.") || key.starts_with("wandb.");
-    const auto found = there.find(key);
-    if (!free && (found == there.end() || found->second != value))
+    if (!free && there.at(key) != value)
       throw UserError(ExitCode::kConfiguration,
                       config.out_dir + " holds a run of another configuration: " + key + " was " +
-                          (found == there.end() ? "not set" : found->second) + " and is now " +
-                          value + ". Restore the setting, or choose another out_dir");
+                          there.at(key) + " and is now " + value +
+                          ". Restore the setting, or choose another out_dir");
   }
 }
 
@@ -77,21 +80,67 @@ std::string describe_build() {
          mpi.substr(0, mpi.find(',')) + ", " + gpu_libraries();
 }
 
-// Collective: the ranks of a node share the hashing.
-Manifest verified_manifest(const Config& config, const MpiSession& mpi) {
+// Collective. Which of the ranks that see the same file, on a file system that they share, this
+// one is.
+struct Sharer {
+  size_t rank = 0, size = 0;
+};
+Sharer sharer_of(const fs::path& path, const MpiSession& mpi) {
+  struct stat file {};
+  ::stat(path.c_str(), &file);
+  using Identity = std::array<int64_t, 4>;  // devices have other numbers on other machines
+  const Identity mine{static_cast<int64_t>(file.st_ino), file.st_size, file.st_mtim.tv_sec,
+                      file.st_mtim.tv_nsec};
+  std::vector<Identity> all(static_cast<size_t>(mpi.size()));
+  MPI_Allgather(&mine, sizeof mine, MPI_BYTE, all.data(), sizeof mine, MPI_BYTE, MPI_COMM_WORLD);
+  return {static_cast<size_t>(std::count(all.begin(), all.begin() + mpi.rank(), mine)),
+          static_cast<size_t>(std::count(all.begin(), all.end(), mine))};
+}
+
+// Collective. Every byte of the two splits is hashed once on each file system, shared out over the
+// ranks that see it.
+Manifest verified_manifest(const Config& config, const MpiSession& mpi, Watchdog& watchdog) {
+  watchdog.progress("reading the dataset's manifest", Watchdog::kLong);
   Manifest manifest;
   together([&] {
+    // A run that was there before saw its dataset: a file system is gone, not the dataset.
+    if (!fs::exists(config.dataset.path) && fs::exists(fs::path(config.out_dir) / "config.yaml"))
+      throw UserError(ExitCode::kIo, config.dataset.path + " is not there, but " + config.out_dir +
+                                         " holds a run: is its file system mounted? Or set "
+                                         "dataset.path");
     manifest = Manifest::read(config.dataset.path);
-    std::string damage;
-    for (const char* split : {"train", "validation"})
-      if (damage.empty())
-        damage = manifest.find_damage(split, static_cast<size_t>(mpi.local_rank()),
-                                      static_cast<size_t>(mpi.local_size()));
-    if (damage.empty() && static_cast<int64_t>(manifest.steps) < config.model.n_positions)
-      damage = config.dataset.path + " has trajectories of " + std::to_string(manifest.steps) +
-               " steps, fewer than model.n_positions " + std::to_string(config.model.n_positions);
-    if (!damage.empty()) throw UserError(ExitCode::kData, damage);
+    refuse_other_settings(config.dataset.path, manifest.settings, dataset_settings(config.dataset),
+                          ": restore the setting, or choose another dataset.path");
+    if (static_cast<int64_t>(manifest.steps) < config.model.n_positions)
+      throw UserError(ExitCode::kData, config.dataset.path + " has trajectories of " +
+                                           std::to_string(manifest.steps) +
+                                           " steps, fewer than model.n_positions " +
+                                           std::to_string(config.model.n_positions));
   });
+  std::string first = manifest.sha256;
+  broadcast_text(first);
+  agree(manifest.sha256 == first ? ""
+                                 : "rank " + std::to_string(mpi.rank()) +
+                                       " finds another dataset in " + config.dataset.path +
+                                       " than rank 0: copy one to all machines, or use a shared "
+                                       "file system",
+        ExitCode::kData);
+  const auto [rank, size] = sharer_of(fs::path(config.dataset.path) / "manifest.json", mpi);
+  double bytes = 0;
+  for (const char* split : {"train", "validation"})
+    if (manifest.splits.count(split))
+      for (const auto& record : manifest.splits.at(split))
+        bytes += static_cast<double>(record.bytes);
+  constexpr double kSlowestDisk = 20e6;  // bytes per second
+  watchdog.progress("verifying the dataset",
+                    Watchdog::kLong + bytes / static_cast<double>(size) / kSlowestDisk /
+                                          static_cast<double>(config.training.hang_seconds));
+  together([&] {
+    for (const char* split : {"train", "validation"})
+      if (const auto damage = manifest.find_damage(split, rank, size); !damage.empty())
+        throw UserError(ExitCode::kData, damage);
+  });
+  watchdog.rest();
   return manifest;
 }
 
@@ -121,10 +170,11 @@ std::string all_devices(torch::Device device, const MpiSession& mpi) {
 
 class Trainer {
  public:
-  Trainer(const Config& config, const MpiSession& mpi)
+  Trainer(const Config& config, const MpiSession& mpi, Watchdog& watchdog)
       : config_(config),
         mpi_(mpi),
-        manifest_(verified_manifest(config, mpi)),
+        watchdog_(watchdog),
+        manifest_(verified_manifest(config, mpi, watchdog)),
         plan_(agreed_plan()),
         dataset_(mapped("train")),
         validation_(config.training.validate_every_steps ? mapped("validation") : nullptr),
@@ -139,7 +189,12 @@ class Trainer {
         gradient_sum_(parameters_, *communicator_),
         train_step_(made_step()),
         advice_(plan_.steps),
-        peak_flops_(peak_flops(device_) * mpi.size()) {}
+        peak_flops_(peak_flops(device_, config.training.precision) * mpi.size()) {}
+  ~Trainer() {
+    watchdog_.watch_for([] { return std::string(); });
+  }
+  Trainer(const Trainer&) = delete;
+  Trainer& operator=(const Trainer&) = delete;
 
   ExitCode run();
 
@@ -156,8 +211,10 @@ class Trainer {
   }
   // Collective.
   std::unique_ptr<Dataset> mapped(const std::string& split) const {
+    watchdog_.progress("mapping the dataset", Watchdog::kLong);
     std::unique_ptr<Dataset> dataset;
     together([&] { dataset = std::make_unique<Dataset>(manifest_, split); });
+    watchdog_.rest();
     return dataset;
   }
   // Collective.
@@ -187,8 +244,8 @@ class Trainer {
     });
   }
 
-  void connect(Watchdog& watchdog);
-  void resume(Watchdog& watchdog);
+  void connect();
+  void resume();
   void check_disk() const;
   void say_banner(const std::string& attention) const;
   Checkpoint snapshot() const;
@@ -209,6 +266,7 @@ class Trainer {
 
   Config config_;
   const MpiSession& mpi_;
+  Watchdog& watchdog_;
   Manifest manifest_;
   RunPlan plan_;
   std::unique_ptr<Dataset> dataset_, validation_;
@@ -225,11 +283,13 @@ class Trainer {
   double peak_flops_;                   // of all ranks; 0: not known
   std::vector<torch::Tensor> pending_;  // reports of steps that were started and not yet logged
   double pending_since_ = 0, waited_before_ = 0;
+  int64_t collect_every_ = 1;  // steps
   int64_t skipped_in_a_row_ = 0;
   std::unique_ptr<FolderLock> lock_;  // rank 0
   double lock_checked_ = 0;           // MPI_Wtime()
   std::optional<Metrics> metrics_;    // rank 0
-  int64_t step_ = 0, attempt_ = 0, failed_saves_ = 0, saved_step_ = -1;
+  int64_t step_ = 0, attempt_ = 0, failed_saves_ = 0, saved_step_ = -1, failed_step_ = -1;
+  bool validated_ = false;  // at the step that is continued
   int64_t best_step_ = -1;
   double best_success_ = 0, last_success_ = -1;
   // Since the last line of metrics.jsonl, and since the last line for people.
@@ -243,18 +303,20 @@ class Trainer {
 };
 
 // Collective. GPUs connect at their first sum, which may wait forever.
-void Trainer::connect(Watchdog& watchdog) {
-  watchdog.progress("connecting the ranks");
+void Trainer::connect() {
+  watchdog_.progress("connecting the ranks");
   auto count = torch::ones({1}, torch::TensorOptions().device(device_));
   communicator_->sum(count);
   TORCH_CHECK(count.item<float>() == static_cast<float>(mpi_.size()), "the sum of ", mpi_.size(),
               " ones over as many ranks is ", count.item<float>());
-  watchdog.rest();
+  watchdog_.rest();
 }
 
 // Collective.
-void Trainer::resume(Watchdog& watchdog) {
-  auto counters = torch::zeros({5}, torch::kFloat64);  // step, attempt, updates, best step, success
+void Trainer::resume() {
+  watchdog_.progress("loading the last checkpoint", Watchdog::kLong);
+  // step, attempt, updates, best step, its success, whether `step` was validated
+  auto counters = torch::zeros({6}, torch::kFloat64);
   counters[3] = -1.0;
   together([&] {
     if (mpi_.rank() != 0) return;
@@ -274,11 +336,18 @@ void Trainer::resume(Watchdog& watchdog) {
       counters =
           torch::tensor({static_cast<double>(checkpoint->step),
                          static_cast<double>(checkpoint->attempt) + 1, checkpoint->updates,
-                         static_cast<double>(checkpoint->best_step), checkpoint->best_success},
+                         static_cast<double>(checkpoint->best_step), checkpoint->best_success, 0.0},
                         torch::kFloat64);
     } else if (fs::exists(folder / "config.yaml")) {
       check_same_run(read_file(folder / "config.yaml"),
                      config_);  // a run that never reached a checkpoint
+    } else {
+      for (const char* log : {"metrics.jsonl", "model_training_log.txt"})
+        if (fs::exists(folder / log))
+          throw UserError(ExitCode::kConfiguration,
+                          (folder / log).string() +
+                              " is there, but no config.yaml of a run: choose another out_dir, or "
+                              "move it away");
     }
     if (counters[0].item<int64_t>() < plan_.steps) {
       check_disk();
@@ -286,8 +355,9 @@ void Trainer::resume(Watchdog& watchdog) {
     }
     publish_file(folder / "config.yaml", to_yaml(config_));
     metrics_.emplace(folder, counters[0].item<int64_t>());
+    counters[5] = metrics_->validated();
   });
-  watchdog.progress("handing out the weights");
+  watchdog_.progress("handing out the weights");
   communicator_->broadcast(counters);
   communicator_->broadcast(parameters_.values);  // equal seeds are no proof of equal weights
   communicator_->broadcast(optimizer_.first_moment);
@@ -298,8 +368,9 @@ void Trainer::resume(Watchdog& watchdog) {
   optimizer_.updates.fill_(counters[2].item<double>());
   best_step_ = counters[3].item<int64_t>();
   best_success_ = counters[4].item<double>();
+  validated_ = counters[5].item<double>() > 0;
   parameters_.values[0].item();  // a GPU has only been told of it until now
-  watchdog.rest();
+  watchdog_.rest();
 }
 
 // A new checkpoint is written beside the old ones before one of them goes.
@@ -361,11 +432,13 @@ Checkpoint Trainer::snapshot() const {
 // Collective.
 bool Trainer::save() {
   if (saved_step_ == step_) return true;
+  watchdog_.progress("saving a checkpoint", Watchdog::kLong);
   int saved = 1;
   if (lock_) {
     lock_->check();
     try {
-      publish_checkpoint(config_.out_dir, snapshot());
+      for (const auto& trouble : publish_checkpoint(config_.out_dir, snapshot()))
+        metrics_->say("warning: " + trouble);
       prune_checkpoints(config_.out_dir, step_, config_.training.keep_last,
                         config_.training.keep_every_steps, best_step_);
     } catch (const std::exception& error) {
@@ -375,8 +448,13 @@ bool Trainer::save() {
     }
   }
   MPI_Bcast(&saved, 1, MPI_INT, 0, MPI_COMM_WORLD);
-  failed_saves_ = saved ? 0 : failed_saves_ + 1;
-  if (saved) saved_step_ = step_;
+  watchdog_.rest();
+  if (saved) {
+    saved_step_ = step_;
+    failed_saves_ = 0;
+  } else if (std::exchange(failed_step_, step_) != step_) {
+    ++failed_saves_;
+  }
   if (failed_saves_ == 3)
     agree("3 checkpoints in a row could not be written to " + config_.out_dir +
               ": free space or fix the folder, then start again to resume",
@@ -427,12 +505,17 @@ bool Trainer::collect_reports(BatchQueue& queue) {
                 ": lower training.learning_rate, or check the data",
             ExitCode::kNoProgress);
   }
+  if (device_.is_cuda()) {  // agreed on: all ranks look at the same step
+    collect_every_ = steps_between_looks(time.seconds, config_.training.log_every_steps);
+    MPI_Bcast(&collect_every_, 1, MPI_INT64_T, 0, MPI_COMM_WORLD);
+  }
   return leave;
 }
 
 // Collective. Judges the weights after `step_` steps; a new best is saved before anything points to
 // it.
 void Trainer::validate_and_keep_best() {
+  watchdog_.progress("validating", Watchdog::kLong);
   ControlModel judged = model_;
   if (config_.training.precision != "fp32") {  // what is judged is what evaluate_policy will load
     judged = ControlModel(config_.model);
@@ -445,6 +528,7 @@ void Trainer::validate_and_keep_best() {
   const auto report =
       validate(*validation_, manifest_.statistics, config_.validation, config_.model,
                plan_.curriculum.at(step_ - 1).window, judged, *communicator_);
+  watchdog_.rest();
   validation_seconds_ += report.seconds;
   last_success_ = report.success;
   const std::pair former(decays_at(best_step_), best_success_),
@@ -554,21 +638,17 @@ void Trainer::log(int64_t step, const StepReport& report, const StepTime& time) 
 }
 
 ExitCode Trainer::run() {
-  Watchdog watchdog(
-      static_cast<double>(config_.training.hang_seconds), [this] { return communicator_->error(); },
-      [this](const std::string& reason) { end_job(mpi_, reason, ExitCode::kHang); });
-  connect(watchdog);
-  resume(watchdog);
-  watchdog.progress("choosing the attention");
+  watchdog_.watch_for([this] { return communicator_->error(); });
+  connect();
+  resume();
+  watchdog_.progress("choosing the attention");
   const auto attention =
       choose_attention(device_, config_, plan_.curriculum.points().end, *communicator_);
-  watchdog.rest();
+  watchdog_.rest();
   say_banner(attention);
   const bool complete = step_ >= plan_.steps;
   const auto& training = config_.training;
   const auto due = [&](int64_t every) { return every > 0 && step_ % every == 0; };
-  // A GPU is not asked how it is doing at every step: it would wait for the question.
-  const int64_t collect_every = device_.is_cuda() ? training.log_every_steps : 1;
   begin_ = MPI_Wtime();
   first_step_ = step_;
   BatchQueue queue(
@@ -578,18 +658,23 @@ ExitCode Trainer::run() {
         for (auto& batch : batches) batch = staged(batch, device_);
         return batches;
       },
-      step_, plan_.steps);
+      step_, plan_.steps, steps_ahead(plan_));
+  // A run that was asked to leave when a validation was due left first.
+  if (!complete && step_ > 0 && due(training.validate_every_steps) && !validated_)
+    validate_and_keep_best();
   while (step_ < plan_.steps) {
-    watchdog.progress("training up to step " + std::to_string(step_ + 1));
+    watchdog_.progress("training up to step " + std::to_string(step_ + 1));
     start_step(queue);
     const bool last = step_ == plan_.steps;
     const bool validating =
         training.validate_every_steps && (due(training.validate_every_steps) || last);
     const bool saving = due(training.save_every_steps);
-    if (!last && !validating && !saving && !due(collect_every)) continue;
+    // A GPU is not asked how it is doing at every step: it would wait for the question.
+    const bool looking = static_cast<int64_t>(pending_.size()) >= collect_every_;
+    if (!last && !validating && !saving && !looking) continue;
     const bool leaving = collect_reports(queue);
-    watchdog.rest();
-    if (validating) validate_and_keep_best();
+    watchdog_.rest();
+    if (validating && (last || !leaving)) validate_and_keep_best();
     if (last) break;
     if (leaving) {
       if (!save())
@@ -625,7 +710,7 @@ ExitCode Trainer::run() {
 }
 
 // Collective. Says what the run would cost before it looks at the dataset, which may not exist yet.
-ExitCode dry_run(const Config& config, const MpiSession& mpi) {
+ExitCode dry_run(const Config& config, const MpiSession& mpi, Watchdog& watchdog) {
   together([&] {
     const int64_t trajectories =
         config.dataset.train_shards * config.dataset.trajectories_per_shard;
@@ -635,7 +720,7 @@ ExitCode dry_run(const Config& config, const MpiSession& mpi) {
                 << describe(config, plan, trajectories, mpi.size()) << settings_text(config)
                 << std::flush;
   });
-  verified_manifest(config, mpi);
+  verified_manifest(config, mpi, watchdog);
   if (mpi.rank() == 0)
     std::cout << "data         " << config.dataset.path << ", verified\n"
               << "dry run: nothing was trained or written" << std::endl;
@@ -648,10 +733,21 @@ void catch_stop_signal() {
   sigset_t stop;
   sigemptyset(&stop);
   sigaddset(&stop, SIGUSR1);
+  // Launchers answer Ctrl-C and TERM themselves, and end ranks by TERM; without one it is a person
+  // who asks.
+  const auto launched = [](const char* name) { return std::getenv(name) != nullptr; };
+  if (!launched("OMPI_COMM_WORLD_SIZE") && !launched("PMIX_RANK") && !launched("PMI_RANK"))
+    for (const int signal : {SIGINT, SIGTERM}) sigaddset(&stop, signal);
   pthread_sigmask(SIG_BLOCK, &stop, nullptr);
   std::thread([stop] {
     int signal = 0;
-    while (sigwait(&stop, &signal) == 0) asked_to_leave = true;
+    while (sigwait(&stop, &signal) == 0) {
+      if (signal != SIGUSR1 && asked_to_leave) std::_Exit(128 + signal);
+      if (signal != SIGUSR1)
+        std::cerr << "train_gpt2: saving a checkpoint and leaving; once more ends it at once"
+                  << std::endl;
+      asked_to_leave = true;
+    }
   }).detach();
 }
 
@@ -659,6 +755,9 @@ ExitCode train(const Config& config, const MpiSession& mpi) {
   at::set_num_threads(mpi.processors());
   at::globalContext().setFlushDenormal(true);
   keep_freed_memory();
-  if (config.dry_run) return dry_run(config, mpi);
-  return Trainer(config, mpi).run();
+  Watchdog watchdog(
+      static_cast<double>(config.training.hang_seconds), [] { return std::string(); },
+      [&mpi](const std::string& reason) { end_job(mpi, reason, ExitCode::kHang); });
+  if (config.dry_run) return dry_run(config, mpi, watchdog);
+  return Trainer(config, mpi, watchdog).run();
 }

@@ -4,15 +4,16 @@
 
 Watchdog::Watchdog(double seconds, std::function<std::string()> find_error,
                    std::function<void(const std::string& reason)> end_job)
-    : thread_([this, seconds, find_error = std::move(find_error),
-               end_job = std::move(end_job)](const std::stop_token& stop) {
+    : find_error_(std::move(find_error)),
+      thread_([this, seconds, end_job = std::move(end_job)](const std::stop_token& stop) {
         const std::chrono::duration<double> look(std::min(1.0, seconds / 10));
         std::unique_lock lock(mutex_);
         while (!changed_.wait_for(lock, stop, look, [&] { return stop.stop_requested(); })) {
-          std::string reason = find_error();
+          std::string reason = find_error_();
+          const double patience = seconds * times_;
           if (reason.empty() && !resting_ &&
-              std::chrono::duration<double>(Clock::now() - last_).count() > seconds)
-            reason = "no progress for " + std::to_string(static_cast<int64_t>(seconds)) +
+              std::chrono::duration<double>(Clock::now() - last_).count() > patience)
+            reason = "no progress for " + std::to_string(static_cast<int64_t>(patience)) +
                      " s while " + doing_ +
                      ": another rank has stopped, or the network between them is gone. Start "
                      "again to resume";
@@ -22,8 +23,14 @@ Watchdog::Watchdog(double seconds, std::function<std::string()> find_error,
         }
       }) {}
 
-void Watchdog::progress(const std::string& doing) {
+void Watchdog::watch_for(std::function<std::string()> find_error) {
   const std::lock_guard lock(mutex_);
+  find_error_ = std::move(find_error);
+}
+
+void Watchdog::progress(const std::string& doing, double times) {
+  const std::lock_guard lock(mutex_);
+  times_ = times;
   last_ = Clock::now();
   doing_ = doing;
   resting_ = false;

@@ -12,15 +12,17 @@
 class Watchdog {
  public:
   // Looks about every tenth of `seconds`, at least every second. `find_error` tells of trouble that
-  // nobody waits for, "" for none. `end_job` is called once, with the reason, in the watchdog's
-  // thread.
+  // nobody waits for, "" for none; watch_for replaces it. `end_job` is called once, with the
+  // reason, in the watchdog's thread.
   Watchdog(double seconds, std::function<std::string()> find_error,
            std::function<void(const std::string& reason)> end_job);
+  void watch_for(std::function<std::string()> find_error);
 
-  // "I am alive, and from now on doing this." A rank that does what takes as long as it takes
-  // (validation, saving) is not watched.
-  void progress(const std::string& doing);
+  // "I am alive, and from now on doing this", for which the patience is `times` as long: what waits
+  // for other ranks' start-up, validation or disks takes longer than a step.
+  void progress(const std::string& doing, double times = 1.0);
   void rest();
+  static constexpr double kLong = 6.0;  // `times` for those
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -28,6 +30,8 @@ class Watchdog {
   std::condition_variable_any changed_;
   Clock::time_point last_ = Clock::now();
   std::string doing_;
+  std::function<std::string()> find_error_;
+  double times_ = 1.0;
   bool resting_ = true;
   std::jthread thread_;  // last: it uses all of the above, and ends first
 };

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 namespace {
 
 // Everything said while `loss(step)` is observed.
@@ -53,4 +55,12 @@ TEST(Advice, KnowsThatMemoryRanOut) {
   const auto text = out_of_memory_advice(16, 1024, 64);
   EXPECT_NE(text.find("training.batch_size 8 and training.global_batch_size 64"),
             std::string::npos);
+}
+
+TEST(Advice, OneLossThatIsNotFiniteHidesNoTrouble) {
+  const auto nan_first = [](int step) { return step == 3 ? std::nan("") : 3.0 / (1 + step); };
+  EXPECT_EQ(said(nan_first), "");
+  EXPECT_EQ(count(said([](int step) { return step == 3 ? std::nan("") : 1.0 + step; }),
+                  "does not decrease"),
+            1U);
 }

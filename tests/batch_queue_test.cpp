@@ -31,7 +31,7 @@ TEST(BatchQueue, ReadsAheadButNoFurtherThanItsBound) {
       },
       0, 1000);
   queue.next();
-  const auto bound = static_cast<int>(BatchQueue::kAhead) + 2;  // one taken, one in the making
+  const auto bound = static_cast<int>(BatchQueue::kAhead) + 1;  // and the one that was taken
   for (int wait = 0; wait < 1000 && reads < bound; ++wait)
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   std::this_thread::sleep_for(std::chrono::milliseconds(20));

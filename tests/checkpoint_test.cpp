@@ -90,8 +90,10 @@ TEST(Checkpoint, NoDamagedByteIsEverAccepted) {
 TEST(Checkpoint, PruningKeepsTheNewestAndThePermanent) {
   const TemporaryFolder folder;
   for (int64_t step = 5; step <= 40; step += 5) publish_checkpoint(folder.path, sample(step));
-  std::ofstream(folder.path / "checkpoint_7.pt.tmp") << "interrupted";
-  std::ofstream(folder.path / "checkpoint_37.pt") << "no record";
+  const auto interrupted = temporary_name(checkpoint_path(folder.path, 7));
+  std::ofstream(interrupted) << "interrupted";
+  std::ofstream(folder.path / "my_notes.tmp") << "somebody's";
+  std::ofstream(folder.path / "checkpoint_37.pt") << "no record: not known to be ours";
   for (const int64_t later : {41, 42, 43})
     std::ofstream(checkpoint_path(folder.path, later)) << "of nobody knows what";
   prune_checkpoints(folder.path, 40, 2, 20);
@@ -99,8 +101,9 @@ TEST(Checkpoint, PruningKeepsTheNewestAndThePermanent) {
   for (int64_t step = 5; step <= 40; step += 5)
     if (fs::exists(checkpoint_path(folder.path, step))) kept.push_back(step);
   EXPECT_EQ(kept, (std::vector<int64_t>{20, 35, 40}));
-  EXPECT_FALSE(fs::exists(folder.path / "checkpoint_7.pt.tmp"));
-  EXPECT_FALSE(fs::exists(folder.path / "checkpoint_37.pt"));
+  EXPECT_FALSE(fs::exists(interrupted));
+  EXPECT_TRUE(fs::exists(folder.path / "my_notes.tmp"));
+  EXPECT_TRUE(fs::exists(folder.path / "checkpoint_37.pt"));
   EXPECT_TRUE(fs::exists(checkpoint_path(folder.path, 43)));
   EXPECT_EQ(read_checkpoint(folder.path / "state.pt").step, 40);
   EXPECT_FALSE(fs::exists(checkpoint_path(folder.path, 5).string() + ".sha256"));
@@ -132,4 +135,50 @@ TEST(Checkpoint, TheBestOneIsLinkedAndNeverPruned) {
   EXPECT_EQ(read_checkpoint(folder.path / "state.pt").step, 6);
   EXPECT_FALSE(fs::exists(checkpoint_path(folder.path, 4)));
   EXPECT_TRUE(fs::exists(checkpoint_path(folder.path, 5)));
+}
+
+TEST(Checkpoint, AFileOfItsNameWithoutARecordIsKeptAside) {
+  const TemporaryFolder folder;
+  std::ofstream(checkpoint_path(folder.path, 5)) << "somebody's";
+  const auto troubles = publish_checkpoint(folder.path, sample(5));
+  ASSERT_EQ(troubles.size(), 1U);
+  EXPECT_NE(troubles[0].find("is now checkpoint_5.pt.unrecorded"), std::string::npos);
+  EXPECT_EQ(read_file(checkpoint_path(folder.path, 5).string() + ".unrecorded"), "somebody's");
+  EXPECT_EQ(read_checkpoint(checkpoint_path(folder.path, 5)).step, 5);
+  EXPECT_TRUE(publish_checkpoint(folder.path, sample(5)).empty());  // our own is replaced
+}
+
+TEST(Checkpoint, ALinkThatCannotBeMadeDoesNotUndoIt) {
+  const TemporaryFolder folder;
+  fs::create_directory(folder.path / "state.pt");
+  const auto troubles = publish_checkpoint(folder.path, sample(5));
+  ASSERT_EQ(troubles.size(), 1U);
+  EXPECT_NE(troubles[0].find("state.pt is not a link of ours"), std::string::npos);
+  std::ostringstream warnings;
+  EXPECT_EQ(find_newest_checkpoint(folder.path, warnings)->step, 5);
+}
+
+TEST(Checkpoint, OneThatCannotBeReadNowIsNotPassedOver) {
+  const TemporaryFolder folder;
+  publish_checkpoint(folder.path, sample(5));
+  publish_checkpoint(folder.path, sample(10));
+  fs::remove(checkpoint_path(folder.path, 10));
+  fs::create_directory(checkpoint_path(folder.path, 10));  // EISDIR, for root as for anybody
+  std::ostringstream warnings;
+  try {
+    find_newest_checkpoint(folder.path, warnings);
+    FAIL() << "no error";
+  } catch (const UserError& error) {
+    EXPECT_EQ(error.code, ExitCode::kIo);
+  }
+}
+
+TEST(Checkpoint, OneThatBearsAnotherStepsNameIsPassedOver) {
+  const TemporaryFolder folder;
+  publish_checkpoint(folder.path, sample(5));
+  publish_with_record(checkpoint_path(folder.path, 900),
+                      read_file(checkpoint_path(folder.path, 5)));
+  std::ostringstream warnings;
+  EXPECT_EQ(find_newest_checkpoint(folder.path, warnings)->step, 5);
+  EXPECT_NE(warnings.str().find("checkpoint_900.pt holds step 5"), std::string::npos);
 }

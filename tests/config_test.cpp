@@ -111,10 +111,10 @@ TEST(Config, BadFilesAreRefusedByKeyAndLine) {
       {"training:\n  learning_rate: inf\n", "must be a number"},
       {"training:\n  learning_rate: fast\n", "must be a number"},
       {"training:\n  learning_rate: 1e400\n", "must be a number"},
-      {"training:\n  learning_rate: -0.1\n", "from 0 to 10"},
+      {"training:\n  learning_rate: -0.1\n", "from 0.0 to 10.0"},
       {"training:\n  learning_rate: 1.0.0\n", "must be a number"},
       {"training:\n  learning_rate: ''\n", "must be a number"},
-      {"training:\n  start_share: 1.5\n", "from 0 to 1"},
+      {"training:\n  start_share: 1.5\n", "from 0.0 to 1.0"},
       {"training:\n  keep_last: 1\n", "from 2 to"},
       {"training:\n  batch_size: true\n", "must be a whole number"},
       {"training:\n  curriculum: 3\n", "training.curriculum is a section"},
@@ -129,9 +129,9 @@ TEST(Config, BadFilesAreRefusedByKeyAndLine) {
        "training.curriculum.stages true (run.yaml:3) needs data of every stage"},
       {"training:\n  schedule: linear\n", "'linear' but must be wsd or cosine or constant"},
       {"training:\n  precision: fp16\n", "'fp16' but must be fp32 or bf16"},
-      {"training:\n  decay_share: 1.1\n", "from 0 to 1"},
+      {"training:\n  decay_share: 1.1\n", "from 0.0 to 1.0"},
       {"training:\n  warmup_steps: -1\n", "from 0 to"},
-      {"training:\n  gradient_clip: 0\n", "a number from 1e-06"},
+      {"training:\n  gradient_clip: 0\n", "a number from 1.0e-06"},
       {"training:\n  validate_every_steps: often\n", "must be a whole number"},
       {"training:\n  batch_size: 6\n  global_batch_size: 16\n",
        "training.global_batch_size 16 (run.yaml:3) is not a multiple of training.batch_size 6 "
@@ -193,4 +193,23 @@ TEST(Config, EverySettingIsShownAndTheChangedOnesAreMarked) {
 TEST(Config, DryRunIsForTheCommandLineOnly) {
   EXPECT_TRUE(parse({"--dry_run"}).dry_run);
   EXPECT_FALSE(parse({}).dry_run);
+}
+
+TEST(Config, ASecondDocumentIsRefused) {
+  EXPECT_EQ(complaint("seed: 1\n---\nseed: 2\n"),
+            "run.yaml:3: a second YAML document, which nobody would read: remove the line --- "
+            "before it, or make it a file of its own");
+  EXPECT_EQ(complaint("---\nseed: 1\n...\n"), "accepted");
+  EXPECT_EQ(complaint("seed: 1\n---\n# nothing\n"), "accepted");
+}
+
+TEST(Config, WhatItWritesIsWhatItReads) {
+  Config config;
+  config.wandb.notes = "two\nlines, \"quoted\" and 'so'\tand \\";
+  config.wandb.name = "it's: #1";
+  config.training.learning_rate = 1e-5;
+  const auto read = parse_yaml(to_yaml(config), "");
+  EXPECT_EQ(read.wandb.notes, config.wandb.notes);
+  EXPECT_EQ(read.wandb.name, config.wandb.name);
+  EXPECT_EQ(read.training.learning_rate, 1e-5);
 }

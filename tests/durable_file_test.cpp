@@ -1,6 +1,9 @@
 #include "durable_file.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <csignal>
 
 #include "exit_code.h"
 #include "temporary_folder.h"
@@ -36,16 +39,67 @@ TEST(DurableFile, AFailureNamesThePathAndKeepsWhatWasThere) {
   EXPECT_EQ(read_file(folder.path / "file"), "kept");
 }
 
-TEST(DurableFile, AFullDiskIsSaidAndKeepsWhatWasThere) {
+TEST(DurableFile, ADiskThatTakesNoMoreIsSaidAndKeepsWhatWasThere) {
   const TemporaryFolder folder;
   publish_file(folder.path / "file", "kept");
-  std::filesystem::create_symlink("/dev/full", temporary_name(folder.path / "file"));
+  rlimit former{};
+  getrlimit(RLIMIT_FSIZE, &former);
+  const auto handler = signal(SIGXFSZ, SIG_IGN);
+  const rlimit none{0, former.rlim_max};
+  setrlimit(RLIMIT_FSIZE, &none);
+  std::string said;
   try {
     publish_file(folder.path / "file", "new");
-    FAIL() << "no error";
   } catch (const UserError& error) {
-    EXPECT_NE(std::string(error.what()).find("No space left on device"), std::string::npos);
+    said = error.what();
   }
+  setrlimit(RLIMIT_FSIZE, &former);
+  signal(SIGXFSZ, handler);
+  EXPECT_NE(said.find("File too large"), std::string::npos) << said;
   EXPECT_EQ(read_file(folder.path / "file"), "kept");
   EXPECT_THROW(read_file("/nowhere/at/all"), UserError);
+}
+
+TEST(DurableFile, NothingIsWrittenThroughALink) {
+  const TemporaryFolder folder;
+  publish_file(folder.path / "mine", "kept");
+  std::filesystem::create_symlink(folder.path / "mine", temporary_name(folder.path / "file"));
+  EXPECT_THROW(publish_file(folder.path / "file", "new"), UserError);
+  EXPECT_EQ(read_file(folder.path / "mine"), "kept");
+}
+
+TEST(DurableFile, WhatDoesNotCountSaysWhyAndWhatToDo) {
+  const TemporaryFolder folder;
+  const auto file = folder.path / "file", copy = folder.path / "copy";
+  const auto complaint = [](const std::filesystem::path& path) -> std::string {
+    try {
+      return read_verified(path);
+    } catch (const UserError& error) {
+      return std::to_string(static_cast<int>(error.code)) + " " + error.what();
+    }
+  };
+  publish_with_record(file, "content");
+  EXPECT_EQ(complaint(file), "content");
+  std::filesystem::copy(file, copy);
+  EXPECT_NE(complaint(copy).find("65 " + copy.string() + " has no commit record copy.sha256"),
+            std::string::npos);
+  EXPECT_NE(complaint(copy).find("sha256sum copy >copy.sha256"), std::string::npos);
+  std::filesystem::copy(record_path(file), record_path(copy));
+  EXPECT_NE(complaint(copy).find("is whole, but was renamed: its record is of file."),
+            std::string::npos)
+      << complaint(copy);
+  publish_file(copy, "c0ntent");
+  EXPECT_NE(complaint(copy).find("damaged or torn"), std::string::npos);
+  // What cannot be read now may be read later, which no damage may.
+  std::filesystem::remove(file);
+  std::filesystem::create_directory(file);
+  EXPECT_EQ(complaint(file).substr(0, 3), "74 ");
+}
+
+TEST(DurableFile, TemporariesOfOursAreToldFromFilesOfOthers) {
+  const std::filesystem::path run = "/a/run";
+  EXPECT_TRUE(is_temporary_of(temporary_name(run / "checkpoint_5.pt"), "checkpoint_[0-9]+\\.pt"));
+  for (const char* other : {"my_notes.tmp", "checkpoint_5.pt", "checkpoint_5.pt.tmp",
+                            "checkpoint_5.pt.host.tmp", "old_checkpoint_5.pt.host.7.tmp"})
+    EXPECT_FALSE(is_temporary_of(run / other, "checkpoint_[0-9]+\\.pt")) << other;
 }

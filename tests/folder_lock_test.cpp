@@ -44,3 +44,24 @@ TEST(FolderLock, OneThatAnotherWroteItselfIntoLeavesAndOneThatCannotBeReadStays)
   }
   EXPECT_EQ(read_file(file), "7 1 elsewhere 1 1\n");  // not ours to remove
 }
+
+TEST(FolderLock, OneThatSomebodyRemovedIsRestored) {
+  const TemporaryFolder folder;
+  const auto file = folder.path / "owner";
+  FolderLock lock(folder.path, "out_dir");
+  const std::string owner = read_file(file);
+  std::filesystem::remove(file);
+  EXPECT_NO_THROW(lock.check());
+  EXPECT_EQ(read_file(file), owner);
+  EXPECT_THROW(FolderLock(folder.path, "out_dir"), UserError);  // held again
+}
+
+TEST(FolderLock, OneThatALaterStartTookAndLeftStaysGone) {
+  const TemporaryFolder folder;
+  const auto file = folder.path / "owner";
+  FolderLock lock(folder.path, "out_dir");
+  std::ofstream(file) << "7 1 elsewhere 1 1\n";  // a later start, in place
+  std::filesystem::remove(file);                 // at its end
+  EXPECT_THROW(lock.check(), UserError);
+  EXPECT_FALSE(std::filesystem::exists(file));
+}

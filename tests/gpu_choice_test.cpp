@@ -3,6 +3,7 @@
 
 #include "gpu/attention_backend.h"
 #include "gpu/gpu_sharing.h"
+#include "gpu/peak_flops.h"
 
 namespace {
 
@@ -48,4 +49,15 @@ TEST(GpuChoice, CudnnMustWinClearlyAndAgree) {
   EXPECT_EQ(decide_attention(0.0, 0.0, true).description,
             "not fused, slow (forward and backward of a layer: FlashAttention-2 does not serve, "
             "cuDNN does not serve)");
+}
+
+TEST(GpuChoice, EveryCardHasItsOwnPeak) {
+  EXPECT_EQ(datasheet_peak("NVIDIA H200").bf16, 989e12);
+  EXPECT_EQ(datasheet_peak("NVIDIA H100 80GB HBM3").bf16, 989e12);
+  EXPECT_EQ(datasheet_peak("NVIDIA H100 NVL").bf16, 835e12);
+  EXPECT_EQ(datasheet_peak("NVIDIA H200 NVL").bf16, 835e12);
+  EXPECT_EQ(datasheet_peak("NVIDIA H100 PCIe").bf16, 756e12);
+  EXPECT_EQ(datasheet_peak("NVIDIA H100 80GB HBM3 MIG 1g.10gb").bf16, 0);
+  EXPECT_EQ(datasheet_peak("NVIDIA H200").fp32, 67e12);
+  EXPECT_EQ(datasheet_peak("Another").fp32, 0);
 }

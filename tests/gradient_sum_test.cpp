@@ -14,7 +14,7 @@ struct Recorder : Communicator {
     ends.push_back(tensor.storage_offset() + tensor.numel());
     filled.push_back(tensor.ne(0).any().item<bool>());
   }
-  void finish_sums() const override { at_finish = begins.size(); }
+  void finish_sums(size_t) const override { at_finish = begins.size(); }
   mutable std::vector<int64_t> begins, ends;
   mutable std::vector<bool> filled;
   mutable size_t at_finish = 0;

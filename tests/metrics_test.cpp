@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
+
 #include "durable_file.h"
 #include "temporary_folder.h"
 
@@ -52,4 +54,21 @@ TEST(Metrics, ATerminalSeesOneLineThatRewritesItself) {
   testing::internal::CaptureStdout();
   Metrics(folder.path, 9).record("step 3 / 9");
   EXPECT_EQ(testing::internal::GetCapturedStdout(), "step 3 / 9\n");
+}
+
+TEST(Metrics, ABadLineInTheMiddleErasesNothing) {
+  const TemporaryFolder folder;
+  const std::string kept = "{\"step\":1}\nnot JSON\n\n{\"step\":2}\n{\"st\n{\"step\":3}\n";
+  std::ofstream(folder.path / "metrics.jsonl") << kept << "{\"step\":4}\n";
+  EXPECT_FALSE(Metrics(folder.path, 3).validated());
+  EXPECT_EQ(read_file(folder.path / "metrics.jsonl"), kept);
+}
+
+TEST(Metrics, KnowsWhetherTheStepItContinuesWasValidated) {
+  const TemporaryFolder folder;
+  std::ofstream(folder.path / "metrics.jsonl")
+      << "{\"step\":4}\n{\"step\":4,\"validation_loss\":1}\n{\"step\":5}\n";
+  EXPECT_FALSE(Metrics(folder.path, 5).validated());
+  EXPECT_TRUE(Metrics(folder.path, 4).validated());
+  EXPECT_FALSE(Metrics(folder.path, 0).validated());
 }

@@ -48,12 +48,15 @@ TEST(ModelPolicy, CachedRolloutEqualsFullForwardPassesOverTheSameWindow) {
   }
 }
 
-TEST(ModelPolicy, TheShortestWindowStillPlays) {
+TEST(ModelPolicy, TheShortestWindowsStillPlay) {
   ControlModel model = tiny_model();
-  ModelPolicy policy(model, tiny_model_config(), 2, 1);
-  const auto rollout = play(
-      [&](const StateBatch& states, const std::vector<double>& previous, std::vector<double>& force,
-          std::vector<uint8_t>& mode) { policy.act(states, previous, force, mode); },
-      {{}}, {{}}, {260});
-  EXPECT_GE(rollout.outcome[0].length, 1U);
+  for (const int64_t window : {1, 2}) {
+    ModelPolicy policy(model, tiny_model_config(), window, 1);
+    const auto rollout =
+        play([&](const StateBatch& states, const std::vector<double>& previous,
+                 std::vector<double>& force,
+                 std::vector<uint8_t>& mode) { policy.act(states, previous, force, mode); },
+             {{}}, {{}}, {260});
+    EXPECT_GE(rollout.outcome[0].length, 1U);
+  }
 }

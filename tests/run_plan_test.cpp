@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "batch_queue.h"
 #include "control_model.h"
 #include "exit_code.h"
 
@@ -57,4 +58,38 @@ TEST(RunPlan, TheTimeLeftFollowsTheWindows) {
   EXPECT_DOUBLE_EQ(windows_ahead(growing, 0, 100), 50 * 10 + 50 * 20);
   EXPECT_DOUBLE_EQ(windows_ahead(growing, 40, 60), 10 * 10 + 10 * 20);
   EXPECT_DOUBLE_EQ(windows_ahead(growing, 100, 100), 0);
+}
+
+TEST(RunPlan, WhatWaitsInTheQueueIsBoundedAndCounted) {
+  Config config;
+  config.training.batch_size = 16;
+  const auto usual = plan_run(config, 160'000, 1);
+  EXPECT_EQ(steps_ahead(usual), BatchQueue::kAhead);
+  config.training.global_batch_size = 1 << 16;
+  const auto huge = plan_run(config, 160'000, 1);
+  EXPECT_DOUBLE_EQ(share_bytes(huge), 60.0 * 65536 * 1024);
+  EXPECT_EQ(steps_ahead(huge), 1U);  // a step more than the one in use: 8 GB, and no less
+  EXPECT_NEAR(training_bytes(config, huge) - training_bytes(config, usual), 8e9, 0.1e9);
+}
+
+TEST(RunPlan, AGpuIsLookedAtEverySecond) {
+  EXPECT_EQ(steps_between_looks(0.01, 100), 100);
+  EXPECT_EQ(steps_between_looks(0.05, 100), 20);
+  EXPECT_EQ(steps_between_looks(0.9, 100), 1);
+  EXPECT_EQ(steps_between_looks(30, 100), 1);
+  EXPECT_EQ(steps_between_looks(0, 100), 100);
+}
+
+TEST(RunPlan, SaysWhatARunIsTooShortFor) {
+  Config config;
+  const auto said = [&] { return describe(config, plan_run(config, 160'000, 1), 160'000, 1); };
+  config.training.train_steps = 60;
+  EXPECT_NE(said().find("warning: training.warmup_steps 100 is not less than the 60 steps"),
+            std::string::npos);
+  config.training.train_steps = 120;  // the decay begins at 84
+  EXPECT_NE(said().find("falls before training.warmup_steps 100 are over"), std::string::npos);
+  config.training.train_steps = 1000;
+  EXPECT_EQ(said().find("warning"), std::string::npos) << said();
+  config.training.curriculum.points.interval = 500;
+  EXPECT_NE(said().find("windows grow to 192 of 1024"), std::string::npos) << said();
 }

@@ -1,6 +1,7 @@
 #include "shard.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include "durable_file.h"
 #include "exit_code.h"
@@ -53,4 +54,27 @@ TEST(Shard, RefusesWhatIsNoShardAndNamesIt) {
 
 TEST(Shard, ReportsATargetThatCannotBeWritten) {
   EXPECT_THROW(write_shard("/nowhere/at/all.h5", counting_trajectories(1, 2), {}), UserError);
+}
+
+// Every shard stays mapped, and the kernel counts mappings.
+TEST(Shard, MoreShardsThanTheKernelMapsAreExplained) {
+  const TemporaryFolder folder;
+  const auto path = folder.path / "shard.h5";
+  write_shard(path, counting_trajectories(3, 5), {});
+  constexpr size_t kPage = 4096, kPages = 200'000;
+  auto* region = static_cast<char*>(
+      mmap(nullptr, kPages * kPage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  ASSERT_NE(region, MAP_FAILED);
+  size_t page = 0;  // every other page of another kind is a mapping of its own
+  while (page < kPages && mprotect(region + page * kPage, kPage, PROT_READ) == 0) page += 2;
+  std::string said;
+  try {
+    for (std::vector<MappedShard> shards; shards.size() < 4;) shards.emplace_back(path);
+  } catch (const UserError& error) {
+    said = std::to_string(static_cast<int>(error.code)) + " " + error.what();
+  }
+  munmap(region, kPages * kPage);
+  // A kernel that allows as many has nothing to explain.
+  EXPECT_EQ(said.find("vm.max_map_count") != std::string::npos, page < kPages) << said;
+  EXPECT_EQ(said.substr(0, 3), page < kPages ? "78 " : "");
 }

@@ -57,3 +57,18 @@ TEST(Watchdog, PassesOnAnErrorThatNobodyWaitsFor) {
   ASSERT_TRUE(watched.ended_within(10));
   EXPECT_EQ(watched.reason.get(), "the network is gone");
 }
+
+TEST(Watchdog, HasMorePatienceWithWhatTakesLonger) {
+  Watched watched;
+  watched.watchdog.progress("validating", 5);  // a second
+  EXPECT_FALSE(watched.ended_within(0.6));
+  ASSERT_TRUE(watched.ended_within(10));
+  EXPECT_NE(watched.reason.get().find("no progress for 1 s while validating"), std::string::npos);
+}
+
+TEST(Watchdog, TakesItsErrorsFromAnotherPlace) {
+  Watched watched;
+  watched.watchdog.watch_for([] { return std::string("from there"); });
+  ASSERT_TRUE(watched.ended_within(10));
+  EXPECT_EQ(watched.reason.get(), "from there");
+}

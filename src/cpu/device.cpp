@@ -17,7 +17,7 @@ std::unique_ptr<Communicator> make_communicator(torch::Device, double) {
 
 std::string describe_device(torch::Device) { return "CPU " + at::get_cpu_capability(); }
 std::string gpu_libraries() { return "no CUDA, cuDNN or NCCL in this build"; }
-double peak_flops(torch::Device) { return 0.0; }
+double peak_flops(torch::Device, const std::string&) { return 0.0; }
 std::string choose_attention(torch::Device, const Config&, int64_t, const Communicator&) {
   return "";
 }

@@ -13,6 +13,7 @@
 #include "gpu/attention_backend.h"
 #include "gpu/gpu_sharing.h"
 #include "gpu/nccl_communicator.h"
+#include "gpu/peak_flops.h"
 #include "gpu/step_graph.h"
 #include "program.h"
 
@@ -31,6 +32,13 @@ int loaded_nccl() {
   int version = 0;
   ncclGetVersion(&version);
   return version;
+}
+
+std::string host_name() {
+  char name[MPI_MAX_PROCESSOR_NAME];
+  int length = 0;
+  MPI_Get_processor_name(name, &length);
+  return {name, static_cast<size_t>(length)};
 }
 
 int device_count() { return c10::cuda::device_count(); }
@@ -60,9 +68,10 @@ std::string complain_of_sharing(int index, const MpiSession& mpi) {
   MPI_Allgather(mine.data(), sizeof mine, MPI_BYTE, all.data(), sizeof mine, MPI_BYTE, mpi.node());
   if (std::getenv("NCCL_HOSTID") || !shares_gpu(all, static_cast<size_t>(mpi.local_rank())))
     return "";
-  return "this node runs " + std::to_string(mpi.local_size()) +
+  return "this node, " + host_name() + ", runs " + std::to_string(mpi.local_size()) +
          " ranks, but they see fewer GPUs (rank " + std::to_string(mpi.rank()) + " sees " +
-         std::to_string(device_count()) + "): start one rank per GPU, or set device to cpu";
+         std::to_string(device_count()) +
+         "): start one rank per GPU, or set device to cpu. If it had more before, it lost one";
 }
 
 }  // namespace
@@ -74,11 +83,11 @@ torch::Device choose_device(const std::string& setting, const MpiSession& mpi) {
   MPI_Allreduce(MPI_IN_PLACE, &most, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
   if (most == 0 && setting == "auto") return torch::kCPU;
   agree(device_count() > 0 ? ""
-                           : "rank " + std::to_string(mpi.rank()) +
-                                 " sees no GPU: " + why_no_device() + ". Or set device to cpu",
-        ExitCode::kConfiguration);
+                           : "rank " + std::to_string(mpi.rank()) + ", on " + host_name() +
+                                 ", sees no GPU: " + why_no_device() + ". Or set device to cpu",
+        ExitCode::kDeviceMissing);
   const int index = gpu_of(mpi.local_rank(), device_count());
-  agree(complain_of_sharing(index, mpi), ExitCode::kConfiguration);
+  agree(complain_of_sharing(index, mpi), ExitCode::kDeviceMissing);
 
   // A stream of its own: graphs cannot be recorded on the default one.
   const auto device = static_cast<c10::DeviceIndex>(index);
@@ -112,14 +121,10 @@ std::string gpu_libraries() {
          library_version(loaded_nccl());
 }
 
-double peak_flops(torch::Device device) {
+double peak_flops(torch::Device device, const std::string& precision) {
   if (!device.is_cuda()) return 0.0;
-  const std::string name = at::cuda::getDeviceProperties(device.index())->name;
-  const std::pair<const char*, double> known[] = {
-      {"H100 PCIe", 756e12}, {"H100", 989e12}, {"H200", 989e12}, {"A100", 312e12}};
-  for (const auto& [part, flops] : known)
-    if (name.find(part) != std::string::npos) return flops;
-  return 0.0;
+  const auto peak = datasheet_peak(at::cuda::getDeviceProperties(device.index())->name);
+  return precision == "bf16" ? peak.bf16 : peak.fp32;
 }
 
 std::string choose_attention(torch::Device device, const Config& config, int64_t window,

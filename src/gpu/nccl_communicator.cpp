@@ -104,15 +104,18 @@ void NcclCommunicator::start_sum(torch::Tensor tensor) const {
                       nccl_type(tensor.scalar_type()), ncclSum, nccl_, stream_));
 }
 
-void NcclCommunicator::finish_sums() const {
+void NcclCommunicator::finish_sums(size_t wait) const {
   if (size() == 1) return;
-  computed_.record();
+  waits_.at(wait).computed.record();
   join();
-  summed_.record();
+  waits_.at(wait).summed.record();
 }
 
 double NcclCommunicator::exposed_seconds(int64_t) const {
-  return summed_.isCreated() ? computed_.elapsed_time(summed_) / 1e3 : 0.0;
+  double milliseconds = 0;
+  for (const auto& wait : waits_)
+    if (wait.summed.isCreated()) milliseconds += wait.computed.elapsed_time(wait.summed);
+  return milliseconds / 1e3;
 }
 
 std::string NcclCommunicator::error() const {

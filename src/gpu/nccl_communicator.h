@@ -5,6 +5,8 @@
 #include <c10/cuda/CUDAStream.h>
 #include <nccl.h>
 
+#include <array>
+
 #include "communicator.h"
 
 // Graphs that hold its sums must be destroyed before it: destroying NCCL's communicator waits for
@@ -21,7 +23,7 @@ class NcclCommunicator : public Communicator {
   void sum(torch::Tensor tensor) const override;
   void broadcast(torch::Tensor tensor) const override;
   void start_sum(torch::Tensor tensor) const override;
-  void finish_sums() const override;
+  void finish_sums(size_t wait) const override;
   double exposed_seconds(int64_t steps) const override;
   std::string error() const override;
 
@@ -32,6 +34,9 @@ class NcclCommunicator : public Communicator {
   ncclComm_t nccl_ = nullptr;
   c10::cuda::CUDAStream stream_;
   mutable at::cuda::CUDAEvent forked_, joined_;
-  // Timed, around the wait for the sums; external, so that a recorded graph records them as well.
-  mutable at::cuda::CUDAEvent computed_{cudaEventExternal}, summed_{cudaEventExternal};
+  // Timed, around each wait for sums; external, so that a recorded graph records them as well.
+  struct Wait {
+    at::cuda::CUDAEvent computed{cudaEventExternal}, summed{cudaEventExternal};
+  };
+  mutable std::array<Wait, kWaits> waits_;
 };

@@ -2,6 +2,7 @@
 
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAStream.h>
 
 #include <memory>
 #include <stdexcept>
@@ -18,6 +19,15 @@ struct Recorded {
   std::unique_ptr<at::cuda::CUDAGraph> graph;
   torch::Tensor report;  // where the graph writes it
 };
+
+// After an error a stream may go on recording, and then memory that is freed on the way out would
+// end the process before the error is said.
+void end_capture() {
+  cudaGraph_t broken = nullptr;
+  cudaStreamEndCapture(c10::cuda::getCurrentCUDAStream(), &broken);  // whatever it answers
+  if (broken) cudaGraphDestroy(broken);
+  cudaGetLastError();
+}
 
 }  // namespace
 
@@ -47,6 +57,7 @@ Step step_graph(torch::Device device, bool record, const Step& step) {
         recorded->report = step(input);
         recorded->graph->capture_end();
       } catch (const std::exception& error) {
+        end_capture();
         throw std::runtime_error(std::string("the step could not be recorded as a CUDA graph: set "
                                              "training.cuda_graphs false. ") +
                                  error.what());

@@ -105,7 +105,7 @@ ExitCode time_steps(const Config& config, const MpiSession& mpi) {
       {"attention", attention},
       {"flops_per_step",
        static_cast<double>(rows * window) * flops_per_token(config.model, window)},
-      {"peak_flops", peak_flops(device)},
+      {"peak_flops", peak_flops(device, config.training.precision)},
       {"milliseconds", milliseconds},
       {"exposed_milliseconds", exposed / static_cast<double>(milliseconds.size())},
       {"loss", report.loss}};
