@@ -65,7 +65,7 @@ void restore(const NamedTensors& stored, const NamedTensors& views) {
 // Which bf16 instructions the processor has, "" for none.
 std::string bf16_instructions() {
   const auto capabilities = at::cpu::get_cpu_capabilities();
-  for (const char* name : {"amx_bf16", "avx512_bf16"})
+  for (const char* name : {"amx_bf16", "avx512_bf16", "bf16"})  // the last is Arm's
     if (capabilities.count(name) && capabilities.at(name).toBool()) return name;
   return "";
 }

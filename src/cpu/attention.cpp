@@ -3,9 +3,14 @@
 #include <ATen/Parallel.h>
 
 #include "cpu/attention_kernel.h"
-#include "cpu/processor.h"
 
 namespace {
+
+// Null where there is none.
+const AttentionKernel* attention_kernel() {
+  static const auto kernels = attention_kernels();
+  return kernels.empty() ? nullptr : &kernels.back();
+}
 
 struct Shape {
   int64_t B, T, heads, D;
@@ -81,7 +86,7 @@ void forward(const Shape& s, const T* qkv, T* out, float* log_sum) {
       pack(row + C, 3 * C, s, 1.0F, key);
       pack(row + 2 * C, 3 * C, s, 1.0F, value);
       transpose(key, s, key_columns);
-      (has_avx512() ? attention_avx512::forward : attention_avx2::forward)(s.D, head);
+      attention_kernel()->forward(s.D, head);
       unpack(result, s, out + first * C + column, C);
       std::copy_n(sums, s.T, log_sum + i * s.T);
     }
@@ -135,7 +140,7 @@ void backward(const Shape& s, const T* qkv, const T* out, const T* out_gradient,
       }
       std::fill_n(dk, head.padded * s.D, 0.0F);
       std::fill_n(dv, head.padded * s.D, 0.0F);
-      (has_avx512() ? attention_avx512::backward : attention_avx2::backward)(s.D, head);
+      attention_kernel()->backward(s.D, head);
       T* target = gradient + first * 3 * C + column;
       unpack(dq, s, target, 3 * C);
       unpack(dk, s, target + C, 3 * C);
@@ -180,7 +185,7 @@ struct CpuAttention : torch::autograd::Function<CpuAttention> {
 bool has_cpu_attention(const torch::Tensor& qkv, int64_t head_size) {
   return qkv.device().is_cpu() && (head_size == 32 || head_size == 64) &&
          (qkv.scalar_type() == torch::kFloat32 || qkv.scalar_type() == torch::kBFloat16) &&
-         has_avx2();
+         attention_kernel() != nullptr;
 }
 
 torch::Tensor cpu_attention(const torch::Tensor& qkv, int64_t B, int64_t T, int64_t heads) {

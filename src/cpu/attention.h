@@ -5,7 +5,8 @@
 #include <torch/torch.h>
 
 // True for tensors this file serves: on the CPU, fp32 or bf16, head size 32 or 64, and a processor
-// with AVX2 at least. Otherwise take at::scaled_dot_product_attention.
+// that a kernel was compiled for (AVX2 at least, or NEON). Otherwise take
+// at::scaled_dot_product_attention.
 bool has_cpu_attention(const torch::Tensor& qkv, int64_t head_size);
 
 // qkv [B * T, 3 * C]: queries, keys and values of all heads side by side, as c_attn leaves them.

@@ -1,5 +1,6 @@
-// Compiled with -DINSTRUCTION_SET=attention_avx512 or attention_avx2 and flags to match. Includes
-// no library templates: their code would be shared with files built for older processors.
+// Compiled with -DINSTRUCTION_SET=attention_avx512, attention_avx2 or attention_neon and flags to
+// match. Uses no library templates: their code would be shared with files built for older
+// processors.
 #include "cpu/attention_kernel.h"
 
 namespace INSTRUCTION_SET {
@@ -9,6 +10,8 @@ namespace {
 // of.
 #ifdef __AVX512F__
 constexpr int kLane = 16, kSums = 16;
+#elif defined(__ARM_NEON)
+constexpr int kLane = 4, kSums = 16;
 #else
 constexpr int kLane = 8, kSums = 8;
 #endif
@@ -63,9 +66,9 @@ void combine(const float* weights, const float* b, int64_t n, int64_t stride, co
   for (int64_t i = 0; i < kAttentionRows; i += kRows) {
     Lane sum[kRows][kLanes] = {};
     for (int64_t j = 0; j < n; ++j) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 8
+#pragma GCC unroll 16
         for (int l = 0; l < kLanes; ++l)
           sum[r][l] += weights[(i + r) * stride + j] * load(b + j * D + l * kLane);
     }
@@ -84,9 +87,9 @@ void spread(const float* weights, const float* a, int64_t n, int64_t stride, flo
     for (int r = 0; r < kRows; ++r)
       for (int l = 0; l < kLanes; ++l) sum[r][l] = load(c + (j + r) * D + l * kLane);
     for (int64_t i = 0; i < kAttentionRows; ++i) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 8
+#pragma GCC unroll 16
         for (int l = 0; l < kLanes; ++l)
           sum[r][l] += weights[i * stride + j + r] * load(a + i * D + l * kLane);
     }

@@ -1,9 +1,10 @@
 // The inner loops of causal attention over one head, in fp32, on packed buffers. Compiled once per
-// instruction set (CMakeLists.txt); attention.cpp chooses at run time. Plain twin: at::
+// instruction set (CMakeLists.txt); attention.cpp takes the best at run time. Plain twin: at::
 // scaled_dot_product_attention.
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 // T rows padded with zeros to `padded`, a multiple of kAttentionColumns; D is the head size.
 // Row-major. Rows of `padded` numbers lie `stride` apart. Queries come scaled by 1 / sqrt(D).
@@ -24,12 +25,12 @@ constexpr int64_t kAttentionRows = 16;     // queries at once
 constexpr int64_t kAttentionColumns = 64;  // what `padded` is a multiple of
 
 // D is 32 or 64.
-using HeadKernel = void (*)(int64_t D, const HeadBuffers&);
-namespace attention_avx512 {
-void forward(int64_t D, const HeadBuffers& head);
-void backward(int64_t D, const HeadBuffers& head);
-}  // namespace attention_avx512
-namespace attention_avx2 {
-void forward(int64_t D, const HeadBuffers& head);
-void backward(int64_t D, const HeadBuffers& head);
-}  // namespace attention_avx2
+struct AttentionKernel {
+  const char* name;
+  void (*forward)(int64_t D, const HeadBuffers& head);
+  void (*backward)(int64_t D, const HeadBuffers& head);
+};
+
+// All that this processor can run, plainest first: none on x86-64 without AVX2
+// (attention_kernels_x86_64.cpp, ..._aarch64.cpp).
+std::vector<AttentionKernel> attention_kernels();

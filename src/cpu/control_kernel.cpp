@@ -1,9 +1,11 @@
-// Compiled with -DINSTRUCTION_SET=control_x86_64, control_avx2 or control_avx512 and flags to
-// match. Plain loops that the compiler vectorises: no calls, no branches, one element type.
-// Includes no library code that could be shared with files built for older processors.
+// Compiled with -DINSTRUCTION_SET=control_x86_64, control_avx2, control_avx512 or control_neon and
+// flags to match. Plain loops that the compiler vectorises: no calls, no branches, one element
+// type. Includes no library code that could be shared with files built for older processors.
 #include "cpu/control_kernel.h"
 
+#ifdef __x86_64__
 #include <immintrin.h>
+#endif
 
 #include "constants.h"
 
@@ -19,14 +21,31 @@ constexpr double kEnergyOffset = 0.05;
 constexpr double kEnterAngle = 0.5, kLeaveAngle = 0.8;  // rad
 constexpr double kEnterForce = 1.0 * kForceLimit, kLeaveForce = 3.0 * kForceLimit;
 
+// The register that says what becomes of subnormal numbers.
+#ifdef __x86_64__
+constexpr unsigned kFlush = 0x8040;  // results and operands
+inline unsigned float_control() { return _mm_getcsr(); }
+inline void set_float_control(unsigned bits) { _mm_setcsr(bits); }
+#else
+constexpr uint64_t kFlush = 1 << 24;  // FZ of FPCR, results and operands
+inline uint64_t float_control() {
+  uint64_t bits;
+  asm volatile("mrs %0, fpcr" : "=r"(bits)::"memory");
+  return bits;
+}
+inline void set_float_control(uint64_t bits) {
+  asm volatile("msr fpcr, %0" ::"r"(bits) : "memory");
+}
+#endif
+
 // Until the end of a scope.
 class FlushSubnormals {
  public:
-  FlushSubnormals() { _mm_setcsr(former_ | 0x8040); }
-  ~FlushSubnormals() { _mm_setcsr(former_); }
+  FlushSubnormals() { set_float_control(former_ | kFlush); }
+  ~FlushSubnormals() { set_float_control(former_); }
 
  private:
-  const unsigned former_ = _mm_getcsr();
+  const decltype(float_control()) former_ = float_control();
 };
 
 inline uint64_t bits_of(double value) { return __builtin_bit_cast(uint64_t, value); }

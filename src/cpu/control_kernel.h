@@ -61,7 +61,7 @@ struct ControlKernel {
                 const uint8_t* mode, const TrialArrays& trials);
 };
 
-// All that this processor can run, plainest first.
+// All that this processor can run, plainest first (control_kernels_x86_64.cpp, ..._aarch64.cpp).
 std::vector<const ControlKernel*> control_kernels();
 // The last of them, which everything runs on, unless a test or a benchmark assigned another.
 const ControlKernel*& control_kernel();

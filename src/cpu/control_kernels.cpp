@@ -1,22 +1,4 @@
 #include "cpu/control_kernel.h"
-#include "cpu/processor.h"
-
-namespace control_x86_64 {
-extern const ControlKernel kernel;
-}
-namespace control_avx2 {
-extern const ControlKernel kernel;
-}
-namespace control_avx512 {
-extern const ControlKernel kernel;
-}
-
-std::vector<const ControlKernel*> control_kernels() {
-  std::vector<const ControlKernel*> kernels{&control_x86_64::kernel};
-  if (has_avx2()) kernels.push_back(&control_avx2::kernel);
-  if (has_avx512()) kernels.push_back(&control_avx512::kernel);
-  return kernels;
-}
 
 const ControlKernel*& control_kernel() {
   static const ControlKernel* chosen = control_kernels().back();
