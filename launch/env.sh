@@ -21,13 +21,42 @@ is_open_mpi() {
   fi
 }
 
-# PROGRAM ARGUMENT ...: sends the metrics of a training to Weights & Biases, where its configuration asks for it. Detached: its
-# failure never touches the training, and it ends with the script that calls this.
+# PROGRAM ARGUMENT ...: sends the metrics of a training to Weights & Biases, where its configuration
+# asks for it, and says what will not be sent. The program (or apptainer exec IMAGE train_gpt2) is
+# asked what it would take. The relay is detached: its failure never touches the training, and it
+# ends with the script that calls this.
 relay_metrics() {
-  local checkout=${BASH_SOURCE[0]%/*}/..
-  if [[ ${1##*/} == train_gpt2 && -x $checkout/.venv/bin/python ]]; then
-    ("$checkout/.venv/bin/python" "$checkout/tools/relay.py" --follow --pid $$ --trainer "$@" </dev/null >/dev/null 2>&1 &)
+  local checkout=${BASH_SOURCE[0]%/*}/.. argument former='' asked='' mode out_dir
+  case ${1##*/} in train_gpt2 | apptainer) ;; *) return 0 ;; esac
+  # Asking takes a second: only where the name is mentioned at all.
+  for argument in "$@"; do
+    if [[ $argument == --dry_run ]]; then return 0; fi
+    if [[ $former == --config ]]; then argument=--config=$argument; fi
+    if [[ $argument == *wandb* ]]; then asked=1; fi
+    if [[ $argument == --config=* && -f ${argument#*=} ]] && grep -qs wandb "${argument#*=}"; then asked=1; fi
+    former=$argument
+  done
+  if [[ ! $asked ]]; then return 0; fi
+  # A wrong configuration is the program's own to complain about.
+  mode=$("$@" --show wandb.mode </dev/null 2>/dev/null) || return 0
+  if [[ $mode != offline && $mode != online ]]; then return 0; fi
+  out_dir=$("$@" --show out_dir </dev/null 2>/dev/null) || return 0
+  local python=$checkout/.venv/bin/python
+  if [[ ! -x $python ]]; then
+    echo "relay: nothing of this training is relayed, as wandb.mode $mode asks: there is no $python (tools/setup.sh)" >&2
+  elif ! relay_process=$("$python" -Es "$checkout/tools/relay.py" "$out_dir" --wandb "$mode" --beside $$ </dev/null); then
+    relay_process=''
+    echo "relay: nothing of this training is relayed; afterwards: $python $checkout/tools/relay.py $out_dir" >&2
   fi
+}
+
+# Ends the relay, if there is one, with everything sent: before a job script exits, as Slurm kills
+# what is left of a job.
+finish_relay() {
+  local tries=0
+  if [[ ! ${relay_process:-} ]] || ! kill -TERM "$relay_process" 2>/dev/null; then return 0; fi
+  while [[ -e /proc/$relay_process/exe ]] && ((++tries < 100)); do sleep 0.2; done
+  relay_process=''
 }
 
 for_ranks=(OMP_NUM_THREADS OMPI_MCA_coll ${LD_LIBRARY_PATH:+LD_LIBRARY_PATH} "${!NCCL_@}")

@@ -2,65 +2,81 @@
 """Relays a run's metrics.jsonl to Weights & Biases and to TensorBoard, live or afterwards.
 
   tools/relay.py output/quickstart                    what is there now, once
-  tools/relay.py output/quickstart --follow           until the run is done
+  tools/relay.py output/quickstart --follow           until the run is done, or Ctrl-C
   tools/relay.py output/quickstart --wandb offline    overrides wandb.mode of the run's config.yaml
 
-TensorBoard files go to RUN/tensorboard (tensorboard --logdir RUN/tensorboard), offline W&B files to RUN/wandb
-(wandb sync RUN/wandb/offline-run-*). metrics.jsonl is the truth and both are made from it: the W&B run id is kept in
-RUN/wandb_id, so a run that was stopped, requeued or relayed twice stays one run and one curve. Training neither waits
-for this program nor notices when it fails.
+TensorBoard files go to RUN/tensorboard (tensorboard --logdir RUN/tensorboard), offline W&B files to
+RUN/wandb (wandb sync RUN/wandb/offline-run-*). metrics.jsonl is the truth and both are made from it:
+the W&B run id is kept in RUN/wandb_id, so a run that was stopped, requeued or relayed twice stays
+one run and one curve. One relay at a time works on a run: it holds a lock on RUN/relay.log. Training
+neither waits for this program nor notices when it fails.
 """
 
-import argparse
-import json
 import os
-import shutil
 import sys
+
+# PYTHONPATH and the user's own packages are meant for other programs.
+if __name__ == "__main__" and not sys.flags.ignore_environment:
+    os.execv(sys.executable, [sys.executable, "-Es", *sys.argv])
+
+import argparse
+import fcntl
+import hashlib
+import math
+import select
+import shutil
+import signal
+import socket
 import time
 import uuid
 from pathlib import Path
 
-import yaml
+from metrics_file import row_of
+
+try:
+    import yaml
+except ImportError as error:
+    sys.exit(f"relay: {error}: tools/setup.sh makes .venv; then .venv/bin/python tools/relay.py")
+
+GRACE_SECONDS = 15  # from a signal to the end: launch/env.sh and Slurm wait little longer
 
 
-def read_config(run_dir):
-    return yaml.safe_load((run_dir / "config.yaml").read_text())
+def say(text):
+    print(f"relay: {text}", file=sys.stderr, flush=True)
 
 
-def settings_of(trainer_arguments):
-    """out_dir and wandb.mode as train_gpt2 would take them from its arguments."""
-    given = {}
-    arguments = iter(trainer_arguments)
-    for argument in arguments:
-        key, equals, value = argument.removeprefix("--").partition("=")
-        if argument.startswith("--") and key != "dry_run":
-            given[key] = value if equals else next(arguments, "")
-    file = yaml.safe_load(Path(given["config"]).read_text()) if "config" in given else None
-    file = file or {}
-    out_dir = given.get("out_dir") or file.get("out_dir") or "output/cartpole_aidan"
-    mode = given.get("wandb.mode") or (file.get("wandb") or {}).get("mode") or "disabled"
-    return Path(out_dir), mode
+def fail(text):
+    say(text)
+    sys.exit(78)
 
 
 class Rows:
-    """The complete lines of metrics.jsonl, as they come. A resumed run cuts its file and writes the same steps again:
-    what was given out before is not given out twice."""
+    """The complete lines of metrics.jsonl, as they come. A resumed run cuts its file and writes the
+    same steps again: what was given out before is not given out twice."""
 
     def __init__(self, path):
-        self.path, self.offset, self.last, self.last_line = path, 0, -1, b""
+        self.path, self.offset, self.last, self.last_line, self.left_out = path, 0, -1, b"", 0
 
     def new(self):
-        with self.path.open("rb") as file:
+        try:
+            file = self.path.open("rb")
+        except OSError:  # not there yet, or for the moment
+            return
+        with file:
             file.seek(self.offset - len(self.last_line))
-            if file.read(len(self.last_line)) != self.last_line:  # cut back, and perhaps grown again
+            # Cut back, and perhaps grown again?
+            if file.read(len(self.last_line)) != self.last_line:
                 file.seek(0)
-                self.offset, self.last_line = 0, b""
+                self.offset, self.last_line, self.left_out = 0, b"", 0
             for line in file:
                 if not line.endswith(b"\n"):
                     break
                 self.offset += len(line)
                 self.last_line = line
-                row = json.loads(line)
+                row = row_of(line)
+                if row is None:
+                    self.left_out += 1
+                    continue
                 # A validation follows the training line of its step.
                 order = 2 * row["step"] + ("success" in row)
                 if order > self.last:
@@ -70,125 +86,363 @@ class Rows:
 
 def values_of(row):
     group = "validation" if "success" in row else "train"
-    return {f"{group}/{key.removeprefix('validation_')}": float(value) for key, value in row.items()
-            if key not in ("step", "time", "attempt", "best")}
+    return {f"{group}/{key.removeprefix('validation_')}": value for key, value in row.items()
+            if key not in ("step", "time", "attempt", "best") and math.isfinite(value)}
 
 
 class TensorBoard:
-    def __init__(self, run_dir):
+    MADE_HERE = ".relay"  # ends the names of our event files
+
+    def __init__(self):
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        self.event, self.summary, self.open_writer = Event, Summary, EventFileWriter
+        self.count = 0
+
+    def begin(self, run_dir, config):
         folder = run_dir / "tensorboard"
-        shutil.rmtree(folder, ignore_errors=True)  # made anew from metrics.jsonl: no step stands twice
-        self.event, self.summary, self.writer = Event, Summary, EventFileWriter(str(folder))
+        for path in folder.glob("events.out.tfevents.*"):
+            if path.name.endswith(self.MADE_HERE):
+                path.unlink()  # made anew from metrics.jsonl: no step stands twice
+            else:
+                say(f"{path} was not made by this program: it stays, and TensorBoard draws it into "
+                    "the same curves")
+        self.writer = self.open_writer(str(folder), filename_suffix=self.MADE_HERE)
 
     def log(self, row):
-        values = [self.summary.Value(tag=tag, simple_value=value) for tag, value in values_of(row).items()]
-        self.writer.add_event(self.event(wall_time=row["time"], step=row["step"], summary=self.summary(value=values)))
+        values = self.summary(value=[self.summary.Value(tag=tag, simple_value=value)
+                                     for tag, value in values_of(row).items()])
+        at = row.get("time", math.nan)
+        self.writer.add_event(self.event(wall_time=at if math.isfinite(at) else time.time(),
+                                         step=row["step"], summary=values))
+        self.count += 1
+
+    def flush(self):
+        self.writer.flush()
 
     def close(self, complete):
         self.writer.close()
 
+    def result(self):
+        return f"{self.count} to TensorBoard"
+
 
 class WeightsAndBiases:
-    def __init__(self, run_dir, config, mode):
+    def __init__(self, mode):
         import wandb
+        self.wandb, self.mode, self.count = wandb, mode, 0
+        if mode == "online":
+            try:
+                if not wandb.login(prompt=False, verify=True):
+                    raise RuntimeError(
+                        "there is no login. Log in with .venv/bin/wandb login, or set "
+                        "WANDB_API_KEY; what it misses: tools/relay.py RUN --wandb online")
+            except wandb.errors.AuthenticationError as error:
+                say("W&B did not confirm the login, and is asked again when the training has begun: "
+                    f"{error}")
+
+    def begin(self, run_dir, config):
         settings = config.get("wandb") or {}
         id_file = run_dir / "wandb_id"
-        if not id_file.exists():
-            id_file.write_text(uuid.uuid4().hex[:12] + "\n")
+        run_id = id_file.read_text().strip() if id_file.exists() else ""
+        if not run_id:
+            run_id = uuid.uuid4().hex[:12]
+            id_file.write_text(run_id + "\n")
         self.every = settings.get("log_every_steps", 100)
-        if mode == "offline":  # one folder with everything: several of one id would overwrite each other when synced
-            shutil.rmtree(run_dir / "wandb", ignore_errors=True)
-        self.run = wandb.init(
-            id=id_file.read_text().strip(), resume="allow", mode=mode, dir=str(run_dir), config=config,
+        self.validates = (config.get("training") or {}).get("validate_every_steps", 1) > 0
+        if self.mode == "offline":
+            # One folder with everything: several of one id overwrite each other when synced.
+            for folder in (run_dir / "wandb").glob(f"offline-run-*-{run_id}"):
+                shutil.rmtree(folder)
+        self.run = self.wandb.init(
+            id=run_id, resume="allow", mode=self.mode, dir=str(run_dir), config=config,
             project=settings.get("project") or None, entity=settings.get("entity") or None,
-            name=settings.get("name") or run_dir.name, notes=settings.get("notes") or None,
-            settings=wandb.Settings(silent=True, console="off", x_disable_stats=True))
+            name=settings.get("name") or run_dir.resolve().name,
+            notes=settings.get("notes") or None,
+            settings=self.wandb.Settings(silent=True, console="off", x_disable_stats=True))
         self.last = self.run.step - 1 if self.run.resumed else -1  # what the server has already
-        self.pending, self.pending_step = {}, -1
+        self.held, self.due = {}, False
 
     def log(self, row):
-        if row["step"] <= self.last or ("success" not in row and row["step"] % self.every):
+        """Sends a row that is past the next multiple of wandb.log_every_steps; a validation always."""
+        step, validation = row["step"], "success" in row
+        if step <= self.last:
             return
-        if row["step"] != self.pending_step:
-            self.flush()
-        self.pending_step = row["step"]
-        self.pending.update(values_of(row))
+        if self.held and step != self.held_step:
+            if self.due:
+                self.send()
+            self.held, self.due = {}, False
+        self.held.update(values_of(row))
+        self.held_step = step
+        self.due = self.due or validation or step // self.every > max(self.last, 0) // self.every
+        if self.due and (validation or not self.validates):
+            self.send()
+
+    def send(self):
+        self.run.log(self.held, step=self.held_step, commit=True)
+        self.last, self.held, self.due = self.held_step, {}, False
+        self.count += 1
 
     def flush(self):
-        if self.pending:
-            self.run.log(self.pending, step=self.pending_step)
-        self.pending = {}
+        pass  # a step cannot be added to: its row is held while its validation may follow
 
     def close(self, complete):
-        self.flush()
+        if self.held:  # the curve ends where the run does
+            self.send()
+        if not complete:
+            self.run.mark_preempting()  # to be continued: neither finished nor failed
         self.run.finish(exit_code=0 if complete else 1)
 
+    def result(self):
+        return f"{self.count} points to W&B ({self.mode})"
 
-def alive(pid):
+
+class Sinks:
+    """Where the rows go. One that fails is left out, which is said once; the others go on."""
+
+    def __init__(self, makers):
+        self.sinks, self.left_out = dict.fromkeys(makers), {}
+        for name, make in makers.items():
+            self.sinks[name] = self.attempt(name, make)
+
+    def attempt(self, name, action):
+        if name in self.left_out:
+            return None
+        try:
+            return action()
+        except Exception as error:
+            kind = "" if type(error) is RuntimeError else f"{type(error).__name__}: "
+            self.left_out[name] = f"{kind}{error}"
+            say(f"{name} is left out: {self.left_out[name]}")
+            return None
+
+    def each(self, method, *arguments):
+        for name, sink in self.sinks.items():
+            self.attempt(name, lambda: getattr(sink, method)(*arguments))
+
+    def results(self):
+        return ", ".join(f"{name} left out ({self.left_out[name]})" if name in self.left_out
+                         else sink.result() for name, sink in self.sinks.items())
+
+
+def lock(run_dir, wait=lambda: False, patience=0):
+    """What holds RUN/relay.log until it is closed; None when another process has that, `patience`
+    seconds after `wait` has become false."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def relay(run_dir, mode, follow, pid):
-    started = time.time()
-    while not (run_dir / "config.yaml").exists() or not (run_dir / "metrics.jsonl").exists():
-        if not follow or (pid and not alive(pid)):
-            sys.exit(f"relay: {run_dir} holds no run (no config.yaml and metrics.jsonl)")
-        if not pid and time.time() - started > 600:
-            sys.exit(f"relay: no run appeared in {run_dir} within 10 minutes")
-        time.sleep(0.2)
-    config = read_config(run_dir)
-    mode = mode or (config.get("wandb") or {}).get("mode", "disabled")
-    sinks = [TensorBoard(run_dir)]
-    if mode != "disabled":
-        sinks.append(WeightsAndBiases(run_dir, config, mode))
-    rows = Rows(run_dir / "metrics.jsonl")
-    count = 0
+        log = (run_dir / "relay.log").open("a")
+    except OSError as error:
+        fail(f"cannot write {run_dir}/relay.log: {error.strerror}")
+    deadline = None
     while True:
-        # Looked at before reading, so that what was written last is still read.
-        over = not follow or (run_dir / "DONE").exists() if not pid else not alive(pid)
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return log
+        except BlockingIOError:
+            pass
+        except OSError as error:  # instead, a name that one process of this machine can have
+            name = socket.socket(socket.AF_UNIX)
+            try:
+                run = hashlib.sha256(bytes(run_dir.resolve())).hexdigest()
+                name.bind(f"\0cartpole relay {run}")
+                say(f"{run_dir} has no file locks ({error.strerror}): make sure that no other machine "
+                    "relays it")
+                log.close()
+                return name
+            except OSError:
+                name.close()
+        if deadline is None:
+            say(f"another relay of {run_dir} is at work"
+                + (": waiting for its end" if patience else ""))
+        if deadline is None or wait():
+            deadline = time.monotonic() + patience
+        if time.monotonic() >= deadline:
+            log.close()
+            return None
+        time.sleep(0.5)
+
+
+def locked_elsewhere(run_dir):
+    try:
+        with (run_dir / "relay.log").open("r+") as log:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def birth(process):
+    """When a process began, in ticks; None once it has ended, reaped or not."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def identity(path):
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def to_background():
+    """Returns in a detached process, with what that has to call when it is ready. The caller's
+    process then prints the other's id and ends, after a minute at the latest."""
+    report, answer = os.pipe()
+    process = os.fork()
+    if process == 0:
+        os.close(report)
+        os.setsid()
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, 1)
+
+        def ready():
+            os.dup2(nothing, 2)
+            os.write(answer, b"ready")
+            os.close(answer)
+        return ready
+    os.close(answer)
+    if not select.select([report], [], [], 60)[0]:
+        say("not ready after 60 s: the training begins, and the relay when it can")
+    elif not os.read(report, 5):
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) or 1)
+    print(process)
+    sys.exit()
+
+
+class Ending:
+    """Whether a signal told this process to end, which it then does within GRACE_SECONDS."""
+
+    def __init__(self):
+        self.asked = False
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self.ask)
+
+    def ask(self, *_):
+        if self.asked:
+            return
+        self.asked = True
+        signal.signal(signal.SIGALRM, self.give_up)
+        signal.alarm(GRACE_SECONDS)
+
+    def give_up(self, *_):
+        say(f"not everything was taken within {GRACE_SECONDS} s; the rest goes out when the run is "
+            "relayed again")
+        os._exit(1)
+
+
+def read_config(run_dir):
+    try:
+        config = yaml.safe_load((run_dir / "config.yaml").read_text())
+    except (ValueError, yaml.YAMLError) as error:
+        fail(f"{run_dir}/config.yaml is not what train_gpt2 writes: {error}")
+    return config if isinstance(config, dict) else {}
+
+
+def relay(run_dir, sinks, over):
+    """Until `over`; returns whether all went well."""
+    rows, count = Rows(run_dir / "metrics.jsonl"), 0
+    sinks.each("begin", run_dir, read_config(run_dir))
+    while True:
+        last_look = over()  # before reading, so that what was written last is still read
+        before = count
         for row in rows.new():
             count += 1
-            for sink in sinks:
-                sink.log(row)
-        if over:
+            sinks.each("log", row)
+        if count > before:
+            sinks.each("flush")
+        if last_look:
             break
         time.sleep(1.0)
-    for sink in sinks:
-        sink.close((run_dir / "DONE").exists())
-    print(f"relay: {count} lines of {rows.path} to TensorBoard" + (f" and W&B ({mode})" if mode != "disabled" else ""))
+    sinks.each("close", (run_dir / "DONE").exists())
+    left_out = f"; {rows.left_out} lines that are no rows were left out" if rows.left_out else ""
+    print(f"relay: {count} lines of {rows.path}: {sinks.results()}{left_out}", flush=True)
+    return not sinks.left_out
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, nargs="?", help="the run's folder (out_dir)")
-    parser.add_argument("--wandb", choices=["disabled", "offline", "online"], help="default: the run's wandb.mode")
-    parser.add_argument("--follow", action="store_true", help="go on until the run is done")
-    parser.add_argument("--pid", type=int, help="with --follow: until this process has ended (launch/local.sh)")
-    parser.add_argument("--trainer", nargs=argparse.REMAINDER,
-                        help="the rest is train_gpt2's command line; relays only if that asks for wandb")
-    options = parser.parse_args()
-    if options.trainer is None:
-        if options.run is None:
-            parser.error("which run? Name its folder, output/quickstart for example")
-        relay(options.run, options.wandb, options.follow, options.pid)
-        return
-    run_dir, mode = settings_of(options.trainer)
-    if mode == "disabled" or "--dry_run" in options.trainer:
-        return
-    run_dir.mkdir(parents=True, exist_ok=True)
+def makers_of(mode):
+    makers = {"TensorBoard": TensorBoard}
+    if mode != "disabled":
+        makers["W&B"] = lambda: WeightsAndBiases(mode)
+    return makers
+
+
+def relay_beside(run_dir, mode, process, ending):
+    """For a training that is about to be started: begins when that has been accepted, and leaves
+    with it."""
+    config, born = run_dir / "config.yaml", birth(process)
+    former = identity(config)  # every training that may run publishes it anew
+
+    def lives():
+        return not ending.asked and born and birth(process) == born
+
+    def accepted():
+        return identity(config) != former and (run_dir / "metrics.jsonl").exists()
+
+    if locked_elsewhere(run_dir):
+        say(f"another relay of {run_dir} is at work: this one waits for its end")
+    ready = to_background()
+    sinks = Sinks(makers_of(mode))
+    if len(sinks.left_out) == len(sinks.sinks):
+        sys.exit(1)
+    ready()
+    while True:
+        last_look = not lives()
+        if accepted():
+            break
+        if last_look:
+            return
+        time.sleep(0.2)
     with (run_dir / "relay.log").open("a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-        relay(run_dir, mode, options.follow, options.pid)
+    # The relay of the training before this one may still be ending.
+    if held := lock(run_dir, lives, patience=60):
+        relay(run_dir, sinks, lambda: not lives())
+        held.close()
+
+
+def relay_by_hand(run_dir, mode, follow, ending):
+    started = time.time()
+    while not (run_dir / "config.yaml").exists() or not (run_dir / "metrics.jsonl").exists():
+        if not follow or ending.asked:
+            fail(f"{run_dir} holds no run (no config.yaml and metrics.jsonl)")
+        if time.time() - started > 600:
+            fail(f"no run appeared in {run_dir} within 10 minutes")
+        time.sleep(0.2)
+    held = lock(run_dir)
+    if not held:
+        sys.exit(78)
+    mode = mode or (read_config(run_dir).get("wandb") or {}).get("mode", "disabled")
+    well = relay(run_dir, Sinks(makers_of(mode)),
+                 lambda: ending.asked or not follow or (run_dir / "DONE").exists())
+    held.close()
+    sys.exit(0 if well else 1)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="the run's folder (out_dir), as output/quickstart")
+    parser.add_argument("--wandb", choices=["disabled", "offline", "online"],
+                        help="default: the run's wandb.mode")
+    parser.add_argument("--follow", action="store_true", help="go on until the run is done")
+    parser.add_argument("--beside", type=int, metavar="PID",
+                        help="for launchers: checks what can be relayed, prints its process id, and "
+                             "goes on in the background until process PID has ended")
+    options = parser.parse_args()
+    os.environ["WANDB_SILENT"] = "true"
+    ending = Ending()
+    if options.beside:
+        relay_beside(options.run, options.wandb, options.beside, ending)
+    else:
+        relay_by_hand(options.run, options.wandb, options.follow, ending)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,31 @@
+"""A run's metrics.jsonl, whatever became of it: what is no finite number is NaN in its row, and what
+is no row is left out."""
+
+import json
+import math
+
+
+def row_of(line):
+    """One line's values, bytes or text; None for what is no row: torn, foreign, without a step."""
+    try:
+        values = json.loads(line)
+        if type(values["step"]) is not int or not 0 <= values["step"] < 1 << 63:
+            return None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return {key: value if key == "step" else number_of(value) for key, value in values.items()}
+
+
+def number_of(value):
+    try:
+        number = float(value) if isinstance(value, (int, float)) else math.nan
+    except OverflowError:
+        return math.nan
+    return number if math.isfinite(number) else math.nan
+
+
+def read_rows(path):
+    """(rows, how many lines are none)"""
+    lines = [line for line in path.read_bytes().split(b"\n") if line]
+    rows = [row for row in map(row_of, lines) if row]
+    return rows, len(lines) - len(rows)
