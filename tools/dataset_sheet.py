@@ -6,10 +6,16 @@
 
 It opens no file before comparing it with its SHA-256, and draws the first 20,000 trajectories at most.
 """
+import os
+import sys
+
+# PYTHONPATH and the user's own packages are meant for other programs.
+if __name__ == "__main__" and not sys.flags.ignore_environment:
+    os.execv(sys.executable, [sys.executable, "-Es", *sys.argv])
+
 import argparse
 import hashlib
 import json
-import sys
 from pathlib import Path
 
 import h5py

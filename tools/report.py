@@ -15,16 +15,23 @@ and writes beside the latter
   phase_portrait.png     several swing-ups as paths of angle and angular velocity
   swing_up.gif           one swing-up, animated
 """
+import os
+import sys
+
+# PYTHONPATH and the user's own packages are meant for other programs.
+if __name__ == "__main__" and not sys.flags.ignore_environment:
+    os.execv(sys.executable, [sys.executable, "-Es", *sys.argv])
+os.environ["MPLBACKEND"] = "Agg"  # a notebook's would be looked for here, too
+
 import argparse
 import base64
 import html
 import json
-import sys
 from pathlib import Path
 
 import matplotlib
 
-matplotlib.use("Agg")
+matplotlib.rcdefaults()  # nor a matplotlibrc of the user's
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.font_manager import findfont
@@ -32,8 +39,15 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 from PIL import Image, ImageDraw, ImageFont
 
+from metrics_file import read_rows
+
 MADE_BY = {"train_gpt2": ["metrics.jsonl", "config.yaml"],
            "evaluate_policy": ["evaluation/evaluation.json", "evaluation/trials.csv", "evaluation/rollouts.csv"]}
+
+# What is drawn of a line of metrics.jsonl, by the key that tells its kind.
+EXPECTED = {"loss": ["loss", "loss_force", "loss_dynamics", "loss_mode", "learning_rate", "gradient_norm", "window", "attempt",
+                     "tokens_per_second"],
+            "success": ["success", "validation_loss", "validation_trajectories", "attempt"]}
 
 STEP_SECONDS, FORCE_LIMIT, TRACK_LIMIT = 0.02, 10.0, 2.4  # src/cartpole.h
 TRAINED_RANGE = {"cart_mass": (0.5, 2.0), "pole_mass": (0.05, 0.5), "half_length": (0.25, 1.0)}  # datagen/splits.cpp
@@ -64,16 +78,22 @@ class Run:
     """What the programs left in a run's folder."""
 
     def __init__(self, folder):
-        self.config = (folder / "config.yaml").read_text()
-        lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
-        records = [json.loads(line) for line in lines if line.endswith("\n")]  # a killed run's last line may be torn
+        self.config = (folder / "config.yaml").read_text(errors="replace")
+        records, self.left_out = read_rows(folder / "metrics.jsonl")
 
         def columns(with_key):
+            """None without such a row; NaN where a row lacks what another has."""
             rows = [record for record in records if with_key in record]
-            return {key: np.array([row[key] for row in rows], dtype=float) for key in rows[0]} if rows else None
+            keys = {key for row in rows for key in row} | {*EXPECTED[with_key]}
+            return {key: np.array([row.get(key, np.nan) for row in rows], dtype=float) for key in keys} if rows else None
 
         self.metrics, self.validation = columns("loss"), columns("success")
-        self.evaluation = json.loads((folder / "evaluation/evaluation.json").read_text())
+        path = folder / "evaluation/evaluation.json"
+        try:
+            self.evaluation = json.loads(path.read_text())
+            self.evaluation["splits"]["test"]["closed_loop"]["model"]
+        except (ValueError, TypeError, KeyError):
+            sys.exit(f"report.py: {path} is not what evaluate_policy writes: run that again")
         self.trials = read_csv(folder / "evaluation/trials.csv")
         self.rollouts = read_csv(folder / "evaluation/rollouts.csv")
         self.recorded = np.unique(self.rollouts["trial"])
@@ -103,40 +123,54 @@ def wrapped(theta):
     return angle
 
 
+def running_mean(values, width):
+    """Of those in each window that are there; NaN where none is."""
+    there = np.isfinite(values)
+    ones = np.ones(width)
+    count = np.convolve(there, ones, mode="valid")
+    total = np.convolve(np.where(there, values, 0), ones, mode="valid")
+    return np.where(count > 0.5, total / np.maximum(count, 1), np.nan)
+
+
 def plot_training_curves(run):
-    right = ["rate", "norm", "window"] if run.validation is None else ["success", "rate", "norm", "window"]
-    figure, panels = plt.subplot_mosaic([["loss", name] for name in right], figsize=(11, 1.2 + 1.35 * len(right)),
+    metrics, validation = run.metrics, run.validation
+    right = (["success"] if validation is not None else []) + (["rate", "norm", "window"] if metrics is not None else [])
+    figure, panels = plt.subplot_mosaic([["loss", name] for name in right], figsize=(11, 1.2 + 1.35 * max(2, len(right))),
                                         sharex=True, width_ratios=[2, 1])
-    metrics, step = run.metrics, run.metrics["step"]
-    width = max(1, len(step) // 50)
 
     def plot_smoothed(axes, key, colour, label=None):
-        axes.plot(step, metrics[key], color=colour, alpha=0.25, linewidth=0.7)
-        mean = np.convolve(metrics[key], np.ones(width) / width, mode="valid")
-        axes.plot(step[width // 2:][:len(mean)], mean, color=colour, linewidth=1.8, label=label)
+        width = max(1, len(metrics["step"]) // 50)
+        axes.plot(metrics["step"], metrics[key], color=colour, alpha=0.25, linewidth=0.7)
+        mean = running_mean(metrics[key], width)
+        axes.plot(metrics["step"][width // 2:][:len(mean)], mean, color=colour, linewidth=1.8, label=label)
 
-    for key, label, colour in [("loss", "total", INK), ("loss_force", "force", "#009E73"),
-                               ("loss_dynamics", "next state", "#56B4E9"), ("loss_mode", "mode", "#CC79A7")]:
-        plot_smoothed(panels["loss"], key, colour, label)
-    if run.validation is not None:
-        validation = run.validation
+    if validation is not None:
         panels["loss"].plot(validation["step"], validation["validation_loss"], "o", color=INK, markersize=5, label="validation")
         success, n = validation["success"], validation["validation_trajectories"]
         error = 1.96 * np.sqrt(success * (1 - success) / n)
         panels["success"].errorbar(validation["step"], success, error, color=COLOUR["model"], marker="o", markersize=4)
-        panels["success"].set(title=f"success on {n[-1]:.0f} validation plants", ylim=(-0.05, 1.08))
-    plot_smoothed(panels["norm"], "gradient_norm", INK)
-    panels["rate"].plot(step, metrics["learning_rate"], color=INK)
-    panels["window"].plot(step, metrics["window"], color=INK, drawstyle="steps-post")
+        plants = f"{n[-1]:.0f} " if np.isfinite(n[-1]) else ""
+        panels["success"].set(title=f"success on {plants}validation plants", ylim=(-0.05, 1.08))
+    if metrics is not None:
+        for key, label, colour in [("loss", "total", INK), ("loss_force", "force", "#009E73"),
+                                   ("loss_dynamics", "next state", "#56B4E9"), ("loss_mode", "mode", "#CC79A7")]:
+            plot_smoothed(panels["loss"], key, colour, label)
+        plot_smoothed(panels["norm"], "gradient_norm", INK)
+        panels["rate"].plot(metrics["step"], metrics["learning_rate"], color=INK)
+        panels["window"].plot(metrics["step"], metrics["window"], color=INK, drawstyle="steps-post")
+        panels["rate"].set(title="learning rate", ylim=(0, None))
+        panels["norm"].set_title("gradient norm, before clipping")
+        panels["window"].set(title="window length (control steps)", ylim=(0, 1.15 * max(1, *np.nan_to_num(metrics["window"]))))
     panels["loss"].legend()
-    panels["loss"].set(title="loss", yscale="log", xlabel="training step")
-    panels["rate"].set(title="learning rate", ylim=(0, None))
-    panels["norm"].set(title="gradient norm, before clipping", yscale="log")
-    panels["window"].set(title="window length (control steps)", ylim=(0, 1.15 * metrics["window"].max()),
-                         xlabel="training step")
+    panels["loss"].set(title="loss", xlabel="training step")
+    for name in {"loss", "norm"} & {*panels}:
+        if np.isfinite(panels[name].dataLim.minposy):  # else nothing in it is positive
+            panels[name].set_yscale("log")
+    panels[right[-1]].set_xlabel("training step")
     panels["loss"].locator_params(axis="x", nbins=5)
+    of_resumed = metrics or validation
     for axes in panels.values():
-        for resumed in step[1:][np.diff(metrics["attempt"]) > 0]:
+        for resumed in of_resumed["step"][1:][np.diff(of_resumed["attempt"]) > 0]:
             axes.axvline(resumed, color=FAINT, linewidth=0.8, linestyle=":")
     return figure
 
@@ -146,15 +180,17 @@ def plot_success(run):
     results = [split["closed_loop"] for split in run.evaluation["splits"].values()]
     bars = [("model", ""), ("model", "_given_expert"), *((policy, "") for policy in COLOUR if policy != "model")]
     for i, (policy, condition) in enumerate(bars):
-        share = np.array([result[policy]["success" + condition] for result in results])
-        interval = np.array([result[policy]["interval" + condition] for result in results]).T
+        # None where the expert solves no trial.
+        share = np.array([result[policy]["success" + condition] for result in results], dtype=float)
+        interval = np.array([result[policy]["interval" + condition] or [np.nan] * 2 for result in results], dtype=float).T
         x = np.arange(len(results)) + 0.14 * (i - (len(bars) - 1) / 2)
         axes.bar(x, share, 0.12, color="white" if condition else COLOUR[policy], edgecolor=COLOUR[policy],
                  hatch="////" if condition else None,
                  label=POLICY_NAME[policy] + (", where the expert succeeds" if condition else ""))
         axes.errorbar(x, share, np.abs(interval - share), fmt="none", ecolor=INK, elinewidth=1, capsize=2.5)
         for at, value, top in zip(x, share, interval[1]):
-            axes.text(at, top + 0.02, f"{100 * value:.1f}", ha="center", fontsize=8.5)
+            if np.isfinite(value):
+                axes.text(at, top + 0.02, f"{100 * value:.1f}", ha="center", fontsize=8.5)
     axes.set_xticks(range(len(results)), [f"{SPLIT_NAME[split]}\n({split})" for split in run.evaluation["splits"]])
     axes.tick_params(axis="x", length=0)
     axes.set(ylim=(0, 1.08), ylabel="trials that end balanced")
@@ -359,8 +395,17 @@ def one_step_table(splits):
                   "skill x", "skill ẋ", "skill θ", "skill θ̇"], rows)
 
 
+def training_text(run):
+    left_out = f"{run.left_out} lines of metrics.jsonl that are no rows were left out. " if run.left_out else ""
+    if run.metrics is None:
+        return f"{left_out}metrics.jsonl holds no line of training (they come every training.log_every_steps)."
+    step, attempt, rate = (run.metrics[key] for key in ("step", "attempt", "tokens_per_second"))
+    speed = f"{np.nanmedian(rate):,.0f} tokens/s (median; a token is a control step)" if np.isfinite(rate).any() else "speed unknown"
+    return f"{left_out}{step[-1]:,.0f} steps; resumed {max(0, *np.nan_to_num(attempt)):.0f} times; {speed}."
+
+
 def write_page(run, folder):
-    evaluation, metrics = run.evaluation, run.metrics
+    evaluation = run.evaluation
     test = evaluation["splits"]["test"]["closed_loop"]
     role = {"model": "the trained network, told nothing about the plant", "expert": "knows every plant exactly",
             "nominal_expert": "takes every plant for the standard one", "zero_force": "never pushes"}
@@ -384,8 +429,10 @@ def write_page(run, folder):
         "training_curves.png": "Pale lines are single steps, strong lines running means, dotted vertical lines (if "
             "any) resumptions. Losses should fall; bad would be a lasting rise, or a jump at a dotted line. Success in closed "
             "loop jumps about until the learning rate falls, and then should stay near 1."}
-    figure = {}
+    figure = {"training_curves.png": ""}
     for name, caption in captions.items():
+        if not (folder / name).exists():
+            continue
         data = base64.b64encode((folder / name).read_bytes()).decode()
         figure[name] = (f'<figure><img src="data:image/{name[-3:]};base64,{data}" alt="{name}">'
                         f"<figcaption>{caption}</figcaption></figure>")
@@ -414,8 +461,7 @@ far the cart strays, the track ends at ±{TRACK_LIMIT} m; RMS force: how hard it
 force, also as share of the {FORCE_LIMIT:.0f} N limit. Mode accuracy: guessing gives 50&nbsp;%. Skill in predicting the
 next state: 1 is perfect, 0 no better than “nothing changes”, which would be bad.</p>
 <h2>Training</h2>
-<p>{metrics["step"][-1]:,.0f} steps; resumed {metrics["attempt"][-1]:.0f} times;
-{np.median(metrics["tokens_per_second"]):,.0f} tokens/s (median; a token is a control step).
+<p>{training_text(run)}
 Evaluated: the checkpoint of step {evaluation["step"]:,}, which sees the last {evaluation["window"]} control steps.</p>
 {figure["training_curves.png"]}
 <details><summary>Effective configuration</summary><pre>{html.escape(run.config)}</pre></details>
@@ -433,7 +479,12 @@ def main():
                 sys.exit(f"report.py: {path} is missing or empty: {program} writes it, run that first")
     run = Run(run_dir)
     folder = run_dir / "evaluation"
-    for plot in (plot_training_curves, plot_success, plot_success_map, plot_rollout, plot_phase_portrait):
+    plots = [plot_success, plot_success_map, plot_rollout, plot_phase_portrait]
+    if run.metrics is None and run.validation is None:
+        (folder / "training_curves.png").unlink(missing_ok=True)  # of an earlier report
+    else:
+        plots.append(plot_training_curves)
+    for plot in plots:
         plot(run).savefig(folder / f"{plot.__name__.removeprefix('plot_')}.png")
     write_animation(run, folder / "swing_up.gif")
     write_page(run, folder)

@@ -5,16 +5,30 @@
                                                             sizes it did not see, models 8 to 1,024 GPUs; OUT/README.md, OUT/*.png
 """
 
+import os
+import sys
+
+# PYTHONPATH and the user's own packages are meant for other programs.
+if __name__ == "__main__" and not sys.flags.ignore_environment:
+    os.execv(sys.executable, [sys.executable, "-Es", *sys.argv])
+os.environ["MPLBACKEND"] = "Agg"  # a notebook's would be looked for here, too
+
 import argparse
 import itertools
 import json
 import math
+import re
 import statistics
 import subprocess
 from pathlib import Path
 
+import matplotlib
+
+matplotlib.rcdefaults()  # nor a matplotlibrc of the user's
 import matplotlib.pyplot as plt
 import numpy as np
+
+from metrics_file import read_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -23,11 +37,23 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def table(folder, warm_up=3):
     runs = []
-    for path in Path(folder).glob("*/metrics.jsonl"):
-        kind, nodes = path.parent.name.split("_")
-        lines = [json.loads(line) for line in path.read_text().splitlines()][warm_up:]
-        seconds = [line["step_seconds"] for line in lines]
-        runs.append((kind, int(nodes), lines[-1]["tokens"], seconds, statistics.median(line["exposed_communication_seconds"] for line in lines)))
+    for path in sorted(Path(folder).glob("*/metrics.jsonl")):
+        name = re.fullmatch("(weak|strong)_([0-9]+)", path.parent.name)
+        if not name:
+            continue
+        needed = ("step_seconds", "exposed_communication_seconds", "tokens")
+        rows, left_out = read_rows(path)
+        columns = [[row.get(key, math.nan) for key in needed] for row in rows if "loss" in row][warm_up:]
+        measured = [column for column in columns if all(map(math.isfinite, column))]
+        if left_out or len(measured) < len(columns):
+            print(f"scaling.py: {path}: left out {left_out + len(columns) - len(measured)} lines without times", file=sys.stderr)
+        if not measured:
+            print(f"scaling.py: {path} holds no measured step after the {warm_up} lines of warm-up: left out", file=sys.stderr)
+            continue
+        seconds, exposed, tokens = zip(*measured)
+        runs.append((name[1], int(name[2]), int(tokens[-1]), seconds, statistics.median(exposed)))
+    if not runs:
+        sys.exit(f"scaling.py: {folder} holds no run that slurm/scaling.sbatch measured")
     print("| scaling | nodes | tokens per step | step, median (10 to 90 %) | tokens/s | efficiency | waiting for sums |\n|---|---|---|---|---|---|---|")
     for kind in ("weak", "strong"):
         first = None
