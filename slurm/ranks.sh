@@ -55,7 +55,7 @@ ranks() {
       ;;
     mpirun)  # takes hosts and tasks from Slurm
       is_open_mpi "$name" || return
-      launcher=(mpirun --quiet --bind-to none)
+      launcher=(mpirun --bind-to none)
       if [[ -n ${NODES:-} ]]; then launcher+=(-np $((NODES * SLURM_NTASKS_PER_NODE))); fi
       for exported in "${for_ranks[@]}" SLURM_CPUS_PER_TASK; do launcher+=(-x "$exported"); done
       ;;
