@@ -3,7 +3,10 @@
 #                                  time is nearly up (USR1, which sets `leaving`) it asks the ranks to leave; those that have
 #                                  not after LEAVE_SECONDS (90) are left to Slurm, and it returns 76
 #   setting KEY CONFIG [...]       prints the value that KEY has for the programs
-#   requeue WHAT ...               puts the job back into the queue, WHAT in its comment, and ends this leg; returns if it may not
+#   carry_through FOLDER PATTERN PROGRAM [ARGUMENT ...]
+#                                  runs PROGRAM to its end, through restarts in the allocation and legs of the job, and ends
+#                                  the script. Files PATTERN that are written in FOLDER are progress; three legs in a row
+#                                  without end the job (93). Exit code 69, a GPU is missing: the next leg does without its node
 # NODES=N takes that many of the nodes, SLURM_NTASKS_PER_NODE tasks on each.
 # PROGRAMS is the folder of the programs: build/gpu where the job has GPUs, else build/release, if not set. CONTAINER is an
 # image that has them (launch/cartpole.def). LAUNCHER=mpirun uses Open MPI's launcher in place of srun --mpi=pmix.
@@ -12,6 +15,13 @@ source launch/env.sh
 leaving='' ending=''
 trap 'leaving=1' USR1
 trap 'ending=1' TERM  # Slurm ends the job: nothing is started again
+trap finish_relay EXIT
+if ((${SLURM_HET_SIZE:-1} > 1)); then
+  echo "$name: ranks would start in the first component of a heterogeneous job only: submit one without ':'" >&2
+  exit 78
+fi
+job_id=$SLURM_JOB_ID  # in an array, the number of one task stands for all as well
+if [[ ${SLURM_ARRAY_TASK_ID:-} ]]; then job_id=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; fi
 # Processors that a job got without a number per task, all of a node's say, are shared out as well.
 tasks=${SLURM_TASKS_PER_NODE:-1}
 share=$((${SLURM_CPUS_ON_NODE:-1} / ${tasks%%[!0-9]*}))
@@ -79,17 +89,136 @@ ranks() {
   return "$code"
 }
 
+# KEY: what Slurm knows of this job under it and after it on the line.
+about_job() {
+  { scontrol show job "$job_id" 2>/dev/null || true; } | sed -E "/^(.* | *)$1=/!d;s///;q"
+}
+
 # Whether a user or Slurm has ended this start of the job, the latter on a node that it lost sight of.
 is_over() {
   local starts
-  starts=$(scontrol show job --oneliner "$SLURM_JOB_ID" 2>/dev/null | sed -n 's/.* Restarts=\([0-9]*\) .*/\1/p') || true
-  [[ $ending || ($starts && $starts != "${SLURM_RESTART_COUNT:-0}") ]]
+  starts=$(about_job Restarts)
+  [[ $ending || ($starts && ${starts%% *} != "${SLURM_RESTART_COUNT:-0}") ]]
 }
 
-requeue() {
-  if is_over; then return; fi
-  echo "$name: queueing job $SLURM_JOB_ID again"
-  scontrol update "jobid=$SLURM_JOB_ID" "comment=$((${SLURM_RESTART_COUNT:-0} + 1)) legs done: $*" || true
-  if scontrol requeue "$SLURM_JOB_ID"; then exit 0; fi
-  echo "$name: this Slurm does not let the job queue itself again: submit the same command to continue" >&2
+# FOLDER PATTERN: the files, each as it was written last: the same name, written again, is another.
+written() {
+  (cd "$1" 2>/dev/null && find . -maxdepth 2 -path "./$2" -printf '%p %i %T@\n' | sort) || true
+}
+
+# Sets `excluded`, the nodes this job is to do without: those of before, and those that show fewer
+# GPUs than it was given.
+exclude_nodes_without_gpus() {
+  local nodes code=0 unfit left
+  nodes=$(timeout --kill-after=5 60 srun --overlap --nodes="$SLURM_JOB_NUM_NODES" \
+    --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --gpu-bind=none --kill-on-bad-exit=0 bash -c '
+      shown=$(timeout 30 nvidia-smi --list-gpus 2>/dev/null | grep -c ^GPU)
+      if ((shown >= SLURM_GPUS_ON_NODE)); then echo "$SLURMD_NODENAME"; fi') || code=$?
+  if ((code != 0 && code != 124)); then  # 124: a node that does not answer in time is not fit
+    echo "$name: the nodes could not be asked for their GPUs (srun: exit code $code)" >&2
+    return
+  fi
+  unfit=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | grep -vxF "$nodes" | paste -sd ,) || true
+  if [[ ! $unfit ]]; then
+    echo "$name: every node shows the GPUs that the job was given; none is excluded" >&2
+    return
+  fi
+  echo "$name: GPUs are missing on $unfit: tell the administrators" >&2
+  excluded=$(about_job ExcNodeList)
+  excluded=$([[ $excluded == '(null)' ]] || echo "$excluded,")$unfit
+  left=$(sinfo --noheader --partition="$SLURM_JOB_PARTITION" --Node --format=%N | sort -u |
+    grep -cvxF "$(scontrol show hostnames "$excluded")") || true
+  if ((left < SLURM_JOB_NUM_NODES)); then
+    echo "$name: without $excluded the partition $SLURM_JOB_PARTITION has too few nodes;" \
+      "none is excluded" >&2
+    excluded=''
+  fi
+}
+
+ended_from_outside() {  # CODE
+  echo "$name: exit code $1; Slurm or a user has ended this start of the job" >&2
+  exit "$1"
+}
+
+# CODE WHAT ...: puts the job back into the queue, WHAT in its comment, and ends this leg; with CODE
+# where that may not be.
+next_leg() {
+  local code=$1 legs=$((${SLURM_RESTART_COUNT:-0} + 1)) idle=0 limit
+  shift
+  if is_over; then ended_from_outside "$code"; fi
+  if [[ ! $progress ]]; then
+    idle=$(about_job Comment |
+      sed -n "s/^$((legs - 1)) legs done, the last \([0-9]*\) without progress: .*/\1/p")
+    if ((++idle == 3)); then
+      limit=$(about_job TimeLimit)
+      echo "$name: three legs in a row without progress; given up. Most often the time limit" \
+        "(${limit%% *}) is too short for the start-up, hashing the dataset among it; else what" \
+        "each leg says above. Submit the same command to continue" >&2
+      exit 93
+    fi
+  fi
+  finish_relay
+  echo "$name: queueing job $job_id again${excluded:+, without $excluded}"
+  trap '' TERM  # Slurm ends what is left of this leg, scontrol among it
+  scontrol update "jobid=$job_id" \
+    "comment=$legs legs done$( ((idle == 0)) || echo ", the last $idle without progress"): $*" ||
+    echo "$name: Slurm did not take the comment that counts the legs (above)" >&2
+  if scontrol requeue "$job_id"; then
+    if [[ $excluded ]]; then  # only a job that waits takes this
+      scontrol update "jobid=$job_id" "ExcNodeList=$excluded" ||
+        echo "$name: Slurm did not exclude $excluded (above)" >&2
+    fi
+    exit 0
+  fi
+  echo "$name: this Slurm does not let the job queue itself again (above): submit the same" \
+    "command to continue${excluded:+, with --exclude=$excluded}" >&2
+  exit "$code"
+}
+
+carry_through() {
+  local folder=$1 pattern=$2 pauses failures=0 former now code
+  shift 2
+  # Seconds before each restart. By the last one Slurm has noticed a lost node and takes the whole
+  # job back to the queue.
+  read -ra pauses <<<"${RETRY_PAUSES:-5 30 300}"
+  progress='' excluded=''
+  former=$(written "$folder" "$pattern")
+  while true; do
+    code=0
+    ranks "$@" || code=$?
+    case $code in
+      0) exit 0 ;;
+      65 | 78 | 93)
+        echo "$name: exit code $code: trying again cannot help. Put right what the program says" \
+          "above, then submit the same command" >&2
+        exit "$code"
+        ;;
+    esac
+    now=$(written "$folder" "$pattern")
+    if [[ $(comm -13 <(echo "$former") <(echo "$now")) ]]; then progress=1 failures=0; fi
+    former=$now
+    if ((code == 75)); then
+      echo "$name: exit code 75: a checkpoint is committed"
+      next_leg 75 "${@:3}"
+    elif [[ $leaving ]]; then
+      echo "$name: exit code $code as the time is nearly up: what was written before stands"
+      next_leg "$code" "${@:3}"
+    elif ((code == 69)); then
+      if ((${SLURM_GPUS_ON_NODE:-0} < ${tasks%%[!0-9]*})); then
+        echo "$name: exit code 69: Slurm gave this job ${SLURM_GPUS_ON_NODE:-no} GPU(s) on a node" \
+          "of ${tasks%%[!0-9]*} ranks: ask for one each (--gpus-per-node)" >&2
+        exit 69
+      fi
+      exclude_nodes_without_gpus
+      next_leg 69 "${@:3}"
+    elif ((failures == ${#pauses[@]})); then
+      echo "$name: exit code $code, $failures restarts without progress" >&2
+      next_leg 93 "${@:3}"
+    fi
+    sleep "${pauses[failures]}" &
+    wait $! || true  # a signal ends the wait
+    if is_over; then ended_from_outside "$code"; fi
+    echo "$name: exit code $code; starting again in the same allocation," \
+      "$((++failures)) of ${#pauses[@]}" >&2
+  done
 }

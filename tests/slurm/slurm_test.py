@@ -273,25 +273,83 @@ class Slurm(unittest.TestCase):
         self.assert_equals_an_unbroken_run()
 
     def stand_in(self, does):
-        """A train_gpt2 that does as told, for what the scripts make of it."""
-        program = self.folder / "programs/train_gpt2"
-        program.parent.mkdir()
-        program.write_text(f'#!/bin/bash\nif [[ $1 == --show ]]; then echo {self.out}; exit; fi\n{does}\n')
-        program.chmod(0o755)
-        return unittest.mock.patch.dict(ENVIRONMENT, PROGRAMS=str(program.parent), RETRY_PAUSES="0 0 0", LEAVE_SECONDS="2")
+        """Programs that do as told, for what the scripts make of it."""
+        programs = self.folder / "programs"
+        programs.mkdir(exist_ok=True)
+        for name in ("train_gpt2", "generate_trajectories"):
+            (programs / name).write_text(f"#!/bin/bash\nif [[ $1 == --show ]]; then echo {self.out}; exit; fi\n{does}\n")
+            (programs / name).chmod(0o755)
+        return unittest.mock.patch.dict(ENVIRONMENT, PROGRAMS=str(programs), RETRY_PAUSES="0 0 0", LEAVE_SECONDS="2")
+
+    def ends(self, number, code, *texts, timeout=120):
+        """Waits until the job is over, and returns what Slurm knows of it."""
+        found = self.state(number, OVER, timeout)
+        self.assertEqual(found["ExitCode"], f"{code}:0", self.log(number))
+        for text in texts:
+            self.assertIn(text, self.log(number))
+        return found
 
     def test_a_run_that_gets_nowhere_is_given_up(self):
         with self.stand_in("echo started; exit 74"):
             number = self.submit("train")
-        self.assertEqual(self.state(number, OVER)["ExitCode"], "93:0", self.log(number))
-        self.assertEqual(self.log(number).count("started"), 4 * 2)  # two ranks
-        self.assertIn("exit code 74, 3 restarts without a new checkpoint; given up", self.log(number))
+        self.ends(number, 93, "exit code 74, 3 restarts without progress", "three legs in a row without progress; given up")
+        self.assertEqual(self.log(number).count("started"), 3 * 4 * 2)  # legs, starts of each, ranks
+
+    def test_legs_that_get_nowhere_are_counted_in_a_row(self):
+        with self.stand_in(f"""echo started
+            if [[ $0 == *generate* ]]; then scancel --batch --signal=USR1 $SLURM_JOB_ID; sleep 100; fi
+            if [[ $SLURM_RESTART_COUNT == 1 ]]; then mkdir -p {self.out}; touch {self.out}/checkpoint_1.pt.sha256; fi
+            exit 75"""):
+            generate, train = (self.submit(script, options=("--nodes=1", "--ntasks=1")) for script in ("generate", "train"))
+        wait_for(lambda: "2 legs done, the last 2 without progress: tests/tiny.yaml" in call("squeue", "-h", "--Format=Comment:200", "--jobs", generate),
+                 lambda: self.log(generate))
+        for number, starts in ((generate, 3), (train, 5)):
+            self.ends(number, 93, "three legs in a row without progress; given up. Most often the time limit (")
+            self.assertEqual(self.log(number).count("started"), starts, self.log(number))
 
     def test_progress_renews_the_restarts(self):
-        with self.stand_in(f"sleep 0.5; mkdir -p {self.out}; cd {self.out}; n=$(ls | wc -l); [[ $SLURM_PROCID == 0 && $n -lt 4 ]] && touch checkpoint_$n.pt.sha256; exit 1"):
+        """A file written again under its name is progress, as where a damaged checkpoint was passed over."""
+        with self.stand_in(f"""sleep 0.5; mkdir -p {self.out}; cd {self.out}
+            if [[ $SLURM_PROCID == 0 && ! $SLURM_RESTART_COUNT ]]; then
+              echo >>starts
+              if (($(wc -l <starts) < 5)); then touch new && mv new checkpoint_2.pt.sha256; fi
+            fi
+            exit 1"""):
             number = self.submit("train")
-        self.assertEqual(self.state(number, OVER)["ExitCode"], "93:0", self.log(number))
-        self.assertEqual(self.log(number).count("1 of 3"), 4, self.log(number))
+        self.ends(number, 93)
+        self.assertEqual(self.log(number).count("1 of 3"), 4 + 3, self.log(number))  # once more in each leg of the three without
+
+    def test_a_node_that_lost_a_gpu_is_left_out(self):
+        one, lost, smi = ("--nodes=1", "--ntasks=1", "--gpus-per-node=1"), self.folder / "lost", self.folder / "nvidia-smi"
+        smi.write_text(f'#!/bin/bash\n[[ $SLURMD_NODENAME == $(<{lost}) ]] || echo "GPU 0: stand-in"\n')
+        smi.chmod(0o755)
+        with unittest.mock.patch.dict(ENVIRONMENT, PATH=f"{self.folder}:{ENVIRONMENT['PATH']}"):
+            with self.stand_in(f"[[ -e {lost} ]] || echo $SLURMD_NODENAME >{lost}; [[ $SLURMD_NODENAME != $(<{lost}) ]] || exit 69"):
+                found = self.ends(number := self.submit("train", options=one), 0)
+                node = lost.read_text().strip()
+                self.assertIn(f"GPUs are missing on {node}", self.log(number))
+                self.assertEqual((found["Restarts"], found["ExcNodeList"]), ("1", node))
+                number = self.submit("train", options=(*one, "--no-requeue", f"--exclude={({*ADDRESSES} - {node}).pop()}"))
+                self.ends(number, 69, "the partition low has too few nodes; none is excluded", "submit the same command to continue")
+                number = self.submit("train", options=("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1"))
+                self.ends(number, 93, f"GPUs are missing on {node}", "three legs in a row without progress")
+            with self.stand_in("[[ $SLURM_RESTART_COUNT ]] || exit 69"):
+                lost.write_text("none")
+                number = self.submit("train", options=one)
+                self.assertEqual(self.ends(number, 0, "every node shows the GPUs that the job was given")["Restarts"], "1")
+                self.ends(self.submit("train", options=("--nodes=1", "--ntasks=2")), 69, "Slurm gave this job no GPU(s) on a node of 2 ranks")
+
+    def test_tasks_of_an_array_are_queued_again_one_by_one(self):
+        with self.stand_in(f"""if [[ $SLURM_ARRAY_TASK_ID == 1 ]]; then sleep 5; exit; fi
+            [[ $SLURM_RESTART_COUNT ]] || exit 75"""):
+            number = self.submit("train", options=("--nodes=1", "--ntasks=1", "--array=1-3"))
+        for task, starts in ((1, 0), (2, 1), (3, 1)):
+            wait_for(lambda: job(f"{number}_{task}")["JobState"] == "COMPLETED", lambda: call("scontrol", "show", "job", number))
+            self.assertEqual(job(f"{number}_{task}")["Restarts"], str(starts))
+
+    def test_a_heterogeneous_job_is_refused(self):
+        number = self.submit("train", options=("--nodes=1", ":", "--nodes=1"))
+        wait_for(lambda: "submit one without ':'" in self.log(number), lambda: self.log(number))
 
     def test_ranks_that_do_not_leave_are_left(self):
         with self.stand_in("trap '' USR1; echo started; sleep 1000"):
@@ -299,7 +357,7 @@ class Slurm(unittest.TestCase):
         wait_for(lambda: self.log(number).count("started") == 2, lambda: self.log(number))
         self.leave(number)
         self.restarted(number, 1)
-        self.assertIn("exit code 76 as the time is nearly up: the last checkpoint stands", self.log(number))
+        self.assertIn("exit code 76 as the time is nearly up: what was written before stands", self.log(number))
 
     def test_generation_goes_on_after_its_time_limit(self):
         many = ("--dataset.train_shards", 300, "--dataset.trajectories_per_shard", 2000, "--dataset.steps", 16)  # ten seconds of simulation
@@ -308,7 +366,7 @@ class Slurm(unittest.TestCase):
         wait_for(lambda: len(list(data.glob("train/*.h5"))) > 20, lambda: self.log(number))
         self.leave(number)
         self.restarted(number, 1)
-        self.assertEqual(self.state(number, OVER)["JobState"], "COMPLETED", self.log(number))
+        self.assertEqual(self.state(number, OVER, timeout=120)["JobState"], "COMPLETED", self.log(number))
         self.assertIn("shards were there already", self.log(number))
 
     def test_whatever_ends_a_run_it_goes_on_and_ends_the_same(self):
@@ -317,11 +375,11 @@ class Slurm(unittest.TestCase):
         self.progress(number)
         os.kill(max(ranks(self.out)), signal.SIGKILL)
         self.progress(number)
-        self.assertEqual(self.log(number).count("starting again from the last checkpoint in the same allocation, 1 of 3"), 1)
+        self.assertEqual(self.log(number).count("starting again in the same allocation, 1 of 3"), 1)
         os.kill(max(ranks(self.out)), signal.SIGSTOP)
         self.progress(number)
         self.assertIn("no progress for 5 s while training up to step", self.log(number))
-        self.assertEqual(self.log(number).count("starting again from the last checkpoint in the same allocation, 1 of 3"), 2)
+        self.assertEqual(self.log(number).count("starting again in the same allocation, 1 of 3"), 2)
         self.assertEqual(job(number)["Restarts"], "0")
 
         call("scontrol", "requeue", number)
@@ -413,7 +471,7 @@ class Slurm(unittest.TestCase):
         self.assertIn("2 ranks", self.log(number))
         self.leave(number)
         self.restarted(number, 1)
-        self.assertIn("exit code 75", self.log(number))
+        self.assertIn("exit code 75: a checkpoint is committed", self.log(number))
         self.progress(number)
         self.end(number)
         self.assert_equals_an_unbroken_run()
