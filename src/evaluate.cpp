@@ -119,5 +119,5 @@ int main(int argc, char** argv) {
                      "the expert that knows each plant, the expert that assumes the nominal one, "
                      "the stabiliser alone and no force.\n"
                      "  evaluate_policy --config conf/quickstart.yaml",
-                     evaluate);
+                     evaluate, /*one_process=*/true);
 }

@@ -1,6 +1,7 @@
 #include "program.h"
 
 #include <malloc.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
@@ -28,12 +29,23 @@ std::string misfit(const char* name) {
 
 bool is_set(const char* name) { return std::getenv(name) != nullptr; }
 
-bool several(const char* name) { return is_set(name) && std::atoi(std::getenv(name)) > 1; }
+int number(const char* name) { return is_set(name) ? std::atoi(std::getenv(name)) : 0; }
 
-// By srun, and none of the ways to find the others: Open MPI would end the tasks in MPI_Init.
-bool has_no_wire_up() {
-  return several("SLURM_STEP_NUM_TASKS") && !is_set("PMIX_RANK") && !is_set("PMI_RANK") &&
-         !is_set("OMPI_COMM_WORLD_RANK");
+bool several(const char* name) { return number(name) > 1; }
+
+// In a step of srun that gives no way to find the other tasks; or a command of the shell in one
+// (srun --pty bash), which is none of the tasks.
+bool is_unconnected() {
+  if (!is_set("SLURM_STEP_NUM_TASKS") || is_set("OMPI_COMM_WORLD_RANK")) return false;
+  if (!is_set("PMIX_RANK") && !is_set("PMI_RANK")) return true;
+  return is_set("SLURM_PTY_PORT") && number("SLURM_TASK_PID") != getpid();
+}
+
+// Open MPI takes a step for its launcher: it would end in MPI_Init, or wait there for the others.
+void stand_alone() {
+  for (const char* name :
+       {"SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS", "PMIX_NAMESPACE", "PMIX_RANK", "PMI_SIZE"})
+    unsetenv(name);
 }
 
 // Collective. What this rank was told otherwise than rank 0, "" for nothing.
@@ -110,13 +122,10 @@ void end_job(const MpiSession& mpi, const std::string& reason, ExitCode code) {
 }
 
 int run_program(int argc, char** argv, const std::string& description,
-                const std::function<ExitCode(const Config&, const MpiSession&)>& body) {
+                const std::function<ExitCode(const Config&, const MpiSession&)>& body,
+                bool one_process) {
   const std::string name = std::string(argv[0]).substr(std::string(argv[0]).find_last_of('/') + 1);
-  if (has_no_wire_up()) {
-    if (const char* task = std::getenv("SLURM_PROCID"); !task || std::atoi(task) == 0)
-      std::cerr << name << ": " << misfit("SLURM_STEP_NUM_TASKS") << std::endl;
-    return static_cast<int>(ExitCode::kConfiguration);
-  }
+  const bool unconnected = is_unconnected();
   Config config;
   std::optional<UserError> refusal;  // said after MPI has started, which knows who shall speak
   try {
@@ -127,6 +136,19 @@ int run_program(int argc, char** argv, const std::string& description,
     refusal = error;
   }
 
+  if (unconnected) {
+    const int task = number("SLURM_PROCID");
+    const int first_refused = !refusal && (one_process || config.dry_run) ? 1 : 0;
+    if (several("SLURM_STEP_NUM_TASKS") && task >= first_refused) {
+      if (!refusal)
+        refusal = UserError(ExitCode::kConfiguration,
+                            task ? "this is work for one process, task 0 does it: start one task"
+                                 : misfit("SLURM_STEP_NUM_TASKS"));
+      if (task == first_refused) std::cerr << name << ": " << refusal->what() << std::endl;
+      return static_cast<int>(refusal->code);
+    }
+    stand_alone();
+  }
   const MpiSession mpi;
   try {
     agree(refusal ? refusal->what() : "", refusal ? refusal->code : ExitCode::kConfiguration);

@@ -12,9 +12,11 @@
 // calls `body` on all ranks; returns the exit code.
 // An AgreedError is printed by rank 0 and all ranks leave in order. Any other exception, a
 // UserError of one rank among several included, ends the whole job through MPI_Abort, naming the
-// rank: the others may wait for it.
+// rank: the others may wait for it. A program of `one_process`, like --dry_run, also works where
+// Slurm's tasks do not find each other: in the first of them.
 int run_program(int argc, char** argv, const std::string& description,
-                const std::function<ExitCode(const Config&, const MpiSession&)>& body);
+                const std::function<ExitCode(const Config&, const MpiSession&)>& body,
+                bool one_process = false);
 
 // What is freed and allocated again at every step or shard keeps its pages instead of returning
 // them to the kernel.

@@ -9,6 +9,8 @@ down. The second node has a network of its own as well, joined to the first by a
 import hashlib
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import socket
@@ -511,6 +513,31 @@ class Slurm(unittest.TestCase):
         self.assertNotEqual(alone.returncode, 0, alone.stdout)
         self.assertEqual(alone.stderr.count("the launcher started 2 tasks (SLURM_STEP_NUM_TASKS), but each is alone"), 1, alone.stderr)
         self.assertFalse((self.out / "metrics.jsonl").exists())
+
+    def test_what_needs_one_process_runs_in_a_shell_of_several_tasks(self):
+        settings = f"--config tests/tiny.yaml --dataset.path {self.data} --out_dir {self.out}"
+        show, check, train = (f"{BUILD}/train_gpt2 {settings}{what}" for what in (" --show out_dir", " --dry_run", "_new"))
+        evaluate = f"{BUILD}/evaluate_policy {settings} --evaluation.steps 260"
+        call(ROOT / "launch/local.sh", 1, *train.replace("_new", "").split())
+        root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+
+        def codes(*options, runs):
+            """How programs end in a shell on a terminal, and all that was said."""
+            line = "[[ $SLURM_PROCID == 0 ]] || exit 0; " + "".join(f"{run}; echo code $?; " for run in runs)
+            said = subprocess.run(["script", "--quiet", "--command", shlex.join(["srun", *options, "--pty", "bash", "-c", line]), "/dev/null"], text=True, cwd=ROOT,
+                                  timeout=60, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**ENVIRONMENT, **root}).stdout
+            return re.findall(r"code (\d+)", said), said
+        for mpi in ("none", "pmix"):
+            found, said = codes("--ntasks=4", f"--mpi={mpi}", runs=(show, check, evaluate, train))
+            self.assertEqual(found, ["0", "0", "0", "78"], said)
+            self.assertIn("the launcher started 4 tasks", said)
+        found, said = codes("--ntasks=1", "--mpi=none", runs=(train,))
+        self.assertEqual(found, ["0"], said)
+
+        for run, program in ((check, "train_gpt2"), (evaluate, "evaluate_policy")):
+            said = subprocess.run(["srun", "--ntasks=2", "--mpi=none", *run.split()], capture_output=True, text=True, cwd=ROOT, env={**ENVIRONMENT, **root}, timeout=60)
+            self.assertEqual(said.stderr.count(f"{program}: this is work for one process, task 0 does it"), 1, said.stderr)
+            self.assertEqual(len(re.findall("written", said.stdout)), 1, said.stdout)
 
 
 if __name__ == "__main__":
