@@ -10,6 +10,9 @@ export OMP_NUM_THREADS=1
 # Replicas and resumed runs must not depend on how ranks are spread over machines: sums in the hierarchical order of Open MPI 5's
 # `han` would.
 export OMPI_MCA_coll=${OMPI_MCA_coll:-^han}
+# Many containers forbid processes to read each other's memory, and Open MPI then complains at every message; through shared
+# memory sums take no longer (LOG.md). The names of Open MPI 4 and 5.
+export OMPI_MCA_btl_vader_single_copy_mechanism=${OMPI_MCA_btl_vader_single_copy_mechanism:-none} OMPI_MCA_smsc=${OMPI_MCA_smsc:-^cma}
 # Libraries of a bundle (tools/gpu_check.sh): for the programs, not for Python, which has its own.
 if [[ -n ${PROGRAM_LIBRARY_PATH:-} ]]; then export LD_LIBRARY_PATH=$PROGRAM_LIBRARY_PATH; fi
 
@@ -59,7 +62,7 @@ finish_relay() {
   relay_process=''
 }
 
-for_ranks=(OMP_NUM_THREADS OMPI_MCA_coll ${LD_LIBRARY_PATH:+LD_LIBRARY_PATH} "${!NCCL_@}")
+for_ranks=(OMP_NUM_THREADS OMPI_MCA_coll OMPI_MCA_btl_vader_single_copy_mechanism OMPI_MCA_smsc ${LD_LIBRARY_PATH:+LD_LIBRARY_PATH} "${!NCCL_@}")
 
 # Processors that are really there for this shell: those it is bound to, or the quota of its container where that is less.
 processors() {

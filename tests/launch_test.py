@@ -159,6 +159,19 @@ class Launch(ProgramTest):
         self.assertEqual(process.returncode, 75, output)
         self.assertIn("train_gpt2: saving a checkpoint and leaving", output)
 
+    def test_a_container_that_forbids_to_read_other_processes_is_quiet(self):
+        shim = self.folder / "shim"
+        shim.with_suffix(".c").write_text("".join(f"""
+            #include <errno.h>
+            #include <sys/uio.h>
+            ssize_t process_vm_{name}v(int pid, const struct iovec* a, unsigned long b, const struct iovec* c, unsigned long d, unsigned long e) {{
+              errno = EPERM;
+              return -1;
+            }}""" for name in ("read", "write")))
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", shim, shim.with_suffix(".c")], check=True)
+        result = self.local(2, "env", f"LD_PRELOAD={shim}", BUILD / "tests/mpi_tests", "--gtest_filter=Communicator.*")
+        self.assertEqual((result.returncode, result.stderr), (0, ""), result.stdout)
+
     def test_an_allocation_of_slurm_does_not_move_the_ranks(self):
         allocation = {"SLURM_JOB_ID": "7", "SLURM_JOBID": "7", "SLURM_NODELIST": "elsewhere", "SLURM_JOB_NODELIST": "elsewhere", "SLURM_NNODES": "1",
                       "SLURM_TASKS_PER_NODE": "2", "SLURM_JOB_NUM_NODES": "1", "SLURM_NTASKS": "2"}  # as salloc leaves it on a login node

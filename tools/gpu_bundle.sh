@@ -13,12 +13,15 @@ cp $build/{generate_trajectories,train_gpt2,evaluate_policy} $bundle/
 cp $build/tests/{gpu_tests,step_time} $bundle/tests/
 strip $bundle/train_gpt2 $bundle/evaluate_policy $bundle/generate_trajectories $bundle/tests/*
 
-# Open MPI finds its plug-ins below OPAL_PREFIX.
+# Open MPI finds its plug-ins and texts below OPAL_PREFIX; Open MPI 5 brings a launcher of its own, PRRTE, and its names.
 plugins=$(ompi_info --path libdir --parsable | cut -d: -f3)
 mkdir -p "$bundle$plugins"
 cp -a "$plugins"/. "$bundle$plugins/"
 cp -r "$(ompi_info --path pkgdatadir --parsable | cut -d: -f3)" $bundle/usr/share/openmpi
-for tool in mpirun orted; do cp -L "$(command -v $tool)" $bundle/usr/bin/; done
+for tool in mpirun orted prterun prted; do
+  if path=$(command -v $tool); then cp -L "$path" $bundle/usr/bin/; fi
+done
+if [[ -d /usr/share/prte ]]; then cp -r /usr/share/prte $bundle/usr/share/; fi
 
 find $bundle -type f \( -perm -u+x -o -name '*.so*' \) -print0 | xargs -0 -n 1 ldd 2>/dev/null |
   awk '$2 == "=>" && $3 ~ /^\// {print $3}' | sort -u |

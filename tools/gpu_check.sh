@@ -24,7 +24,7 @@ if [[ ${BUNDLE:-} || (! -d $build && -d build/gpu_bundle) ]]; then
   build=build/gpu_bundle
   if [[ ! -x $python ]]; then python=$(command -v python3); fi
   packages=$($python -c 'import torch, pathlib; print(pathlib.Path(torch.__file__).parent.parent)')
-  export OPAL_PREFIX=$PWD/$build/usr PATH=$PWD/$build/usr/bin:$PATH
+  export OPAL_PREFIX=$PWD/$build/usr PRTE_PREFIX=$PWD/$build/usr PATH=$PWD/$build/usr/bin:$PATH
   # launch/env.sh hands it to the programs only.
   export PROGRAM_LIBRARY_PATH=$PWD/$build/lib:$PWD/$build/usr/lib/$(uname -m)-linux-gnu/openmpi/lib:$packages/torch/lib
   for part in cu13 nccl cudnn cusparselt nvshmem; do PROGRAM_LIBRARY_PATH+=:$packages/nvidia/$part/lib; done
