@@ -5,8 +5,8 @@
 #   setting KEY CONFIG [...]       prints the value that KEY has for the programs
 #   carry_through FOLDER PATTERN PROGRAM [ARGUMENT ...]
 #                                  runs PROGRAM to its end, through restarts in the allocation and legs of the job, and ends
-#                                  the script. Files PATTERN that are written in FOLDER are progress; three legs in a row
-#                                  without end the job (93). Exit code 69, a GPU is missing: the next leg does without its node
+#                                  the script. Progress is that files PATTERN are written in FOLDER: three legs in a row
+#                                  without any end the job (93). After 69, a GPU is missing, the next leg avoids that node
 # NODES=N takes that many of the nodes, SLURM_NTASKS_PER_NODE tasks on each.
 # PROGRAMS is the folder of the programs: build/gpu where the job has GPUs, else build/release, if not set. CONTAINER is an
 # image that has them (launch/cartpole.def). LAUNCHER=mpirun uses Open MPI's launcher in place of srun --mpi=pmix.

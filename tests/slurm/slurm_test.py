@@ -25,6 +25,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from programs_test import BUILD, ROOT, processes  # takes BUILD_FOLDER
+from relay_test import tensorboard_curve, wandb_records
 
 FOLDER = BUILD / "slurm_test"
 ADDRESSES = {"n1": "10.0.0.1", "n2": "10.0.0.2"}
@@ -370,6 +371,27 @@ class Slurm(unittest.TestCase):
         self.restarted(number, 1)
         self.assertEqual(self.state(number, OVER, timeout=120)["JobState"], "COMPLETED", self.log(number))
         self.assertIn("shards were there already", self.log(number))
+
+    def test_the_relay_has_sent_everything_before_a_leg_ends(self):
+        """Slurm kills what is left of a job whose script has ended."""
+        relayed = ("--wandb.mode", "offline", "--wandb.log_every_steps", 1)
+        number = self.submit("train", *relayed, "--training.validate_every_steps", 20)
+        self.ends(number, 0)
+        for tag in ("train/loss", "validation/success"):
+            self.assertEqual(tensorboard_curve(self.out, tag)[-1][0], 20, tag)
+        last_step, row = wandb_records(self.out)[0][-1]
+        self.assertEqual(last_step, 20)
+        self.assertIn("validation/success", row)
+
+        self.out = self.folder / "two_legs"
+        number = self.submit("train", *ENDLESS, *relayed)
+        self.progress(number)
+        self.leave(number)
+        self.state(number, ("PENDING",))
+        call("scancel", number)
+        steps = torch.load(self.out / "state.pt")["step"]
+        self.assertEqual(tensorboard_curve(self.out, "train/loss")[-1][0], steps)
+        self.assertEqual(wandb_records(self.out)[0][-1][0], steps)
 
     def test_whatever_ends_a_run_it_goes_on_and_ends_the_same(self):
         number = self.submit("train", *ENDLESS, "--training.hang_seconds", 5)
