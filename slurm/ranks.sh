@@ -48,7 +48,7 @@ setting() {
 }
 
 ranks() {
-  local program launcher code=0 exported job asked=0
+  local program launcher code=0 exported job asked=0 errors=2 filter='' tries
   locate "$1" || return
   shift
   case ${LAUNCHER:-srun} in
@@ -68,6 +68,8 @@ ranks() {
       launcher=(mpirun --bind-to none)
       if [[ -n ${NODES:-} ]]; then launcher+=(-np $((NODES * SLURM_NTASKS_PER_NODE))); fi
       for exported in "${for_ranks[@]}" SLURM_CPUS_PER_TASK; do launcher+=(-x "$exported"); done
+      exec {errors}> >(without_epilogue)
+      filter=$!
       ;;
     *)
       echo "$name: LAUNCHER is srun or mpirun, not $LAUNCHER" >&2
@@ -76,7 +78,7 @@ ranks() {
   esac
   # Launchers lose a signal that comes before their tasks run: it is repeated until the tasks have left. Tasks ignore it
   # until the program listens.
-  "${launcher[@]}" bash -c 'trap "" USR1; exec "$0" "$@"' "${program[@]}" "$@" &
+  "${launcher[@]}" bash -c 'trap "" USR1; exec "$0" "$@"' "${program[@]}" "$@" 2>&"$errors" &
   job=$!
   while kill -0 "$job" 2>/dev/null; do
     if [[ $leaving ]]; then
@@ -86,6 +88,13 @@ ranks() {
     sleep 1
   done
   wait "$job" || code=$?
+  if [[ $filter ]]; then
+    exec {errors}>&-
+    for ((tries = 0; tries < 20; ++tries)); do  # a rank that was left behind may hold it open
+      kill -0 "$filter" 2>/dev/null || break
+      sleep 0.1
+    done
+  fi
   return "$code"
 }
 

@@ -496,6 +496,7 @@ class Slurm(unittest.TestCase):
         self.leave(number)
         self.restarted(number, 1)
         self.assertIn("exit code 75: a checkpoint is committed", self.log(number))
+        self.assertNotRegex(self.log(number), "mpirun: |mpirun detected|prterun|terminated normally")  # the launcher's own words about an exit code that is wanted
         self.progress(number)
         self.end(number)
         self.assert_equals_an_unbroken_run()
