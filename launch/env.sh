@@ -127,12 +127,12 @@ launch_ranks() {
     ending=1 asked_at=$SECONDS
   }
   job=''
-  trap '' TSTP
+  trap '' TSTP PIPE  # what reads our words, a tee, may end before us
   # When this script is killed, so is the launcher.
   if setpriv --pdeathsig TERM true 2>/dev/null; then as_child=(setpriv --pdeathsig TERM); fi
-  exec {errors}> >(trap '' INT TERM HUP TSTP; without_epilogue)
+  exec {errors}> >(set +e; trap '' INT TERM HUP TSTP PIPE; without_epilogue)
   filter=$!
-  (trap '' USR1; exec "${as_child[@]}" setsid "$@" </dev/null 2>&"$errors" {errors}>&-) &
+  (trap - PIPE; trap '' USR1; exec "${as_child[@]}" setsid "$@" </dev/null 2>&"$errors" {errors}>&-) &
   job=$!
   exec {errors}>&-
   trap ask USR1

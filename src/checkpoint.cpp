@@ -83,8 +83,7 @@ std::vector<int64_t> steps_on_disk(const fs::path& folder) {
 std::string point_link(const fs::path& link, const fs::path& target) {
   std::error_code error;
   if (fs::exists(fs::symlink_status(link, error)) && !fs::is_symlink(link, error))
-    return link.string() + " is not a link of ours and stays; the newest checkpoint is " +
-           target.string();
+    return link.string() + " is not a link of ours and stays; the checkpoints lie beside it";
   const fs::path temporary = temporary_name(link);
   fs::remove(temporary, error);
   fs::create_symlink(target.filename(), temporary, error);
@@ -104,6 +103,27 @@ std::string move_aside(const fs::path& path) {
   while (++number && fs::exists(fs::symlink_status(aside)));
   fs::rename(path, aside);
   return path.string() + " had no commit record and is now " + aside.filename().string();
+}
+
+// Of bytes that were verified.
+Checkpoint parse(const fs::path& path, const std::string& bytes) {
+  const auto root = torch::pickle_load({bytes.begin(), bytes.end()}).toGenericDict();
+  if (const int64_t format = root.at("format").toInt(); format != kFormat)
+    throw UserError(ExitCode::kData, path.string() + " is of format " + std::to_string(format) +
+                                         ", this program reads format " + std::to_string(kFormat));
+  Checkpoint checkpoint;
+  checkpoint.step = root.at("step").toInt();
+  checkpoint.attempt = root.at("attempt").toInt();
+  checkpoint.trained_window = root.at("trained_window").toInt();
+  checkpoint.updates = root.at("updates").toDouble();
+  checkpoint.best_step = root.at("best_step").toInt();
+  checkpoint.best_success = root.at("best_success").toDouble();
+  checkpoint.config = root.at("config").toStringRef();
+  checkpoint.manifest_sha256 = root.at("manifest_sha256").toStringRef();
+  checkpoint.model = from_dictionary(root.at("model"));
+  checkpoint.first_moment = from_dictionary(root.at("exp_avg"));
+  checkpoint.second_moment = from_dictionary(root.at("exp_avg_sq"));
+  return checkpoint;
 }
 
 }  // namespace
@@ -143,23 +163,13 @@ Checkpoint read_checkpoint(const fs::path& path) {
   const fs::path file = fs::is_symlink(path) ? fs::canonical(path, error) : path;
   if (error) throw UserError(ExitCode::kData, path.string() + " points to nothing");
   const std::string bytes = read_verified(file);
-  const auto root = torch::pickle_load({bytes.begin(), bytes.end()}).toGenericDict();
-  if (const int64_t format = root.at("format").toInt(); format != kFormat)
-    throw UserError(ExitCode::kData, path.string() + " is of format " + std::to_string(format) +
-                                         ", this program reads format " + std::to_string(kFormat));
-  Checkpoint checkpoint;
-  checkpoint.step = root.at("step").toInt();
-  checkpoint.attempt = root.at("attempt").toInt();
-  checkpoint.trained_window = root.at("trained_window").toInt();
-  checkpoint.updates = root.at("updates").toDouble();
-  checkpoint.best_step = root.at("best_step").toInt();
-  checkpoint.best_success = root.at("best_success").toDouble();
-  checkpoint.config = root.at("config").toStringRef();
-  checkpoint.manifest_sha256 = root.at("manifest_sha256").toStringRef();
-  checkpoint.model = from_dictionary(root.at("model"));
-  checkpoint.first_moment = from_dictionary(root.at("exp_avg"));
-  checkpoint.second_moment = from_dictionary(root.at("exp_avg_sq"));
-  return checkpoint;
+  try {
+    return parse(path, bytes);
+  } catch (const UserError&) {
+    throw;
+  } catch (const std::exception&) {
+    throw UserError(ExitCode::kData, path.string() + " is no checkpoint of this program");
+  }
 }
 
 std::optional<Checkpoint> find_newest_checkpoint(const fs::path& folder, std::ostream& warn) {

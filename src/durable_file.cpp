@@ -148,10 +148,13 @@ std::string read_verified(const std::filesystem::path& path, const std::string& 
         name + " >" + record_name);
   std::string bytes = read_file(path);
   const std::string record = read_file(record_path(path)), hash = sha256_hex(bytes);
-  if (record == hash + "  " + name + "\n") return bytes;
-  if (record.starts_with(hash + "  "))
-    throw refused("is whole, but was renamed: its record is of" +
-                  record.substr(hash.size() + 1, record.find('\n') - hash.size() - 1) +
+  // As sha256sum writes it, perhaps of a longer path.
+  std::smatch match;
+  static const std::regex line("([0-9a-f]{64}) [ *](?:[^\\n]*/)?([^/\\n]+)\\n");
+  const bool whole = std::regex_match(record, match, line) && match[1] == hash;
+  if (whole && match[2] == name) return bytes;
+  if (whole)
+    throw refused("is whole, but was renamed: its record is of " + match[2].str() +
                   ". Rename both back");
   throw refused("does not match its SHA-256 record: damaged or torn" + remedy);
 }

@@ -9,7 +9,6 @@
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <thread>
 
@@ -50,12 +49,17 @@ void stand_alone() {
 
 // Collective. What this rank was told otherwise than rank 0, "" for nothing.
 std::string difference_from_first(const Config& config, const MpiSession& mpi) {
-  auto mine = flatten_yaml(to_yaml(config));
-  mine["--dry_run"] = config.dry_run ? "set" : "not set";
-  mine["the program's revision"] = program_revision();
-  std::string text = nlohmann::json(mine).dump();
-  broadcast_text(text);
-  const auto first = nlohmann::json::parse(text).get<decltype(mine)>();
+  const auto told = [](const std::string& yaml, bool dry_run, const std::string& revision) {
+    auto values = flatten_yaml(yaml);
+    values["--dry_run"] = dry_run ? "set" : "not set";
+    values["the program's revision"] = revision;
+    return values;
+  };
+  std::string yaml = to_yaml(config), dry_run = config.dry_run ? "1" : "",
+              revision = program_revision();
+  const auto mine = told(yaml, config.dry_run, revision);
+  for (auto* text : {&yaml, &dry_run, &revision}) broadcast_text(*text);
+  const auto first = told(yaml, !dry_run.empty(), revision);
   for (const auto& [key, value] : mine)
     if (const auto found = first.find(key); found == first.end() || found->second != value)
       return "rank " + std::to_string(mpi.rank()) + " has " + key + " " + value + ", rank 0 has " +

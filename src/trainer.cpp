@@ -13,6 +13,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <thread>
 
 #include "advice.h"
@@ -88,9 +89,10 @@ struct Sharer {
 Sharer sharer_of(const fs::path& path, const MpiSession& mpi) {
   struct stat file {};
   ::stat(path.c_str(), &file);
-  using Identity = std::array<int64_t, 4>;  // devices have other numbers on other machines
-  const Identity mine{static_cast<int64_t>(file.st_ino), file.st_size, file.st_mtim.tv_sec,
-                      file.st_mtim.tv_nsec};
+  // Devices have other numbers on other machines, and copies may keep all but the time of change.
+  using Identity = std::array<int64_t, 4>;
+  const Identity mine{static_cast<int64_t>(file.st_ino), file.st_size, file.st_ctim.tv_sec,
+                      file.st_ctim.tv_nsec};
   std::vector<Identity> all(static_cast<size_t>(mpi.size()));
   MPI_Allgather(&mine, sizeof mine, MPI_BYTE, all.data(), sizeof mine, MPI_BYTE, MPI_COMM_WORLD);
   return {static_cast<size_t>(std::count(all.begin(), all.begin() + mpi.rank(), mine)),
@@ -290,6 +292,7 @@ class Trainer {
   std::optional<Metrics> metrics_;    // rank 0
   int64_t step_ = 0, attempt_ = 0, failed_saves_ = 0, saved_step_ = -1, failed_step_ = -1;
   bool validated_ = false;  // at the step that is continued
+  std::set<std::string> said_troubles_;
   int64_t best_step_ = -1;
   double best_success_ = 0, last_success_ = -1;
   // Since the last line of metrics.jsonl, and since the last line for people.
@@ -342,10 +345,10 @@ void Trainer::resume() {
       check_same_run(read_file(folder / "config.yaml"),
                      config_);  // a run that never reached a checkpoint
     } else {
-      for (const char* log : {"metrics.jsonl", "model_training_log.txt"})
-        if (fs::exists(folder / log))
+      for (const char* name : {"metrics.jsonl", "model_training_log.txt", "DONE"})
+        if (fs::exists(folder / name))
           throw UserError(ExitCode::kConfiguration,
-                          (folder / log).string() +
+                          (folder / name).string() +
                               " is there, but no config.yaml of a run: choose another out_dir, or "
                               "move it away");
     }
@@ -438,7 +441,7 @@ bool Trainer::save() {
     lock_->check();
     try {
       for (const auto& trouble : publish_checkpoint(config_.out_dir, snapshot()))
-        metrics_->say("warning: " + trouble);
+        if (said_troubles_.insert(trouble).second) metrics_->say("warning: " + trouble);
       prune_checkpoints(config_.out_dir, step_, config_.training.keep_last,
                         config_.training.keep_every_steps, best_step_);
     } catch (const std::exception& error) {

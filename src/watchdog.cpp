@@ -8,11 +8,16 @@ Watchdog::Watchdog(double seconds, std::function<std::string()> find_error,
       thread_([this, seconds, end_job = std::move(end_job)](const std::stop_token& stop) {
         const std::chrono::duration<double> look(std::min(1.0, seconds / 10));
         std::unique_lock lock(mutex_);
+        auto looked = Clock::now();
         while (!changed_.wait_for(lock, stop, look, [&] { return stop.stop_requested(); })) {
+          // A process that was itself suspended for a while could make no progress.
+          const auto now = Clock::now();
+          if (now - looked > 2 * look + std::chrono::seconds(2)) last_ += now - looked;
+          looked = now;
           std::string reason = find_error_();
           const double patience = seconds * times_;
           if (reason.empty() && !resting_ &&
-              std::chrono::duration<double>(Clock::now() - last_).count() > patience)
+              std::chrono::duration<double>(now - last_).count() > patience)
             reason = "no progress for " + std::to_string(static_cast<int64_t>(patience)) +
                      " s while " + doing_ +
                      ": another rank has stopped, or the network between them is gone. Start "

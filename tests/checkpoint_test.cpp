@@ -173,6 +173,16 @@ TEST(Checkpoint, OneThatCannotBeReadNowIsNotPassedOver) {
   }
 }
 
+TEST(Checkpoint, AWholeFileThatIsNoneIsPassedOver) {
+  const TemporaryFolder folder;
+  publish_checkpoint(folder.path, sample(5));
+  publish_with_record(checkpoint_path(folder.path, 6), "somebody's");
+  std::ostringstream warnings;
+  EXPECT_EQ(find_newest_checkpoint(folder.path, warnings)->step, 5);
+  EXPECT_NE(warnings.str().find("checkpoint_6.pt is no checkpoint of this program"),
+            std::string::npos);
+}
+
 TEST(Checkpoint, OneThatBearsAnotherStepsNameIsPassedOver) {
   const TemporaryFolder folder;
   publish_checkpoint(folder.path, sample(5));

@@ -101,6 +101,21 @@ class Launch(ProgramTest):
         steps = [row[0] for row in metrics(self.out)]
         self.assertEqual(steps, list(range(1, len(steps) + 1)))  # three legs of one curve
 
+    def test_a_reader_of_its_words_that_dies_first_costs_no_checkpoint(self):
+        """Ctrl-C under "2>&1 | tee log" ends tee before the launcher can speak."""
+        process = self.start_training()
+        process.stdout.close()
+        os.killpg(process.pid, signal.SIGINT)
+        self.assertEqual(process.wait(timeout=60), 75)
+        self.assertTrue(list(self.out.glob("checkpoint_*.pt.sha256")))
+
+    def test_a_name_that_is_no_utf8_trains(self):
+        self.expect(self.generate(), 0)
+        out = os.fsencode(self.folder) + b"/caf\xe9"
+        result = subprocess.run([LOCAL, "2", BUILD / "train_gpt2", "--config", TINY, "--dataset.path", self.data, "--out_dir", out],
+                                capture_output=True, timeout=120, env=ENVIRONMENT)
+        self.assertEqual(result.returncode, 0, result.stderr)
+
     def test_the_second_interrupt_ends_it_at_once(self):
         process = self.start_training()
         for rank in processes("train_gpt2", self.out):

@@ -420,6 +420,10 @@ class Train(ProgramTest):
         self.assertRegex(result.stderr, f"rank 0, on {os.uname().nodename}, sees no GPU: .*set device to cpu|built without CUDA")
         self.assertEqual(result.stderr.count("device to cpu"), 1, result.stderr)
         self.assertFalse((self.folder / "run").exists())
+        if not no_cuda:  # a node that lost all GPUs that Slurm granted is no CPU node
+            granted = subprocess.run(command("train_gpt2", "--dataset.path", self.data, "--out_dir", self.folder / "run", ranks=2),
+                                     capture_output=True, text=True, timeout=120, env={**ENVIRONMENT, "SLURM_GPUS_ON_NODE": "2"})
+            self.expect(granted, 69, "sees no GPU")
         self.expect(self.train("--device", "cpu"), 0, "device       1 x CPU")
         self.expect(run("evaluate_policy", "--dataset.path", self.data, "--out_dir", self.folder / "run", "--device", "cuda"),
                     78 if no_cuda else 69, "device to cpu")
@@ -621,11 +625,12 @@ class Train(ProgramTest):
         self.assertTrue((out / "state.pt").is_dir())
         for name in ("my_notes.tmp", "checkpoint_3.pt", "checkpoint_4.pt.tmp", "notes.txt"):
             self.assertEqual((out / name).read_text(), mine[name])
-        logs = self.folder / "logs"
-        logs.mkdir()
-        (logs / "metrics.jsonl").write_text('{"step":7,"mine":1}\n')
-        self.expect(self.train(out=logs, ranks=2), 78, f"{logs}/metrics.jsonl is there, but no config.yaml of a run")
-        self.assertEqual((logs / "metrics.jsonl").read_text(), '{"step":7,"mine":1}\n')
+        for name in ("metrics.jsonl", "DONE"):
+            other = self.folder / f"other_{name}"
+            other.mkdir()
+            (other / name).write_text('{"step":7,"mine":1}\n')
+            self.expect(self.train(out=other, ranks=2), 78, f"{other}/{name} is there, but no config.yaml of a run")
+            self.assertEqual((other / name).read_text(), '{"step":7,"mine":1}\n')
 
     def test_the_configuration_it_keeps_is_read_alike_by_other_programs(self):
         notes = "two\nlines: \"quoted\" and 'so'"
@@ -660,6 +665,21 @@ class Train(ProgramTest):
         for end in ("", ".sha256"):
             shutil.copy(f"{out}/checkpoint_20.pt{end}", f"{renamed}{end}")
         self.expect(run(*evaluate, renamed), 0)
+
+    def test_a_process_that_was_suspended_is_not_taken_for_hanging(self):
+        out = self.folder / "run"
+        train = [BUILD / "train_gpt2", "--config", TINY, "--dataset.path", self.data, "--out_dir", out, "--training.hang_seconds", "2",
+                 "--training.train_steps", "1000000", "--training.epochs", "100000000"]
+        process = subprocess.Popen(train, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+        while not (out / "metrics.jsonl").exists():
+            time.sleep(0.02)
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(6)
+        process.send_signal(signal.SIGCONT)
+        time.sleep(1)
+        process.send_signal(signal.SIGUSR1)
+        said = process.communicate(timeout=60)[1]
+        self.assertEqual(process.returncode, 75, said)
 
     def test_a_run_that_is_too_short_for_its_warm_up_says_so(self):
         self.expect(self.train("--training.warmup_steps", 30, ranks=2), 0, "warning: training.warmup_steps 30 is not less than the 20 steps of the run")

@@ -81,7 +81,11 @@ torch::Device choose_device(const std::string& setting, const MpiSession& mpi) {
   // A node without GPUs among others that have some is an error, not a slow member.
   int most = device_count();
   MPI_Allreduce(MPI_IN_PLACE, &most, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
-  if (most == 0 && setting == "auto") return torch::kCPU;
+  // Granted by Slurm and not there: they are lost, and a CPU would take a hundred times as long.
+  const char* text = std::getenv("SLURM_GPUS_ON_NODE");
+  int granted = text ? std::atoi(text) : 0;
+  MPI_Allreduce(MPI_IN_PLACE, &granted, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
+  if (most == 0 && granted == 0 && setting == "auto") return torch::kCPU;
   agree(device_count() > 0 ? ""
                            : "rank " + std::to_string(mpi.rank()) + ", on " + host_name() +
                                  ", sees no GPU: " + why_no_device() + ". Or set device to cpu",

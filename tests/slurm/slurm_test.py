@@ -518,7 +518,7 @@ class Slurm(unittest.TestCase):
         gpus = ("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1")
         stand_in.chmod(0o755)
         with unittest.mock.patch.dict(ENVIRONMENT, CONTAINER=str(image), PROGRAMS="none", PATH=f"{self.folder}:{ENVIRONMENT['PATH']}"):
-            self.assertEqual(self.state(number := self.submit("train", options=gpus), OVER)["JobState"], "COMPLETED", self.log(number))
+            self.assertEqual(self.state(number := self.submit("train", "--device", "cpu", options=gpus), OVER)["JobState"], "COMPLETED", self.log(number))
             image.unlink()
             self.assertEqual(self.state(number := self.submit("train"), OVER)["ExitCode"], "78:0", self.log(number))
         self.assertIn(f"CONTAINER={image} wants that image", self.log(number))
