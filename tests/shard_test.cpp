@@ -56,6 +56,7 @@ TEST(Shard, ReportsATargetThatCannotBeWritten) {
   EXPECT_THROW(write_shard("/nowhere/at/all.h5", counting_trajectories(1, 2), {}), UserError);
 }
 
+#ifndef __SANITIZE_ADDRESS__  // which needs mappings of its own
 // Every shard stays mapped, and the kernel counts mappings.
 TEST(Shard, MoreShardsThanTheKernelMapsAreExplained) {
   const TemporaryFolder folder;
@@ -78,3 +79,4 @@ TEST(Shard, MoreShardsThanTheKernelMapsAreExplained) {
   EXPECT_EQ(said.find("vm.max_map_count") != std::string::npos, page < kPages) << said;
   EXPECT_EQ(said.substr(0, 3), page < kPages ? "78 " : "");
 }
+#endif
