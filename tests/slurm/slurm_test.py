@@ -101,7 +101,9 @@ class Cluster:
     def restore(self, node, wait=True):
         while self.silent:
             os.kill(self.silent.pop(), signal.SIGKILL)
-        self.nodes[node] = self.start(*self.within(node), "slurmd", "-D", "-N", node, "-f", FOLDER / "slurm.conf")
+        # Shared memory of its own, as on any other machine: Open MPI names its segments after job and step, and those of a former start live on.
+        own_memory = ("unshare", "--mount", "bash", "-c", 'mount -t tmpfs none /dev/shm && exec "$@"', "slurmd")
+        self.nodes[node] = self.start(*self.within(node), *own_memory, "slurmd", "-D", "-N", node, "-f", FOLDER / "slurm.conf")
         if wait:
             self.await_nodes()
 
@@ -427,7 +429,7 @@ class Slurm(unittest.TestCase):
         self.assert_equals_an_unbroken_run()
 
     def test_ranks_that_outlive_their_node_commit_nothing(self):
-        number = self.submit("train", *ENDLESS, "--training.hang_seconds", 10, options=("--nodes=1", "--ntasks=2"))
+        number = self.submit("train", *ENDLESS, "--training.hang_seconds", 5, options=("--nodes=1", "--ntasks=2"))
         self.progress(number)
         node, zombies = job(number)["BatchHost"], ranks(self.out)
         self.assertEqual(len(zombies), 2)
@@ -439,7 +441,8 @@ class Slurm(unittest.TestCase):
         self.assertGreater(self.step(), before, "while Slurm noticed nothing, they went on")
         self.progress(number)
         self.assertNotEqual(job(number)["BatchHost"], node)
-        wait_for(lambda: not set(zombies) & set(ranks(self.out)), "ranks of the lost node live on")  # who waits for one that has left is ended by its watchdog
+        # Who waits for one that has left is ended by its watchdog, after six times hang_seconds where a checkpoint was being saved.
+        wait_for(lambda: not set(zombies) & set(ranks(self.out)), "ranks of the lost node live on", timeout=90)
         self.end(number)
         resumed = int(self.log(number).rsplit("resumed at step ", 1)[1].split()[0])
         lines = list(map(json.loads, (self.out / "metrics.jsonl").read_text().splitlines()))
