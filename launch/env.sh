@@ -13,6 +13,9 @@ export OMPI_MCA_coll=${OMPI_MCA_coll:-^han}
 # Many containers forbid processes to read each other's memory, and Open MPI then complains at every message; through shared
 # memory sums take no longer (LOG.md). The names of Open MPI 4 and 5.
 export OMPI_MCA_btl_vader_single_copy_mechanism=${OMPI_MCA_btl_vader_single_copy_mechanism:-none} OMPI_MCA_smsc=${OMPI_MCA_smsc:-^cma}
+# Ranks that wait for others give way to whoever has work: where ranks or other programs are more than processors, spinning makes
+# a training two to six times slower, and giving way costs a few percent of the shortest steps where they are not (LOG.md).
+export OMPI_MCA_mpi_yield_when_idle=${OMPI_MCA_mpi_yield_when_idle:-1}
 # Libraries of a bundle (tools/gpu_check.sh): for the programs, not for Python, which has its own.
 if [[ -n ${PROGRAM_LIBRARY_PATH:-} ]]; then export LD_LIBRARY_PATH=$PROGRAM_LIBRARY_PATH; fi
 
@@ -62,18 +65,7 @@ finish_relay() {
   relay_process=''
 }
 
-for_ranks=(OMP_NUM_THREADS OMPI_MCA_coll OMPI_MCA_btl_vader_single_copy_mechanism OMPI_MCA_smsc ${LD_LIBRARY_PATH:+LD_LIBRARY_PATH} "${!NCCL_@}")
-
-# Processors that are really there for this shell: those it is bound to, or the quota of its container where that is less.
-processors() {
-  local bound quota period
-  bound=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)  # which nproc would obey
-  if [[ -r /sys/fs/cgroup/cpu.max ]] && read -r quota period </sys/fs/cgroup/cpu.max && [[ $quota != max ]]; then
-    quota=$(((quota + period - 1) / period))
-    if ((quota < bound)); then bound=$quota; fi
-  fi
-  echo "$bound"
-}
+for_ranks=(OMP_NUM_THREADS OMPI_MCA_coll OMPI_MCA_btl_vader_single_copy_mechanism OMPI_MCA_smsc OMPI_MCA_mpi_yield_when_idle ${LD_LIBRARY_PATH:+LD_LIBRARY_PATH} "${!NCCL_@}")
 
 # Passes on what a launcher and its ranks say, but for the blocks between dashes in which Open MPI tells that a rank ended with
 # one of the exit codes that the programs explain themselves. A block is held until it is complete, for two seconds at most.
@@ -101,12 +93,21 @@ without_epilogue() {
   done
 }
 
+# PROCESS: waits until without_epilogue has said everything; a rank that was left behind may hold it open, for two seconds.
+await_filter() {
+  local tries
+  for ((tries = 0; tries < 40; ++tries)); do
+    kill -0 "$1" 2>/dev/null || return 0
+    sleep 0.05
+  done
+}
+
 # NAME PROGRAM LAUNCHER ...: runs the launcher and returns its exit code. SIGUSR1 to this script asks the ranks to leave, again
 # and again, since launchers lose a signal that comes before their ranks run. So do a first Ctrl-C, TERM or HUP where the
 # program can leave; a second one, a second later or more, ends the launcher. It has a session of its own, so that a terminal
 # that closes or suspends concerns this script alone, and no standard input, which is the user's.
 launch_ranks() {
-  local name=$1 program=${2##*/} code errors filter asking='' ending='' asked_at=0 tries as_child=()
+  local name=$1 program=${2##*/} code errors filter asking='' ending='' asked_at=0 as_child=()
   shift 2
   ask() {
     if [[ ! $asking ]]; then
@@ -145,10 +146,7 @@ launch_ranks() {
     if ((code <= 128)) || ! kill -0 "$job" 2>/dev/null; then break; fi  # else a trap interrupted the waiting
   done
   wait "$job" || code=$?
-  for ((tries = 0; tries < 20; ++tries)); do  # a rank that was left behind may hold it open
-    kill -0 "$filter" 2>/dev/null || break
-    sleep 0.05
-  done
+  await_filter "$filter"
   if [[ $asking ]]; then kill "$asking" 2>/dev/null || true; fi
   case $code in
     0 | 65 | 69 | 74 | 75 | 76 | 78 | 93) ;;  # explained

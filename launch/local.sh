@@ -33,8 +33,7 @@ relay_metrics "$@"
 
 # Inside a Slurm allocation too, "this machine" means this one; Open MPI 4 and 5 read these names.
 export OMPI_MCA_ras=^slurm OMPI_MCA_plm=^slurm PRTE_MCA_ras=^slurm PRTE_MCA_plm=^slurm
-# Unbound: each rank takes its share of the processors as threads. Ranks may be more than processors; then those that wait give
-# way instead of spinning. What does not fit into shared memory travels over the loopback, the one network that is always there.
+# Unbound: each rank takes its share of the processors as threads. Ranks may be more than processors. What does not fit into
+# shared memory travels over the loopback, the one network that is always there.
 options=(--bind-to none --use-hwthread-cpus --oversubscribe --mca btl_tcp_if_include lo)
-if ((ranks > $(processors))); then options+=(--mca mpi_yield_when_idle 1); fi
 launch_ranks local "$program" mpirun "${options[@]}" -np "$ranks" "$@"

@@ -48,7 +48,7 @@ setting() {
 }
 
 ranks() {
-  local program launcher code=0 exported job asked=0 errors=2 filter='' tries
+  local program launcher code=0 exported job asked=0 errors=2 filter=''
   locate "$1" || return
   shift
   case ${LAUNCHER:-srun} in
@@ -90,10 +90,7 @@ ranks() {
   wait "$job" || code=$?
   if [[ $filter ]]; then
     exec {errors}>&-
-    for ((tries = 0; tries < 20; ++tries)); do  # a rank that was left behind may hold it open
-      kill -0 "$filter" 2>/dev/null || break
-      sleep 0.1
-    done
+    await_filter "$filter"
   fi
   return "$code"
 }

@@ -37,11 +37,11 @@ for preset in gpu asan; do
   stage "tests: $preset"
   logs+=(build/check_tests_$preset.log)
   status=0
-  ctest --preset $preset --verbose "${without[@]}" >"${logs[-1]}" 2>&1 || status=$?
-  grep -E '^ *[0-9]+/[0-9]+ Test' "${logs[-1]}" || true
+  ctest --preset $preset --verbose "${without[@]}" 2>&1 | tee "${logs[-1]}" | grep --line-buffered -E '^ *[0-9]+/[0-9]+ Test' || status=${PIPESTATUS[0]}
   if ((status)); then
     worst=$status
-    grep -E -B 12 ': Failure|FAILED|^[0-9]+: (FAIL|ERROR)|AssertionError|runtime error|ERROR: AddressSanitizer' "${logs[-1]}" | tail -n 120 || true
+    # Of two that ran side by side, one after the other.
+    sort -s -t : -k 1,1n "${logs[-1]}" | grep -E -B 12 ': Failure|FAILED|^[0-9]+: (FAIL|ERROR)|AssertionError|runtime error|ERROR: AddressSanitizer' | tail -n 120 || true
     echo "check: tests of the $preset build failed; everything they said is in ${logs[-1]}" >&2
   fi
 done
