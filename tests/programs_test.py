@@ -32,7 +32,7 @@ def command(program, *arguments, ranks=1, config=TINY):
 
 def run(program, *arguments, ranks=1, config=TINY):
     return subprocess.run(command(program, *arguments, ranks=ranks, config=config), capture_output=True, text=True,
-                          timeout=120, env=ENVIRONMENT)
+                          timeout=300, env=ENVIRONMENT)
 
 
 def publish_with_record(path, text):
