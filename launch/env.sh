@@ -14,7 +14,7 @@ export OMPI_MCA_coll=${OMPI_MCA_coll:-^han}
 # memory sums take no longer (LOG.md). The names of Open MPI 4 and 5.
 export OMPI_MCA_btl_vader_single_copy_mechanism=${OMPI_MCA_btl_vader_single_copy_mechanism:-none} OMPI_MCA_smsc=${OMPI_MCA_smsc:-^cma}
 # Ranks that wait for others give way to whoever has work: where ranks or other programs are more than processors, spinning makes
-# a training two to six times slower, and giving way costs a few percent of the shortest steps where they are not (LOG.md).
+# a training two to six times slower, and giving way costs 2 % of the shortest steps where they are not (LOG.md).
 export OMPI_MCA_mpi_yield_when_idle=${OMPI_MCA_mpi_yield_when_idle:-1}
 # Libraries of a bundle (tools/gpu_check.sh): for the programs, not for Python, which has its own.
 if [[ -n ${PROGRAM_LIBRARY_PATH:-} ]]; then export LD_LIBRARY_PATH=$PROGRAM_LIBRARY_PATH; fi
