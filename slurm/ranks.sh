@@ -97,7 +97,7 @@ ranks() {
 
 # KEY: what Slurm knows of this job under it and after it on the line.
 about_job() {
-  { scontrol show job "$job_id" 2>/dev/null || true; } | sed -E "/^(.* | *)$1=/!d;s///;q"
+  { trap '' PIPE; scontrol show job "$job_id" 2>/dev/null || true; } | sed -E "/^(.* | *)$1=/!d;s///;q"
 }
 
 # Whether a user or Slurm has ended this start of the job, the latter on a node that it lost sight of.
@@ -165,7 +165,9 @@ next_leg() {
   fi
   finish_relay
   echo "$name: queueing job $job_id again${excluded:+, without $excluded}"
-  trap '' TERM  # Slurm ends what is left of this leg, scontrol among it
+  # TERM: Slurm ends what is left of this leg, scontrol among it. PIPE: munged hangs up on a client
+  # that a busy machine delays for two seconds; the client tries again if that does not kill it.
+  trap '' TERM PIPE
   scontrol update "jobid=$job_id" \
     "comment=$legs legs done$( ((idle == 0)) || echo ", the last $idle without progress"): $*" ||
     echo "$name: Slurm did not take the comment that counts the legs (above)" >&2

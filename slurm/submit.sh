@@ -26,6 +26,7 @@ while (($#)) && [[ $1 != -- ]]; do
 done
 if (($#)); then shift; fi
 settings=("$@")
+trap '' PIPE  # munged hangs up on a client that a busy machine delays; the client tries again if that does not kill it
 
 job=()
 submit() {  # NAME OF THE SCRIPT, SBATCH OPTION ...

@@ -6,6 +6,7 @@ Everything runs in process and network namespaces of its own: when this process 
 down. The second node has a network of its own as well, joined to the first by a link that a test cuts.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -32,8 +33,12 @@ ADDRESSES = {"n1": "10.0.0.1", "n2": "10.0.0.2"}
 ENVIRONMENT = {**os.environ, "SLURM_CONF": str(FOLDER / "slurm.conf"), "PROGRAMS": str(BUILD), "CUDA_VISIBLE_DEVICES": "", "RETRY_PAUSES": "3 6 12"}
 
 
+# SIGPIPE stays ignored, as Python has it: munged hangs up on a client that a busy machine delays for two seconds, and libmunge tries again.
+client = functools.partial(subprocess.run, restore_signals=False)
+
+
 def call(*command, timeout=60):
-    result = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=timeout, cwd=ROOT, env=ENVIRONMENT)
+    result = client([str(part) for part in command], capture_output=True, text=True, timeout=timeout, cwd=ROOT, env=ENVIRONMENT)
     if result.returncode:
         raise RuntimeError(f"{' '.join(map(str, command))}: exit code {result.returncode}\n{result.stdout}{result.stderr}")
     return result.stdout
@@ -77,7 +82,7 @@ class Cluster:
 
     def await_nodes(self):
         def idle():
-            states = subprocess.run(["sinfo", "-h", "-N", "-p", "low", "-o", "%T"], capture_output=True, text=True, env=ENVIRONMENT)
+            states = client(["sinfo", "-h", "-N", "-p", "low", "-o", "%T"], capture_output=True, text=True, env=ENVIRONMENT)
             return states.stdout.split() == ["idle", "idle"]
         def complaints():
             return "".join(f"\n{path.name}: {line}" for path in sorted(FOLDER.glob("slurmd-*.log")) for line in path.read_text().splitlines() if "error:" in line)
@@ -170,7 +175,7 @@ class Slurm(unittest.TestCase):
         self.folder = FOLDER / self._testMethodName
         self.folder.mkdir()
         self.out = self.folder / "run"
-        self.addCleanup(subprocess.run, ["scancel", "-u", "root"], env=ENVIRONMENT, check=False)
+        self.addCleanup(client, ["scancel", "-u", "root"], env=ENVIRONMENT, check=False)
 
     def log(self, number):
         return "\n".join(path.read_text() for path in self.folder.glob(f"*-{number}.log"))
@@ -252,7 +257,7 @@ class Slurm(unittest.TestCase):
 
     def test_what_slurm_refuses_leaves_nothing_in_the_queue(self):
         def refused(*options):
-            return subprocess.run(["slurm/submit.sh", "tests/tiny.yaml", *options], capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT)
+            return client(["slurm/submit.sh", "tests/tiny.yaml", *options], capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT)
         self.assertIn("Slurm refused the job 'generate'; nothing is queued", refused("--partition=none").stderr)
         sbatch = self.folder / "sbatch"
         sbatch.write_text(f'#!/bin/bash\n[[ "$*" != *evaluate.sbatch* ]] || export SBATCH_PARTITION=none\nexec {shutil.which("sbatch")} "$@"\n')
@@ -262,8 +267,8 @@ class Slurm(unittest.TestCase):
         self.assertEqual(said.returncode, 1)
         self.assertIn("Slurm refused the job 'evaluate'; nothing is queued", said.stderr)
         wait_for(lambda: call("squeue", "-h").strip() == "", lambda: call("squeue"))
-        self.assertIn("there is no configuration none.yaml", subprocess.run([ROOT / "slurm/submit.sh", "none.yaml"], capture_output=True, text=True, cwd="/").stderr)
-        self.assertIn("slurm/submit.sh CONFIG", subprocess.run([ROOT / "slurm/submit.sh"], capture_output=True, text=True, cwd="/").stderr)
+        self.assertIn("there is no configuration none.yaml", client([ROOT / "slurm/submit.sh", "none.yaml"], capture_output=True, text=True, cwd="/").stderr)
+        self.assertIn("slurm/submit.sh CONFIG", client([ROOT / "slurm/submit.sh"], capture_output=True, text=True, cwd="/").stderr)
         outside = call("sbatch", "--parsable", f"--chdir={self.folder}", f"--output={self.folder}/%x-%j.log", "slurm/train.sbatch", "x.yaml").strip()
         self.assertEqual(self.state(outside, OVER)["ExitCode"], "78:0")
         self.assertIn("train: submit from the checkout", self.log(outside))
@@ -549,7 +554,7 @@ class Slurm(unittest.TestCase):
         self.assertIn("build/gpu/train_gpt2 is not there", self.log(number))
 
     def test_tasks_that_pmix_does_not_connect_are_refused(self):
-        alone = subprocess.run(["srun", "--mpi=none", "--nodes=2", "--ntasks=2", BUILD / "train_gpt2", "--config", "tests/tiny.yaml", "--dataset.path", self.data,
+        alone = client(["srun", "--mpi=none", "--nodes=2", "--ntasks=2", BUILD / "train_gpt2", "--config", "tests/tiny.yaml", "--dataset.path", self.data,
                                 "--out_dir", self.out], capture_output=True, text=True, cwd=ROOT, env={**ENVIRONMENT, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}, timeout=60)
         self.assertNotEqual(alone.returncode, 0, alone.stdout)
         self.assertEqual(alone.stderr.count("the launcher started 2 tasks (SLURM_STEP_NUM_TASKS), but each is alone"), 1, alone.stderr)
@@ -565,7 +570,7 @@ class Slurm(unittest.TestCase):
         def codes(*options, runs):
             """How programs end in a shell on a terminal, and all that was said."""
             line = "[[ $SLURM_PROCID == 0 ]] || exit 0; " + "".join(f"{run}; echo code $?; " for run in runs)
-            said = subprocess.run(["script", "--quiet", "--command", shlex.join(["srun", *options, "--pty", "bash", "-c", line]), "/dev/null"], text=True, cwd=ROOT,
+            said = client(["script", "--quiet", "--command", shlex.join(["srun", *options, "--pty", "bash", "-c", line]), "/dev/null"], text=True, cwd=ROOT,
                                   timeout=60, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**ENVIRONMENT, **root}).stdout
             return re.findall(r"code (\d+)", said), said
         for mpi in ("none", "pmix"):
@@ -576,7 +581,7 @@ class Slurm(unittest.TestCase):
         self.assertEqual(found, ["0"], said)
 
         for run, program in ((check, "train_gpt2"), (evaluate, "evaluate_policy")):
-            said = subprocess.run(["srun", "--ntasks=2", "--mpi=none", *run.split()], capture_output=True, text=True, cwd=ROOT, env={**ENVIRONMENT, **root}, timeout=60)
+            said = client(["srun", "--ntasks=2", "--mpi=none", *run.split()], capture_output=True, text=True, cwd=ROOT, env={**ENVIRONMENT, **root}, timeout=60)
             self.assertEqual(said.stderr.count(f"{program}: this is work for one process, task 0 does it"), 1, said.stderr)
             self.assertEqual(len(re.findall("written", said.stdout)), 1, said.stdout)
 
