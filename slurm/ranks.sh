@@ -16,6 +16,7 @@ leaving='' ending=''
 trap 'leaving=1' USR1
 trap 'ending=1' TERM  # Slurm ends the job: nothing is started again
 trap finish_relay EXIT
+trap '' PIPE  # munged hangs up on a client that a busy machine delays; Slurm's clients try again if that does not kill them
 if ((${SLURM_HET_SIZE:-1} > 1)); then
   echo "$name: ranks would start in the first component of a heterogeneous job only: submit one without ':'" >&2
   exit 78
@@ -97,7 +98,7 @@ ranks() {
 
 # KEY: what Slurm knows of this job under it and after it on the line.
 about_job() {
-  { trap '' PIPE; scontrol show job "$job_id" 2>/dev/null || true; } | sed -E "/^(.* | *)$1=/!d;s///;q"
+  { scontrol show job "$job_id" 2>/dev/null || true; } | sed -E "/^(.* | *)$1=/!d;s///;q"
 }
 
 # Whether a user or Slurm has ended this start of the job, the latter on a node that it lost sight of.
@@ -165,9 +166,7 @@ next_leg() {
   fi
   finish_relay
   echo "$name: queueing job $job_id again${excluded:+, without $excluded}"
-  # TERM: Slurm ends what is left of this leg, scontrol among it. PIPE: munged hangs up on a client
-  # that a busy machine delays for two seconds; the client tries again if that does not kill it.
-  trap '' TERM PIPE
+  trap '' TERM  # Slurm ends what is left of this leg, scontrol among it
   scontrol update "jobid=$job_id" \
     "comment=$legs legs done$( ((idle == 0)) || echo ", the last $idle without progress"): $*" ||
     echo "$name: Slurm did not take the comment that counts the legs (above)" >&2

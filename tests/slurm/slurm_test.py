@@ -555,7 +555,7 @@ class Slurm(unittest.TestCase):
 
     def test_tasks_that_pmix_does_not_connect_are_refused(self):
         alone = client(["srun", "--mpi=none", "--nodes=2", "--ntasks=2", BUILD / "train_gpt2", "--config", "tests/tiny.yaml", "--dataset.path", self.data,
-                                "--out_dir", self.out], capture_output=True, text=True, cwd=ROOT, env={**ENVIRONMENT, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}, timeout=60)
+                        "--out_dir", self.out], capture_output=True, text=True, cwd=ROOT, env={**ENVIRONMENT, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}, timeout=60)
         self.assertNotEqual(alone.returncode, 0, alone.stdout)
         self.assertEqual(alone.stderr.count("the launcher started 2 tasks (SLURM_STEP_NUM_TASKS), but each is alone"), 1, alone.stderr)
         self.assertFalse((self.out / "metrics.jsonl").exists())
@@ -571,7 +571,7 @@ class Slurm(unittest.TestCase):
             """How programs end in a shell on a terminal, and all that was said."""
             line = "[[ $SLURM_PROCID == 0 ]] || exit 0; " + "".join(f"{run}; echo code $?; " for run in runs)
             said = client(["script", "--quiet", "--command", shlex.join(["srun", *options, "--pty", "bash", "-c", line]), "/dev/null"], text=True, cwd=ROOT,
-                                  timeout=60, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**ENVIRONMENT, **root}).stdout
+                           timeout=60, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**ENVIRONMENT, **root}).stdout
             return re.findall(r"code (\d+)", said), said
         for mpi in ("none", "pmix"):
             found, said = codes("--ntasks=4", f"--mpi={mpi}", runs=(show, check, evaluate, train))
