@@ -13,11 +13,11 @@
 #include <set>
 #include <thread>
 
-#include "dataset.h"
-#include "durable_file.h"
-#include "folder_lock.h"
-#include "program.h"
-#include "splits.h"
+#include "data/dataset.h"
+#include "data/splits.h"
+#include "program/durable_file.h"
+#include "program/folder_lock.h"
+#include "program/program.h"
 
 using nlohmann::json;
 namespace fs = std::filesystem;

@@ -3,11 +3,11 @@
 #include <fstream>
 #include <iostream>
 
-#include "checkpoint.h"
-#include "device.h"
-#include "durable_file.h"
-#include "evaluation.h"
-#include "program.h"
+#include "evaluation/evaluation.h"
+#include "model/checkpoint.h"
+#include "program/durable_file.h"
+#include "program/program.h"
+#include "training/device.h"
 
 namespace fs = std::filesystem;
 using nlohmann::ordered_json;

@@ -1,5 +1,5 @@
 // train_gpt2: data-parallel training under MPI.
-#include "trainer.h"
+#include "run/trainer.h"
 
 int main(int argc, char** argv) {
   catch_stop_signal();

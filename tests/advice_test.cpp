@@ -1,4 +1,4 @@
-#include "advice.h"
+#include "run/advice.h"
 
 #include <gtest/gtest.h>
 

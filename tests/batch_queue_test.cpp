@@ -1,4 +1,4 @@
-#include "batch_queue.h"
+#include "training/batch_queue.h"
 
 #include <gtest/gtest.h>
 

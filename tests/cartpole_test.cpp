@@ -1,4 +1,4 @@
-#include "cartpole.h"
+#include "cartpole/cartpole.h"
 
 #include <gtest/gtest.h>
 

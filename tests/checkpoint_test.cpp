@@ -1,13 +1,13 @@
-#include "checkpoint.h"
+#include "model/checkpoint.h"
 
 #include <gtest/gtest.h>
 
 #include <fstream>
 #include <sstream>
 
-#include "counter_random.h"
-#include "durable_file.h"
-#include "exit_code.h"
+#include "cartpole/counter_random.h"
+#include "program/durable_file.h"
+#include "program/exit_code.h"
 #include "temporary_folder.h"
 
 namespace fs = std::filesystem;

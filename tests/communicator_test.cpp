@@ -1,4 +1,4 @@
-#include "communicator.h"
+#include "training/communicator.h"
 
 #include <gtest/gtest.h>
 

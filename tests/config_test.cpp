@@ -1,11 +1,11 @@
-#include "config.h"
+#include "program/config.h"
 
 #include <gtest/gtest.h>
 
 #include <fstream>
 #include <regex>
 
-#include "exit_code.h"
+#include "program/exit_code.h"
 #include "temporary_folder.h"
 
 namespace {

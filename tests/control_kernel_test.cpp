@@ -1,5 +1,3 @@
-#include "cpu/control_kernel.h"
-
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -7,10 +5,11 @@
 #include <limits>
 #include <numbers>
 
-#include "counter_random.h"
-#include "expert.h"
+#include "cartpole/counter_random.h"
+#include "cartpole/expert.h"
+#include "cartpole/kernel.h"
+#include "cartpole/rollout.h"
 #include "reference_cartpole.h"
-#include "rollout.h"
 
 namespace {
 

@@ -1,4 +1,4 @@
-#include "control_model.h"
+#include "model/control_model.h"
 
 #include <gtest/gtest.h>
 

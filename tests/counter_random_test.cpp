@@ -1,4 +1,4 @@
-#include "counter_random.h"
+#include "cartpole/counter_random.h"
 
 #include <gtest/gtest.h>
 

@@ -1,7 +1,8 @@
+#include "model/cpu_attention.h"
+
 #include <gtest/gtest.h>
 
-#include "cpu/attention.h"
-#include "cpu/attention_kernel.h"
+#include "model/cpu_attention_kernel.h"
 
 namespace {
 

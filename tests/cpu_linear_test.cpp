@@ -1,7 +1,8 @@
+#include "model/cpu_linear.h"
+
 #include <gtest/gtest.h>
 
-#include "cpu/linear.h"
-#include "cpu/processor.h"
+#include "program/processor.h"
 
 TEST(CpuLinear, EqualsThePlainOneForwardAndBackward) {
   torch::manual_seed(1);

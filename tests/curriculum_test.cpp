@@ -1,4 +1,4 @@
-#include "curriculum.h"
+#include "training/curriculum.h"
 
 #include <gtest/gtest.h>
 

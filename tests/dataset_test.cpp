@@ -1,11 +1,11 @@
-#include "dataset.h"
+#include "data/dataset.h"
 
 #include <gtest/gtest.h>
 
 #include <fstream>
 
-#include "counter_random.h"
-#include "exit_code.h"
+#include "cartpole/counter_random.h"
+#include "program/exit_code.h"
 #include "small_dataset.h"
 #include "temporary_folder.h"
 

@@ -1,11 +1,11 @@
-#include "durable_file.h"
+#include "program/durable_file.h"
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
 #include <csignal>
 
-#include "exit_code.h"
+#include "program/exit_code.h"
 #include "temporary_folder.h"
 
 // FIPS 180-2, appendix B.1.

@@ -1,12 +1,12 @@
-#include "expert.h"
+#include "cartpole/expert.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <numbers>
 
-#include "counter_random.h"
-#include "rollout.h"
+#include "cartpole/counter_random.h"
+#include "cartpole/rollout.h"
 
 namespace {
 

@@ -1,4 +1,4 @@
-#include "flat_parameters.h"
+#include "training/flat_parameters.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "folder_lock.h"
+#include "program/folder_lock.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -10,8 +10,8 @@
 #include <fstream>
 #include <thread>
 
-#include "durable_file.h"
-#include "exit_code.h"
+#include "program/durable_file.h"
+#include "program/exit_code.h"
 #include "temporary_folder.h"
 
 TEST(FolderLock, AnOwnerThatHasNotSaidWhoItIsIsWaitedFor) {

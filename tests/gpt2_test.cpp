@@ -1,4 +1,4 @@
-#include "gpt2.h"
+#include "model/gpt2.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "gradient_sum.h"
+#include "training/gradient_sum.h"
 
 #include <gtest/gtest.h>
 

@@ -1,10 +1,10 @@
-#include "loader.h"
+#include "training/loader.h"
 
 #include <gtest/gtest.h>
 
 #include <set>
 
-#include "exit_code.h"
+#include "program/exit_code.h"
 #include "small_dataset.h"
 #include "temporary_folder.h"
 

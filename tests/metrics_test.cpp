@@ -1,10 +1,10 @@
-#include "metrics.h"
+#include "run/metrics.h"
 
 #include <gtest/gtest.h>
 
 #include <fstream>
 
-#include "durable_file.h"
+#include "program/durable_file.h"
 #include "temporary_folder.h"
 
 TEST(Metrics, AResumedRunCutsWhatTheCheckpointDoesNotKnow) {

@@ -1,4 +1,4 @@
-#include "model_policy.h"
+#include "model/model_policy.h"
 
 #include <gtest/gtest.h>
 

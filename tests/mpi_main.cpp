@@ -3,7 +3,7 @@
 
 #include <iostream>
 
-#include "mpi_session.h"
+#include "program/mpi_session.h"
 
 const MpiSession* this_session = nullptr;  // for tests that ask who they are
 

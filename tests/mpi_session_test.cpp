@@ -1,4 +1,4 @@
-#include "mpi_session.h"
+#include "program/mpi_session.h"
 
 #include <gtest/gtest.h>
 

@@ -123,7 +123,7 @@ class Generate(ProgramTest):
             on_whole_registers = {"avx2": r"\bv\w+pd .*%ymm", "avx512": r"\bv\w+pd .*%zmm"}
             least |= {"judge": 50, "disturb": 3, "kick": 3}  # they load under a condition, which NEON cannot
         for architecture, operation in on_whole_registers.items():
-            kernel = BUILD / f"CMakeFiles/control_{architecture}.dir/src/cpu/control_kernel.cpp.o"
+            kernel = BUILD / f"CMakeFiles/control_{architecture}.dir/src/cartpole/kernel.cpp.o"
             code = subprocess.run(["objdump", "-d", "--no-show-raw-insn", kernel], capture_output=True, text=True, check=True).stdout
             self.assertNotRegex(code, r"\t(callq?|blr?)\s")
             vector = {}
@@ -142,7 +142,7 @@ class Generate(ProgramTest):
         if NEON:
             patterns = {"neon": (r"\bfml[as]\tv\d+\.4s", r"\b(?:ld|st)[rp]\tq\d+, .*\[sp", 120)}
         for architecture, (product, through_stack, least) in patterns.items():
-            kernel = BUILD / f"CMakeFiles/attention_{architecture}.dir/src/cpu/attention_kernel.cpp.o"
+            kernel = BUILD / f"CMakeFiles/attention_{architecture}.dir/src/model/cpu_attention_kernel.cpp.o"
             code = subprocess.run(["objdump", "-d", "--no-show-raw-insn", kernel], capture_output=True, text=True, check=True).stdout
             products = len(re.findall(product, code))
             through_memory = len(re.findall(through_stack, code))

@@ -5,7 +5,7 @@
 #include <array>
 #include <cmath>
 
-#include "cartpole.h"
+#include "cartpole/cartpole.h"
 
 class ReferenceCartPole {
  public:

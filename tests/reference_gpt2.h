@@ -6,7 +6,7 @@
 
 #include <cmath>
 
-#include "config.h"
+#include "program/config.h"
 
 class ReferenceModel {
  public:

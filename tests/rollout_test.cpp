@@ -1,4 +1,4 @@
-#include "rollout.h"
+#include "cartpole/rollout.h"
 
 #include <gtest/gtest.h>
 

@@ -1,10 +1,10 @@
-#include "run_plan.h"
+#include "run/run_plan.h"
 
 #include <gtest/gtest.h>
 
-#include "batch_queue.h"
-#include "control_model.h"
-#include "exit_code.h"
+#include "model/control_model.h"
+#include "program/exit_code.h"
+#include "training/batch_queue.h"
 
 TEST(RunPlan, TheSeedsNumbersHoldAtOnce) {
   const auto plan = plan_run(Config{}, 160'000, 1);

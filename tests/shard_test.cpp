@@ -1,10 +1,10 @@
-#include "shard.h"
+#include "data/shard.h"
 
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
-#include "durable_file.h"
-#include "exit_code.h"
+#include "program/durable_file.h"
+#include "program/exit_code.h"
 #include "small_dataset.h"
 #include "temporary_folder.h"
 

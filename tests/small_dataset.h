@@ -1,8 +1,8 @@
 // A hand-made split whose every number tells where it stands.
 #pragma once
 
-#include "dataset.h"
-#include "durable_file.h"
+#include "data/dataset.h"
+#include "program/durable_file.h"
 
 // Row i, step t: state (i, t, i + t, -t), forces 0.5 i and 0.25 t, mode 1 from step 2 on.
 inline Trajectories counting_trajectories(uint32_t rows, uint32_t steps) {

@@ -1,4 +1,4 @@
-#include "splits.h"
+#include "data/splits.h"
 
 #include <gtest/gtest.h>
 
@@ -6,7 +6,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "durable_file.h"
+#include "program/durable_file.h"
 #include "reference_cartpole.h"
 
 namespace {

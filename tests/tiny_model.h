@@ -1,7 +1,7 @@
 // The network of tests/tiny.yaml, seeded.
 #pragma once
 
-#include "control_model.h"
+#include "model/control_model.h"
 
 inline ModelConfig tiny_model_config() {
   ModelConfig config;

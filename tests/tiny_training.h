@@ -1,8 +1,8 @@
 // Everything a training step needs, on tests/tiny.yaml's dataset.
 #pragma once
 
-#include "device.h"
 #include "tiny_model.h"
+#include "training/device.h"
 
 // Where the build made it, or the environment says it lies on another machine.
 inline std::string tiny_dataset() {

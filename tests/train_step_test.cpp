@@ -1,4 +1,4 @@
-#include "train_step.h"
+#include "training/train_step.h"
 
 #include <gtest/gtest.h>
 

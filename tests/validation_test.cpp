@@ -1,8 +1,8 @@
-#include "validation.h"
+#include "run/validation.h"
 
 #include <gtest/gtest.h>
 
-#include "evaluation.h"
+#include "evaluation/evaluation.h"
 #include "tiny_model.h"
 
 namespace {

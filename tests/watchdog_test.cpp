@@ -1,4 +1,4 @@
-#include "watchdog.h"
+#include "program/watchdog.h"
 
 #include <gtest/gtest.h>
 

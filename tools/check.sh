@@ -20,7 +20,7 @@ tools/setup.sh $slurm
 
 mkdir -p build
 stage 'formatting'
-.venv/bin/clang-format --dry-run --Werror src/*.h src/*.cpp src/cpu/*.h src/cpu/*.cpp src/gpu/*.h src/gpu/*.cpp tools/bench/*.cpp datagen/*.h datagen/*.cpp tests/*.h tests/*.cpp
+.venv/bin/clang-format --dry-run --Werror $(find src datagen tests tools -name '*.h' -o -name '*.cpp')
 for script in launch/*.sh slurm/*.sh slurm/*.sbatch tools/*.sh .ci/run; do bash -n "$script"; done
 
 logs=()

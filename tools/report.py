@@ -49,8 +49,8 @@ EXPECTED = {"loss": ["loss", "loss_force", "loss_dynamics", "loss_mode", "learni
                      "tokens_per_second"],
             "success": ["success", "validation_loss", "validation_trajectories", "attempt"]}
 
-STEP_SECONDS, FORCE_LIMIT, TRACK_LIMIT = 0.02, 10.0, 2.4  # src/cartpole.h
-TRAINED_RANGE = {"cart_mass": (0.5, 2.0), "pole_mass": (0.05, 0.5), "half_length": (0.25, 1.0)}  # datagen/splits.cpp
+STEP_SECONDS, FORCE_LIMIT, TRACK_LIMIT = 0.02, 10.0, 2.4  # src/cartpole/constants.h
+TRAINED_RANGE = {"cart_mass": (0.5, 2.0), "pole_mass": (0.05, 0.5), "half_length": (0.25, 1.0)}  # src/data/splits.cpp
 
 # Okabe and Ito's colours, which the colour-blind can tell apart; a colour means the same thing in every picture.
 COLOUR = {"model": "#0072B2", "expert": "#E69F00", "nominal_expert": "#D55E00", "stabiliser": "#777777",

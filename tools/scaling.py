@@ -150,7 +150,7 @@ def sum_seconds(size, gpus, per_node, network):
 
 
 PARAMETERS = 50_972_683  # 16 x 512 over 1,024 control steps
-BUCKET = 4 << 20           # gradients to a sum (src/gradient_sum)
+BUCKET = 4 << 20           # gradients to a sum (src/training/gradient_sum)
 
 
 def step_seconds(gpus, per_node, network, width, compute, optimizer=0.5e-3):

@@ -3,8 +3,8 @@
 
 #include <string>
 
-#include "communicator.h"
-#include "config.h"
+#include "program/config.h"
+#include "training/communicator.h"
 
 // Collective. Rank 0 times FlashAttention-2 and cuDNN's, forward and backward, in bf16; all ranks
 // take cuDNN's if it is clearly faster and its gradients agree. Returns what was measured, for the

@@ -1,5 +1,5 @@
 // device.h in a build with CUDA.
-#include "device.h"
+#include "training/device.h"
 
 #include <ATen/cuda/CUDAContext.h>
 #include <ATen/detail/CUDAHooksInterface.h>
@@ -15,7 +15,7 @@
 #include "gpu/nccl_communicator.h"
 #include "gpu/peak_flops.h"
 #include "gpu/step_graph.h"
-#include "program.h"
+#include "program/program.h"
 
 namespace {
 

@@ -6,7 +6,7 @@
 #include <memory>
 #include <thread>
 
-#include "exit_code.h"
+#include "program/exit_code.h"
 
 namespace {
 

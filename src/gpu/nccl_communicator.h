@@ -7,7 +7,7 @@
 
 #include <array>
 
-#include "communicator.h"
+#include "training/communicator.h"
 
 // Graphs that hold its sums must be destroyed before it: destroying NCCL's communicator waits for
 // that.

@@ -2,6 +2,6 @@
 // with new inputs. Plain twin: the step it was made from.
 #pragma once
 
-#include "device.h"
+#include "training/device.h"
 
 Step step_graph(torch::Device device, bool record, const Step& step);

@@ -8,8 +8,8 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
-#include "communicator.h"
-#include "mpi_session.h"
+#include "program/mpi_session.h"
+#include "training/communicator.h"
 
 int main(int argc, char** argv) {
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 15;

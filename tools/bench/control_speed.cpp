@@ -8,8 +8,8 @@
 #include <nlohmann/json.hpp>
 #include <numbers>
 
-#include "expert.h"
-#include "rollout.h"
+#include "cartpole/expert.h"
+#include "cartpole/rollout.h"
 
 namespace {
 

@@ -7,9 +7,9 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
-#include "device.h"
-#include "program.h"
-#include "run_plan.h"
+#include "program/program.h"
+#include "run/run_plan.h"
+#include "training/device.h"
 
 using nlohmann::ordered_json;
 

@@ -1,6 +1,0 @@
-#include "cpu/control_kernel.h"
-
-const ControlKernel*& control_kernel() {
-  static const ControlKernel* chosen = control_kernels().back();
-  return chosen;
-}

@@ -1,7 +1,0 @@
-#include "cpu/control_kernel.h"
-
-namespace control_neon {
-extern const ControlKernel kernel;
-}
-
-std::vector<const ControlKernel*> control_kernels() { return {&control_neon::kernel}; }

@@ -1,0 +1,77 @@
+// A folder of shards and the manifest that vouches for them: nothing is read before its size and
+// SHA-256 matched the manifest.
+#pragma once
+
+#include <array>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "data/shard.h"
+#include "program/config.h"
+
+// Over the valid steps of the train split; they scale the losses.
+struct Statistics {
+  std::array<double, 2> force_mean_square{};  // N^2, expert force by mode
+  std::array<double, 4> delta_rms{};          // of state[t + 1] - state[t], in the state's units
+};
+
+struct ShardRecord {
+  std::string file;  // relative to the dataset's folder
+  size_t rows = 0, bytes = 0;
+  std::string sha256;
+};
+
+struct Manifest {
+  // Throws UserError(kData), saying what to do, when it is absent, of another schema or damaged.
+  static Manifest read(const std::filesystem::path& folder);
+
+  std::filesystem::path folder;
+  std::string sha256;       // of manifest.json itself: the identity of the dataset
+  nlohmann::json settings;  // that it was made with
+  size_t steps = 0;
+  Statistics statistics;
+  std::map<std::string, std::vector<ShardRecord>> splits;
+
+  size_t trajectories(const std::string& split) const;
+  // Empty when every `parts`-th shard of the split, from `part`, is on disk as recorded and the
+  // folder holds no shard beside the recorded ones; else what is wrong and what to do. Throws
+  // UserError(kIo) for what cannot be read now.
+  std::string find_damage(const std::string& split, size_t part = 0, size_t parts = 1) const;
+};
+
+// One split, mapped. The caller has verified it.
+class Dataset {
+ public:
+  Dataset(const Manifest& manifest, const std::string& split);
+
+  size_t size() const { return first_row_.back(); }
+  struct Row {
+    const MappedShard& shard;
+    size_t row;
+  };
+  Row operator[](size_t trajectory) const;
+
+ private:
+  std::vector<MappedShard> shards_;
+  std::vector<size_t> first_row_{0};
+};
+
+// The settings that decide over a dataset's content, by their keys under `dataset`.
+nlohmann::json dataset_settings(const DatasetConfig& config);
+// Throws UserError(kConfiguration), ending in `remedy`, unless the dataset in `folder`, made with
+// the settings `there`, is one of `settings`.
+void refuse_other_settings(const std::filesystem::path& folder, const nlohmann::json& there,
+                           const nlohmann::json& settings, const std::string& remedy);
+
+// The manifest's entry for a shard that was written for `file`, with the sums its statistics are
+// made of.
+nlohmann::json describe_shard(const std::string& file, const Fingerprint& written,
+                              const Trajectories& trajectories);
+// True when the shard of the entry is on disk exactly as described.
+bool is_intact(const std::filesystem::path& folder, const nlohmann::json& entry);
+// Publishes manifest.json from the entries of all shards, split by split, in shard order.
+void publish_manifest(const std::filesystem::path& folder, const nlohmann::json& settings,
+                      const std::map<std::string, std::vector<nlohmann::json>>& entries);

@@ -1,0 +1,80 @@
+// One HDF5 file of trajectories: written by the generator, mapped into memory by readers. The only
+// file that knows HDF5. The format is described in datagen/FORMAT.md.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cartpole/cartpole.h"
+#include "cartpole/rollout.h"
+
+constexpr int kSchemaVersion = 2;
+
+enum Stage : uint8_t {
+  kBalanceStage,
+  kCatchStage,
+  kSwingUpStage,
+  kUnknownPlantStage,
+  kKickedStage
+};
+constexpr size_t kStages = 5;
+
+// N trajectories of T steps; the recording's shapes are those of the file.
+struct Trajectories {
+  Recording recording;
+  std::vector<CartPoleParameters> plants;
+  std::vector<TrialOutcome> outcome;
+  std::vector<uint32_t> attempt;  // draws that came before this one and were dropped
+  std::vector<uint8_t> stage;     // Stage
+  std::vector<int32_t> excitation_steps, kick_step;  // see Disturbance
+  std::vector<float> noise_sigma;                    // N
+  std::vector<float> force_gain;                     // see Disturbance
+
+  explicit Trajectories(size_t size, uint32_t steps);  // of unknown plants, nothing else set
+
+  size_t size() const { return plants.size(); }
+};
+
+struct Fingerprint {
+  size_t bytes = 0;
+  std::string sha256;
+};
+
+// Writes `path` (not yet its final name), flushes, closes, re-opens and compares what is on disk;
+// returns the fingerprint of what was compared. `attributes` go to the root. Throws UserError(kIo)
+// on any failure that the file system reports to a write or an open; what it can no longer read
+// back ends the program (SIGBUS).
+Fingerprint write_shard(const std::filesystem::path& path, const Trajectories& trajectories,
+                        const std::vector<std::pair<std::string, std::string>>& attributes);
+
+// A shard mapped read-only. Its size and hash must have been verified before: nothing here defends
+// against a hostile file, only against one of another layout (UserError(kData)).
+class MappedShard {
+ public:
+  explicit MappedShard(const std::filesystem::path& path);
+
+  size_t rows() const { return rows_; }
+  size_t steps() const { return steps_; }
+  const float* state(size_t row) const { return state_ + row * (steps_ + 1) * 4; }  // [T + 1, 4]
+  const float* force_expert(size_t row) const { return force_expert_ + row * steps_; }
+  const float* force_applied(size_t row) const { return force_applied_ + row * steps_; }
+  const uint8_t* mode(size_t row) const { return mode_ + row * steps_; }
+  uint32_t length(size_t row) const { return length_[row]; }
+  Stage stage(size_t row) const { return static_cast<Stage>(stage_[row]); }
+  int32_t kick_step(size_t row) const { return kick_step_[row]; }  // -1: none
+  CartPoleParameters plant(size_t row) const;
+  CartPoleState start(size_t row) const;
+
+ private:
+  std::shared_ptr<const char> mapping_;
+  size_t rows_ = 0, steps_ = 0;
+  const float *state_ = nullptr, *force_expert_ = nullptr, *force_applied_ = nullptr,
+              *params_ = nullptr;
+  const uint8_t *mode_ = nullptr, *stage_ = nullptr;
+  const uint32_t* length_ = nullptr;
+  const int32_t* kick_step_ = nullptr;
+};

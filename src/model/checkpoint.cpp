@@ -1,0 +1,217 @@
+#include "model/checkpoint.h"
+
+#include <caffe2/serialize/inline_container.h>
+#include <torch/csrc/jit/serialization/pickle.h>
+#include <torch/csrc/jit/serialization/pickler.h>
+
+#include <charconv>
+#include <map>
+#include <ostream>
+
+#include "program/durable_file.h"
+#include "program/exit_code.h"
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr int64_t kFormat = 2;
+
+c10::impl::GenericDict dictionary() {
+  return c10::impl::GenericDict(c10::StringType::get(), c10::AnyType::get());
+}
+
+c10::IValue to_dictionary(const NamedTensors& tensors) {
+  auto result = dictionary();
+  // A view would be stored with all of the flat buffer behind it.
+  for (const auto& [name, tensor] : tensors)
+    result.insert(name, tensor.detach().to(torch::kCPU, /*non_blocking=*/false, /*copy=*/true));
+  return result;
+}
+
+NamedTensors from_dictionary(const c10::IValue& value) {
+  NamedTensors result;
+  for (const auto& entry : value.toGenericDict())
+    result.emplace_back(entry.key().toStringRef(), entry.value().toTensor());
+  return result;
+}
+
+// A zip archive as torch.save writes it. torch::pickle_save would tag containers in a way that
+// torch.load's default (weights_only) refuses; and the archive is built in memory, since LibTorch's
+// file writer ends the process on a full disk.
+std::string serialize(const c10::IValue& value) {
+  std::string pickle, archive;
+  torch::jit::Pickler pickler([&](const char* data, size_t size) { pickle.append(data, size); },
+                              nullptr, nullptr, nullptr, nullptr, /*tag_aggregates=*/false);
+  pickler.protocol();
+  pickler.pushIValue(value);
+  pickler.stop();
+  caffe2::serialize::PyTorchStreamWriter writer([&](const void* data, size_t size) {
+    archive.append(static_cast<const char*>(data), size);
+    return size;
+  });
+  size_t index = 0;
+  for (const auto& tensor : pickler.tensorData()) {
+    const auto& storage = tensor.storage();
+    writer.writeRecord("data/" + std::to_string(index++), storage.data(), storage.nbytes());
+  }
+  writer.writeRecord("data.pkl", pickle.data(), pickle.size());
+  writer.writeRecord("byteorder", "little", 6);
+  writer.writeEndOfFile();
+  return archive;
+}
+
+// The steps of all checkpoint_<step>.pt in the folder, newest first.
+std::vector<int64_t> steps_on_disk(const fs::path& folder) {
+  std::vector<int64_t> steps;
+  if (!fs::exists(folder)) return steps;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    constexpr std::string_view prefix = "checkpoint_", suffix = ".pt";
+    if (!name.starts_with(prefix) || !name.ends_with(suffix)) continue;
+    int64_t step = 0;
+    const char *first = name.data() + prefix.size(),
+               *last = name.data() + name.size() - suffix.size();
+    if (std::from_chars(first, last, step).ptr == last && first != last) steps.push_back(step);
+  }
+  std::sort(steps.rbegin(), steps.rend());
+  return steps;
+}
+
+// Makes `link` a relative link to `target`, in one step. Returns why that could not be, "" if it
+// could: the links are for people, and never the truth.
+std::string point_link(const fs::path& link, const fs::path& target) {
+  std::error_code error;
+  if (fs::exists(fs::symlink_status(link, error)) && !fs::is_symlink(link, error))
+    return link.string() + " is not a link of ours and stays; the checkpoints lie beside it";
+  const fs::path temporary = temporary_name(link);
+  fs::remove(temporary, error);
+  fs::create_symlink(target.filename(), temporary, error);
+  if (!error) fs::rename(temporary, link, error);
+  return error ? "cannot link " + link.string() + " to " + target.filename().string() + ": " +
+                     error.message()
+               : "";
+}
+
+// What bears a checkpoint's name without a record was cut off from it, or is somebody's own: it is
+// kept under another name. Returns what was done, "" for nothing.
+std::string move_aside(const fs::path& path) {
+  if (!fs::exists(fs::symlink_status(path)) || fs::exists(record_path(path))) return "";
+  fs::path aside;
+  int number = 0;
+  do aside = path.string() + ".unrecorded" + (number ? "_" + std::to_string(number) : "");
+  while (++number && fs::exists(fs::symlink_status(aside)));
+  fs::rename(path, aside);
+  return path.string() + " had no commit record and is now " + aside.filename().string();
+}
+
+// Of bytes that were verified.
+Checkpoint parse(const fs::path& path, const std::string& bytes) {
+  const auto root = torch::pickle_load({bytes.begin(), bytes.end()}).toGenericDict();
+  if (const int64_t format = root.at("format").toInt(); format != kFormat)
+    throw UserError(ExitCode::kData, path.string() + " is of format " + std::to_string(format) +
+                                         ", this program reads format " + std::to_string(kFormat));
+  Checkpoint checkpoint;
+  checkpoint.step = root.at("step").toInt();
+  checkpoint.attempt = root.at("attempt").toInt();
+  checkpoint.trained_window = root.at("trained_window").toInt();
+  checkpoint.updates = root.at("updates").toDouble();
+  checkpoint.best_step = root.at("best_step").toInt();
+  checkpoint.best_success = root.at("best_success").toDouble();
+  checkpoint.config = root.at("config").toStringRef();
+  checkpoint.manifest_sha256 = root.at("manifest_sha256").toStringRef();
+  checkpoint.model = from_dictionary(root.at("model"));
+  checkpoint.first_moment = from_dictionary(root.at("exp_avg"));
+  checkpoint.second_moment = from_dictionary(root.at("exp_avg_sq"));
+  return checkpoint;
+}
+
+}  // namespace
+
+fs::path checkpoint_path(const fs::path& folder, int64_t step) {
+  return folder / ("checkpoint_" + std::to_string(step) + ".pt");
+}
+
+std::vector<std::string> publish_checkpoint(const fs::path& folder, const Checkpoint& checkpoint) {
+  auto root = dictionary();
+  root.insert("format", kFormat);
+  root.insert("step", checkpoint.step);
+  root.insert("attempt", checkpoint.attempt);
+  root.insert("trained_window", checkpoint.trained_window);
+  root.insert("updates", checkpoint.updates);
+  root.insert("best_step", checkpoint.best_step);
+  root.insert("best_success", checkpoint.best_success);
+  root.insert("config", checkpoint.config);
+  root.insert("manifest_sha256", checkpoint.manifest_sha256);
+  root.insert("model", to_dictionary(checkpoint.model));
+  root.insert("exp_avg", to_dictionary(checkpoint.first_moment));
+  root.insert("exp_avg_sq", to_dictionary(checkpoint.second_moment));
+  const fs::path path = checkpoint_path(folder, checkpoint.step);
+  std::vector<std::string> troubles{move_aside(path)};
+  publish_with_record(path, serialize(root));
+
+  troubles.push_back(point_link(folder / "state.pt", path));
+  if (checkpoint.best_step >= 0)
+    troubles.push_back(
+        point_link(folder / "checkpoint_best.pt", checkpoint_path(folder, checkpoint.best_step)));
+  std::erase(troubles, "");
+  return troubles;
+}
+
+Checkpoint read_checkpoint(const fs::path& path) {
+  std::error_code error;
+  const fs::path file = fs::is_symlink(path) ? fs::canonical(path, error) : path;
+  if (error) throw UserError(ExitCode::kData, path.string() + " points to nothing");
+  const std::string bytes = read_verified(file);
+  try {
+    return parse(path, bytes);
+  } catch (const UserError&) {
+    throw;
+  } catch (const std::exception&) {
+    throw UserError(ExitCode::kData, path.string() + " is no checkpoint of this program");
+  }
+}
+
+std::optional<Checkpoint> find_newest_checkpoint(const fs::path& folder, std::ostream& warn) {
+  const auto steps = steps_on_disk(folder);
+  for (const int64_t step : steps) {
+    const fs::path path = checkpoint_path(folder, step);
+    try {
+      auto checkpoint = read_checkpoint(path);
+      if (checkpoint.step == step) return checkpoint;
+      warn << "passing over: " << path.string() << " holds step " << checkpoint.step
+           << ": give it that name back" << std::endl;
+    } catch (const UserError& error) {
+      if (error.code != ExitCode::kData) throw;
+      warn << "passing over: " << error.what() << std::endl;
+    }
+  }
+  if (steps.empty()) return std::nullopt;
+  throw UserError(ExitCode::kData,
+                  "none of the " + std::to_string(steps.size()) + " checkpoints in " +
+                      folder.string() +
+                      " is valid: restore one, or choose another out_dir to start over");
+}
+
+void prune_checkpoints(const fs::path& folder, int64_t newest, int64_t keep_last,
+                       int64_t keep_every, int64_t best) {
+  int64_t kept = 0;
+  for (const int64_t step : steps_on_disk(folder)) {
+    const fs::path path = checkpoint_path(folder, step);
+    // Of later steps than the newest of this run: not ours to judge, and not to be counted as a
+    // state we could resume.
+    if (step > newest) continue;
+    if (!fs::exists(record_path(path))) continue;
+    if (kept++ < keep_last || step == best || (keep_every > 0 && step % keep_every == 0)) continue;
+    // The record goes first: a checkpoint that is half deleted has none and does not count.
+    std::error_code ignored;
+    fs::remove(record_path(path), ignored);
+    fs::remove(path, ignored);
+  }
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (is_temporary_of(entry.path(), R"(checkpoint_[0-9]+\.pt(\.sha256)?|checkpoint_best\.pt|)"
+                                      R"(state\.pt|config\.yaml|DONE)")) {
+      std::error_code not_ours_to_remove;
+      fs::remove(entry.path(), not_ours_to_remove);
+    }
+}

@@ -1,0 +1,59 @@
+// Complete training states on disk: published whole, verified before they are parsed, found again,
+// pruned. Rank 0 alone calls what is declared here. In a run's folder:
+//
+//   checkpoint_250.pt          opens in Python with plain torch.load
+//   checkpoint_250.pt.sha256   its commit record (sha256sum format); without a matching one the
+//                              checkpoint does not exist
+//   state.pt                   link to the newest
+//   checkpoint_best.pt         link to the one with the best closed-loop validation
+#pragma once
+
+#include <torch/torch.h>
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "program/config.h"
+
+using NamedTensors = std::vector<std::pair<std::string, torch::Tensor>>;
+
+struct Checkpoint {
+  int64_t step = 0;            // optimiser steps done
+  int64_t attempt = 0;         // times the run was started before
+  int64_t trained_window = 0;  // longest window trained on: a rollout may use no position beyond it
+  double updates = 0;          // AdamW updates done: steps less the skipped ones
+  int64_t best_step = -1;      // that of checkpoint_best.pt; -1: nothing validated yet
+  double best_success = 0;     // its closed-loop success on the validation split
+  std::string config;          // effective configuration, YAML
+  std::string manifest_sha256;  // the dataset's identity
+  NamedTensors model, first_moment, second_moment;
+};
+
+std::filesystem::path checkpoint_path(const std::filesystem::path& folder, int64_t step);
+
+// Throws UserError(kIo); what was published before stays as it was. Points checkpoint_best.pt to
+// the step that `checkpoint` names as the best. After return the checkpoint is committed; what
+// went wrong beside it (a link, a file without a record that had to be moved out of its way) is
+// returned, for people, a line each.
+std::vector<std::string> publish_checkpoint(const std::filesystem::path& folder,
+                                            const Checkpoint& checkpoint);
+
+// Throws UserError(kData) unless the file's bytes match its commit record, UserError(kIo) when it
+// cannot be read.
+Checkpoint read_checkpoint(const std::filesystem::path& path);
+
+// The newest valid checkpoint; none when the folder holds no checkpoint at all. Names those that
+// had to be passed over on `warn`. Throws UserError(kData) when there are checkpoints and none is
+// valid: never start over silently; UserError(kIo) when one cannot be read, for an older one would
+// cost the steps since.
+std::optional<Checkpoint> find_newest_checkpoint(const std::filesystem::path& folder,
+                                                 std::ostream& warn);
+
+// After `newest` was published: deletes earlier checkpoints but the last `keep_last` (the newest
+// among them), the multiples of `keep_every` (0: none) and `best`, and what an interrupted save
+// left. A file without a commit record is not known to be ours, and stays.
+void prune_checkpoints(const std::filesystem::path& folder, int64_t newest, int64_t keep_last,
+                       int64_t keep_every, int64_t best = -1);

@@ -1,0 +1,170 @@
+// Compiled with -DINSTRUCTION_SET=attention_avx512, attention_avx2 or attention_neon and flags to
+// match. Uses no library templates: their code would be shared with files built for older
+// processors.
+#include "model/cpu_attention_kernel.h"
+
+namespace INSTRUCTION_SET {
+namespace {
+
+// A register's floats, and how many sums may live in registers at once beside what they are made
+// of.
+#ifdef __AVX512F__
+constexpr int kLane = 16, kSums = 16;
+#elif defined(__ARM_NEON)
+constexpr int kLane = 4, kSums = 16;
+#else
+constexpr int kLane = 8, kSums = 8;
+#endif
+using Lane __attribute__((vector_size(kLane * sizeof(float)), aligned(4), may_alias)) = float;
+using IntLane __attribute__((vector_size(kLane * sizeof(int32_t)))) = int32_t;
+
+inline Lane load(const float* at) { return *reinterpret_cast<const Lane*>(at); }
+inline void store(float* at, Lane value) { *reinterpret_cast<Lane*>(at) = value; }
+inline Lane splat(float value) { return Lane{} + value; }
+
+// e^x for x <= 0, relative error below 2e-7; 0 below -87. x = n log 2 + r, |r| <= log(2) / 2.
+inline Lane exponential(Lane x) {
+  const Lane n = (x * 1.44269504F + 12582912.0F) - 12582912.0F;  // rounds to whole numbers
+  const Lane r = (x - n * 0.693359375F) - n * -2.12194440e-4F;
+  Lane p = splat(1.9875691500e-4F);
+  p = p * r + 1.3981999507e-3F;
+  p = p * r + 8.3334519073e-3F;
+  p = p * r + 4.1665795894e-2F;
+  p = p * r + 1.6666665459e-1F;
+  p = p * r + 5.0000001201e-1F;
+  p = p * r * r + r + 1.0F;
+  const IntLane exponent = (__builtin_convertvector(n, IntLane) + 127) << 23;
+  const Lane scale = reinterpret_cast<const Lane&>(exponent);
+  return x < -87.0F ? Lane{} : p * scale;
+}
+
+// c[16, n] = a[16, D] . columns[D, n], n a multiple of 64.
+template <int D>
+void products(const float* a, const float* columns, int64_t n, int64_t stride, float* c) {
+  constexpr int kRows = 4, kLanes = kSums / kRows;
+  for (int64_t j = 0; j < n; j += kLanes * kLane)
+    for (int64_t i = 0; i < kAttentionRows; i += kRows) {
+      Lane sum[kRows][kLanes] = {};
+      for (int d = 0; d < D; ++d) {
+        Lane b[kLanes];
+        for (int l = 0; l < kLanes; ++l) b[l] = load(columns + d * stride + j + l * kLane);
+#pragma GCC unroll 4
+        for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 4
+          for (int l = 0; l < kLanes; ++l) sum[r][l] += a[(i + r) * D + d] * b[l];
+      }
+      for (int r = 0; r < kRows; ++r)
+        for (int l = 0; l < kLanes; ++l) store(c + (i + r) * stride + j + l * kLane, sum[r][l]);
+    }
+}
+
+// c[16, D] = scale_of_row * weights[16, n] . b[n, D]
+template <int D>
+void combine(const float* weights, const float* b, int64_t n, int64_t stride, const float* scales,
+             float* c) {
+  constexpr int kLanes = D / kLane, kRows = kSums / kLanes;
+  for (int64_t i = 0; i < kAttentionRows; i += kRows) {
+    Lane sum[kRows][kLanes] = {};
+    for (int64_t j = 0; j < n; ++j) {
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 16
+        for (int l = 0; l < kLanes; ++l)
+          sum[r][l] += weights[(i + r) * stride + j] * load(b + j * D + l * kLane);
+    }
+    for (int r = 0; r < kRows; ++r)
+      for (int l = 0; l < kLanes; ++l)
+        store(c + (i + r) * D + l * kLane, sum[r][l] * scales[i + r]);
+  }
+}
+
+// c[n, D] += transposed weights[16, n] . a[16, D]
+template <int D>
+void spread(const float* weights, const float* a, int64_t n, int64_t stride, float* c) {
+  constexpr int kLanes = D / kLane, kRows = kSums / kLanes;
+  for (int64_t j = 0; j < n; j += kRows) {
+    Lane sum[kRows][kLanes];
+    for (int r = 0; r < kRows; ++r)
+      for (int l = 0; l < kLanes; ++l) sum[r][l] = load(c + (j + r) * D + l * kLane);
+    for (int64_t i = 0; i < kAttentionRows; ++i) {
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 16
+        for (int l = 0; l < kLanes; ++l)
+          sum[r][l] += weights[i * stride + j + r] * load(a + i * D + l * kLane);
+    }
+    for (int r = 0; r < kRows; ++r)
+      for (int l = 0; l < kLanes; ++l) store(c + (j + r) * D + l * kLane, sum[r][l]);
+  }
+}
+
+int64_t columns_of(int64_t row, int64_t padded) {  // keys that the 16 queries from `row` can see
+  const int64_t end = (row + kAttentionRows + kAttentionColumns - 1) / kAttentionColumns;
+  return end * kAttentionColumns < padded ? end * kAttentionColumns : padded;
+}
+
+template <int D>
+void forward(const HeadBuffers& h) {
+  for (int64_t row = 0; row < h.T; row += kAttentionRows) {
+    const int64_t n = columns_of(row, h.padded);
+    products<D>(h.query + row * D, h.key_columns, n, h.stride, h.scores);
+    float scales[kAttentionRows];
+    for (int64_t i = 0; i < kAttentionRows; ++i) {
+      float* scores = h.scores + i * h.stride;
+      for (int64_t j = row + i + 1; j < n; ++j) scores[j] = -1e30F;
+      Lane largest = splat(-1e30F);
+      for (int64_t j = 0; j < n; j += kLane) {
+        const Lane s = load(scores + j);
+        largest = s > largest ? s : largest;
+      }
+      float top = largest[0];
+      for (int k = 1; k < kLane; ++k) top = largest[k] > top ? largest[k] : top;
+      Lane total = {};
+      for (int64_t j = 0; j < n; j += kLane) {
+        const Lane p = exponential(load(scores + j) - top);
+        store(scores + j, p);
+        total += p;
+      }
+      float sum = 0;
+      for (int k = 0; k < kLane; ++k) sum += total[k];
+      scales[i] = 1.0F / sum;
+      h.log_sum[row + i] = top + __builtin_logf(sum);
+    }
+    combine<D>(h.scores, h.value, n, h.stride, scales, h.out + row * D);
+  }
+}
+
+template <int D>
+void backward(const HeadBuffers& h) {
+  float scales[kAttentionRows];
+  for (float& scale : scales) scale = 1.0F / __builtin_sqrtf(static_cast<float>(D));
+  for (int64_t row = 0; row < h.T; row += kAttentionRows) {
+    const int64_t n = columns_of(row, h.padded);
+    products<D>(h.query + row * D, h.key_columns, n, h.stride, h.scores);
+    products<D>(h.out_gradient + row * D, h.value_columns, n, h.stride, h.score_gradients);
+    for (int64_t i = 0; i < kAttentionRows; ++i) {
+      float *scores = h.scores + i * h.stride, *gradients = h.score_gradients + i * h.stride;
+      for (int64_t j = row + i + 1; j < n; ++j) scores[j] = -1e30F;
+      for (int64_t j = 0; j < n; j += kLane) {
+        const Lane p = exponential(load(scores + j) - h.log_sum[row + i]);
+        store(scores + j, p);
+        store(gradients + j, p * (load(gradients + j) - h.delta[row + i]));
+      }
+    }
+    combine<D>(h.score_gradients, h.key, n, h.stride, scales, h.query_gradient + row * D);
+    spread<D>(h.score_gradients, h.query + row * D, n, h.stride, h.key_gradient);
+    spread<D>(h.scores, h.out_gradient + row * D, n, h.stride, h.value_gradient);
+  }
+}
+
+}  // namespace
+
+void forward(int64_t D, const HeadBuffers& head) {
+  D == 32 ? forward<32>(head) : forward<64>(head);
+}
+
+void backward(int64_t D, const HeadBuffers& head) {
+  D == 32 ? backward<32>(head) : backward<64>(head);
+}
+
+}  // namespace INSTRUCTION_SET

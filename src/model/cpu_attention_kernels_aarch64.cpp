@@ -1,0 +1,10 @@
+#include "model/cpu_attention_kernel.h"
+
+namespace attention_neon {
+void forward(int64_t D, const HeadBuffers& head);
+void backward(int64_t D, const HeadBuffers& head);
+}  // namespace attention_neon
+
+std::vector<AttentionKernel> attention_kernels() {
+  return {{"attention_neon", attention_neon::forward, attention_neon::backward}};
+}

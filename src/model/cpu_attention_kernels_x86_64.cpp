@@ -1,0 +1,20 @@
+#include "model/cpu_attention_kernel.h"
+#include "program/processor.h"
+
+namespace attention_avx2 {
+void forward(int64_t D, const HeadBuffers& head);
+void backward(int64_t D, const HeadBuffers& head);
+}  // namespace attention_avx2
+namespace attention_avx512 {
+void forward(int64_t D, const HeadBuffers& head);
+void backward(int64_t D, const HeadBuffers& head);
+}  // namespace attention_avx512
+
+std::vector<AttentionKernel> attention_kernels() {
+  std::vector<AttentionKernel> kernels;
+  if (has_avx2())
+    kernels.push_back({"attention_avx2", attention_avx2::forward, attention_avx2::backward});
+  if (has_avx512())
+    kernels.push_back({"attention_avx512", attention_avx512::forward, attention_avx512::backward});
+  return kernels;
+}

@@ -1,0 +1,172 @@
+#include "program/durable_file.h"
+
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <climits>
+#include <cstring>
+#include <fstream>
+#include <memory>
+#include <regex>
+#include <sstream>
+
+#include "program/exit_code.h"
+
+namespace {
+
+[[noreturn]] void fail(const char* verb, const std::filesystem::path& path, int error = errno) {
+  throw UserError(ExitCode::kIo, std::string("cannot ") + verb + " " + path.string() + ": " +
+                                     std::strerror(error));
+}
+
+class Descriptor {
+ public:
+  Descriptor(const std::filesystem::path& path, int flags, const char* verb)
+      : fd(::open(path.c_str(), flags | O_CLOEXEC, 0666)) {
+    if (fd < 0) fail(verb, path);
+  }
+  ~Descriptor() { ::close(fd); }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  const int fd;
+};
+
+void sync(const std::filesystem::path& path, int flags) {
+  const Descriptor file(path, flags, "open");
+  // Some file systems (FUSE, SMB) know no such thing for folders.
+  if (::fsync(file.fd) != 0 && !(flags & O_DIRECTORY && errno == EINVAL)) fail("sync", path);
+}
+
+class Sha256 {
+ public:
+  Sha256() : context_(EVP_MD_CTX_new(), EVP_MD_CTX_free) {
+    EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr);
+  }
+  void add(const char* data, size_t size) { EVP_DigestUpdate(context_.get(), data, size); }
+  std::string hex() {
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    unsigned int size = 0;
+    EVP_DigestFinal_ex(context_.get(), digest, &size);
+    std::string text;
+    for (unsigned int i = 0; i < size; ++i) {
+      text += "0123456789abcdef"[digest[i] >> 4];
+      text += "0123456789abcdef"[digest[i] & 15];
+    }
+    return text;
+  }
+
+ private:
+  std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context_;
+};
+
+}  // namespace
+
+std::string sha256_hex(std::string_view bytes) {
+  Sha256 hash;
+  hash.add(bytes.data(), bytes.size());
+  return hash.hex();
+}
+
+std::string sha256_file(const std::filesystem::path& path) {
+  const Descriptor file(path, O_RDONLY, "read");
+  Sha256 hash;
+  std::string buffer(1 << 20, '\0');
+  ssize_t got = 0;
+  while ((got = ::read(file.fd, buffer.data(), buffer.size())) > 0)
+    hash.add(buffer.data(), static_cast<size_t>(got));
+  if (got < 0) fail("read", path);
+  return hash.hex();
+}
+
+std::string read_file(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) fail("read", path);
+  std::ostringstream text;
+  if (file.peek() != EOF) text << file.rdbuf();
+  if (!file) fail("read", path, EIO);
+  return std::move(text).str();
+}
+
+bool is_temporary_of(const std::filesystem::path& file, const std::string& published) {
+  return std::regex_match(file.filename().string(),
+                          std::regex("(?:" + published + R"()\..+\.[0-9]+\.tmp)"));
+}
+
+std::filesystem::path temporary_name(const std::filesystem::path& path) {
+  char host[HOST_NAME_MAX + 1] = "";
+  gethostname(host, sizeof host);
+  return path.string() + "." + host + "." + std::to_string(getpid()) + ".tmp";
+}
+
+void publish_file(const std::filesystem::path& path, std::string_view bytes) {
+  const auto temporary = temporary_name(path);
+  try {
+    {
+      // Never through a link: in a folder that others may write, it could lead anywhere.
+      const Descriptor file(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, "write");
+      while (!bytes.empty()) {
+        const ssize_t written = ::write(file.fd, bytes.data(), bytes.size());
+        if (written < 0 && errno != EINTR) fail("write", path);
+        if (written > 0) bytes.remove_prefix(static_cast<size_t>(written));
+      }
+    }
+    publish_by_rename(temporary, path);
+  } catch (...) {
+    ::unlink(temporary.c_str());
+    throw;
+  }
+}
+
+void publish_with_record(const std::filesystem::path& path, std::string_view bytes) {
+  publish_file(path, bytes);
+  publish_file(record_path(path), sha256_hex(bytes) + "  " + path.filename().string() + "\n");
+}
+
+std::filesystem::path record_path(const std::filesystem::path& path) {
+  return path.string() + ".sha256";
+}
+
+std::string read_verified(const std::filesystem::path& path, const std::string& remedy) {
+  const auto refused = [&](const std::string& why) {
+    return UserError(ExitCode::kData, path.string() + " " + why);
+  };
+  const auto exists = [](const std::filesystem::path& file) {
+    std::error_code error;
+    const bool found = std::filesystem::exists(file, error);
+    if (error) fail("read", file, error.value());
+    return found;
+  };
+  const std::string name = path.filename().string(),
+                    record_name = record_path(path).filename().string();
+  if (!exists(path)) throw refused("does not exist" + remedy);
+  if (!exists(record_path(path)))
+    throw refused(
+        "has no commit record " + record_name + remedy +
+        ". If it is a copy, copy the record too; a file that you trust gets one by: sha256sum " +
+        name + " >" + record_name);
+  std::string bytes = read_file(path);
+  const std::string record = read_file(record_path(path)), hash = sha256_hex(bytes);
+  // As sha256sum writes it, perhaps of a longer path.
+  std::smatch match;
+  static const std::regex line("([0-9a-f]{64}) [ *](?:[^\\n]*/)?([^/\\n]+)\\n");
+  const bool whole = std::regex_match(record, match, line) && match[1] == hash;
+  if (whole && match[2] == name) return bytes;
+  if (whole)
+    throw refused("is whole, but was renamed: its record is of " + match[2].str() +
+                  ". Rename both back");
+  throw refused("does not match its SHA-256 record: damaged or torn" + remedy);
+}
+
+void publish_by_rename(const std::filesystem::path& temporary, const std::filesystem::path& path) {
+  sync(temporary, O_RDONLY);
+  if (::rename(temporary.c_str(), path.c_str()) != 0) fail("rename to", path);
+  sync(path.has_parent_path() ? path.parent_path() : ".", O_RDONLY | O_DIRECTORY);
+}
+
+void make_folder(const std::filesystem::path& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error) fail("create the folder", path, error.value());
+}

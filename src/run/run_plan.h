@@ -1,0 +1,55 @@
+// What a configuration amounts to on a number of ranks, and what it will cost: the arithmetic of
+// --dry_run, of the banner and of conf/'s head comments.
+#pragma once
+
+#include <string>
+
+#include "training/curriculum.h"
+
+struct RunPlan {
+  int64_t steps = 0;              // the smaller of train_steps and epochs
+  int64_t global_batch_size = 0;  // windows per optimiser step
+  int64_t rows = 0;               // of them, per rank
+  int64_t micro_batch = 0;        // of them, per forward pass
+  double epochs = 0;              // passes over the train split
+  Curriculum curriculum;
+};
+
+// For `trajectories` in the train split. Throws UserError(kConfiguration) when the global batch
+// does not divide into ranks x batch_size.
+RunPlan plan_run(const Config& config, int64_t trajectories, int ranks);
+
+// Of the whole network: backbone, read-in and heads.
+int64_t parameter_count(const ModelConfig& model);
+
+// Forward and backward: 6 per weight of a matrix, and attention's 6 L d T (causal: half of a full
+// square), per token of a window of T.
+double flops_per_token(const ModelConfig& model, int64_t window);
+
+// How many steps a GPU is given between two looks at what it reports, given the seconds of one:
+// for about a second, and at most `log_every_steps`. A look costs a wait, and until it nobody sees
+// a request to leave, a gradient that is not finite, or a GPU that stands still.
+int64_t steps_between_looks(double step_seconds, int64_t log_every_steps);
+
+// Sum of the window lengths of the steps in [from, to): what the time left is proportional to.
+double windows_ahead(const Curriculum& curriculum, int64_t from, int64_t to);
+
+// Weights and both moments in fp32.
+double checkpoint_bytes(const ModelConfig& model);
+
+// What a rank's share of a step takes as batches, at the longest window.
+double share_bytes(const RunPlan& plan);
+// Steps that are read ahead: as many as fit into 256 MB, but one at least and BatchQueue::kAhead at
+// most.
+size_t steps_ahead(const RunPlan& plan);
+
+// Peak of a rank at the longest window: weights, gradients, moments, activations of one forward and
+// backward pass, a checkpoint in the making, batches read ahead, LibTorch itself. An estimate,
+// within about a seventh of what CPUs were seen to take (LOG.md).
+double training_bytes(const Config& config, const RunPlan& plan);
+
+// Lines for people: model, step, run, memory, checkpoints.
+std::string describe(const Config& config, const RunPlan& plan, int64_t trajectories, int ranks);
+
+// "612 MB", "2.0 TFLOP".
+std::string si_text(double value, const std::string& unit);

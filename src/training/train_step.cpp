@@ -1,0 +1,52 @@
+#include "training/train_step.h"
+
+torch::Tensor step_orders(double learning_rate, bool stop_requested) {
+  return torch::tensor({learning_rate, stop_requested ? 1.0 : 0.0}, torch::kFloat64);
+}
+
+torch::Tensor train_step(const StepInput& input, const torch::Tensor& force_scale,
+                         ControlModel& model, FlatParameters& parameters, AdamW& optimizer,
+                         GradientSum& gradient_sum, const Communicator& communicator) {
+  const auto learning_rate = input.orders[0].to(torch::kFloat32);
+
+  // Losses are sums divided by global counts, which travel while the first forward pass runs, and
+  // with them whether anybody must leave.
+  auto counts = torch::zeros({4}, input.orders.options());
+  for (const auto& batch : input.batches) counts.narrow(0, 0, 3) += count_targets(batch);
+  counts[3] = input.orders[1];
+  communicator.start_sum(counts);
+
+  parameters.clear_gradients();
+  auto losses = torch::zeros({4}, parameters.values.options());
+  for (size_t i = 0; i < input.batches.size(); ++i) {
+    const auto& batch = input.batches[i];
+    const bool last = i + 1 == input.batches.size();
+    const auto heads = model(batch.features);
+    if (i == 0) communicator.finish_sums(0);
+    const auto loss = control_loss(heads, batch, counts, force_scale);
+    losses += loss.detach();
+    if (last) {
+      communicator.start_sum(losses);
+      gradient_sum.begin();
+    }
+    loss[0].backward();
+    if (!last) parameters.collect_gradients();
+  }
+  gradient_sum.finish();
+
+  const auto norm = optimizer.step(learning_rate);
+  parameters.round_weights();
+  return torch::cat({losses, norm.unsqueeze(0), counts.slice(0, 0, 4, 3)});
+}
+
+StepReport::StepReport(const torch::Tensor& row) {
+  const auto values = row.cpu();
+  const auto* value = values.data_ptr<double>();
+  loss = value[0];
+  loss_force = value[1];
+  loss_mode = value[2];
+  loss_dynamics = value[3];
+  gradient_norm = value[4];
+  tokens = static_cast<int64_t>(value[5]);
+  stop_requested = value[6] > 0;
+}
