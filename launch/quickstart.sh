@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# From a fresh clone to a GPT-2 that swings the pole up, on CPUs with 2 MPI ranks, in minutes: sets up, builds,
-# generates data, trains (interrupted once on purpose, and resumed), evaluates in closed loop, draws the report.
-# Start it again at any time: what is done is kept.
+# From a fresh clone to a GPT-2 that swings the pole up, on CPUs with 2 MPI ranks, in minutes: sets
+# up, builds, generates data, trains (interrupted once on purpose, and resumed), evaluates in closed
+# loop, draws the report. It can be started again at any time: completed work is kept.
 set -euo pipefail
-unset CDPATH PYTHONPATH PYTHONHOME MPLBACKEND  # of other work: cd and the .venv here obey them
+unset CDPATH PYTHONPATH PYTHONHOME MPLBACKEND  # set for other work: cd and .venv obey them
 cd "$(dirname "$0")/.."
 config=conf/quickstart.yaml
 out=output/quickstart
@@ -23,7 +23,9 @@ tools/setup.sh
 
 stage 2 'Build (2 to 3 minutes the first time)'
 mkdir -p build
-if ! { cmake --preset release && cmake --build --preset release --target generate_trajectories train_gpt2 evaluate_policy; } >build/quickstart_build.log 2>&1; then
+if ! { cmake --preset release &&
+  cmake --build --preset release --target generate_trajectories train_gpt2 evaluate_policy; } \
+  >build/quickstart_build.log 2>&1; then
   tail -n 30 build/quickstart_build.log >&2
   echo 'quickstart: the build failed, all of its output is in build/quickstart_build.log' >&2
   exit 1
@@ -32,14 +34,14 @@ fi
 stage 3 'Generate: 2 ranks simulate the expert on random cart-poles'
 launch/local.sh 2 $programs/generate_trajectories --config $config
 
-stage 4 'Train with 2 ranks, until the process is asked to leave'
+stage 4 'Train with 2 ranks, until a stop request'
 if [[ -e $out/DONE ]]; then
   code=0
 else
   leave_at=$(($(steps_done) + 3000))
   "${train[@]}" &
   training=$!
-  trap 'kill $training 2>/dev/null && wait $training' EXIT  # Ctrl-C: the ranks save and leave first
+  trap 'kill $training 2>/dev/null && wait $training' EXIT  # Ctrl-C: the ranks save and stop first
   while kill -0 $training 2>/dev/null && (($(steps_done) < leave_at)); do sleep 1; done
   kill -USR1 $training 2>/dev/null || true
   code=0
@@ -47,7 +49,7 @@ else
   trap - EXIT
 fi
 
-stage 5 'Train on: resume from the checkpoint'
+stage 5 'Resume from the checkpoint'
 case $code in
   75) "${train[@]}" ;;
   0) echo 'the run is complete' ;;
@@ -66,7 +68,7 @@ report=$(MPLCONFIGDIR=build/matplotlib .venv/bin/python tools/report.py $out)
 .venv/bin/python - $out/evaluation/evaluation.json <<'PYTHON'
 import json, sys
 splits = json.load(open(sys.argv[1]))["splits"]
-print("\n  success over 1024 steps    test    test_ood, of those the expert solves")
+print("\n  success over 1024 steps    test    test_ood, given expert success")
 for policy, name in {"model": "trained GPT-2", "expert": "expert, knows the plant",
                      "nominal_expert": "expert, nominal plant", "zero_force": "no force"}.items():
     test, ood = (splits[split]["closed_loop"][policy] for split in ("test", "test_ood"))

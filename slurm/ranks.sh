@@ -1,29 +1,37 @@
 # Sourced by the job scripts, which run in the folder they were submitted from: the checkout.
-#   ranks PROGRAM [ARGUMENT ...]   starts PROGRAM on every task of the allocation, waits, and returns its exit code. When the
-#                                  time is nearly up (USR1, which sets `leaving`) it asks the ranks to leave; those that have
-#                                  not after LEAVE_SECONDS (90) are left to Slurm, and it returns 76
-#   setting KEY CONFIG [...]       prints the value that KEY has for the programs
+#   ranks PROGRAM [ARGUMENT ...]
+#       starts PROGRAM on every task of the allocation, waits, and returns its exit code. When the
+#       time is nearly up (USR1, which sets `leaving`) it sends the ranks a stop request; ranks that
+#       have not stopped after STOP_SECONDS (90) are left to Slurm, and it returns 76
+#   setting KEY CONFIG [...]
+#       prints the value that KEY has for the programs
 #   carry_through FOLDER PATTERN PROGRAM [ARGUMENT ...]
-#                                  runs PROGRAM to its end, through restarts in the allocation and legs of the job, and ends
-#                                  the script. Progress is that files PATTERN are written in FOLDER: three legs in a row
-#                                  without any end the job (93). After 69, a GPU is missing, the next leg avoids that node
-# NODES=N takes that many of the nodes, SLURM_NTASKS_PER_NODE tasks on each.
-# PROGRAMS is the folder of the programs: build/gpu where the job has GPUs, else build/release, if not set. CONTAINER is an
-# image that has them (launch/cartpole.def). LAUNCHER=mpirun uses Open MPI's launcher in place of srun --mpi=pmix.
+#       runs PROGRAM to its end, through restarts in the allocation and run segments of the job, and
+#       ends the script. Progress means that files PATTERN are written in FOLDER: three segments in
+#       a row without progress end the job (93). After 69, a GPU is missing, the next segment avoids
+#       that node
+# NODES=N uses N of the nodes, with SLURM_NTASKS_PER_NODE tasks on each.
+# PROGRAMS is the folder of the programs; if not set, build/gpu if the job has GPUs, else
+# build/release. CONTAINER is an image that has them (launch/cartpole.def). LAUNCHER=mpirun uses
+# Open MPI's launcher in place of srun --mpi=pmix.
 name=${SLURM_JOB_NAME:-slurm}
 source launch/env.sh
 leaving='' ending=''
 trap 'leaving=1' USR1
 trap 'ending=1' TERM  # Slurm ends the job: nothing is started again
 trap finish_relay EXIT
-trap '' PIPE  # munged hangs up on a client that a busy machine delays; Slurm's clients try again if that does not kill them
+# munged closes the connection to a client that a busy machine delays for two seconds; Slurm's
+# clients try again if the signal does not kill them.
+trap '' PIPE
 if ((${SLURM_HET_SIZE:-1} > 1)); then
-  echo "$name: ranks would start in the first component of a heterogeneous job only: submit one without ':'" >&2
+  echo "$name: ranks would start in the first component of a heterogeneous job only:" \
+    "submit one without ':'" >&2
   exit 78
 fi
-job_id=$SLURM_JOB_ID  # in an array, the number of one task stands for all as well
+job_id=$SLURM_JOB_ID  # in an array, the number of one task also means all tasks
 if [[ ${SLURM_ARRAY_TASK_ID:-} ]]; then job_id=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; fi
-# Processors that a job got without a number per task, all of a node's say, are shared out as well.
+# Processors that a job got without a number per task (for example, all of a node's) are also
+# divided among the tasks.
 tasks=${SLURM_TASKS_PER_NODE:-1}
 share=$((${SLURM_CPUS_ON_NODE:-1} / ${tasks%%[!0-9]*}))
 export SLURM_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-$((share > 0 ? share : 1))}
@@ -34,12 +42,12 @@ locate() {  # PROGRAM -> program
   program=("${PROGRAMS:-$built}/$1")
   if [[ ${CONTAINER:-} ]]; then
     if [[ ! -r $CONTAINER ]] || ! command -v apptainer >/dev/null; then
-      echo "$name: CONTAINER=$CONTAINER wants that image, and apptainer on the PATH" >&2
+      echo "$name: CONTAINER=$CONTAINER needs that image, and apptainer on the PATH" >&2
       return 78
     fi
     program=(apptainer exec ${SLURM_GPUS_ON_NODE:+--nv} "$CONTAINER" "$1")
   elif [[ ! -x ${program[0]} ]]; then
-    echo "$name: ${program[0]} is not there: build first (README), or set PROGRAMS" >&2
+    echo "$name: ${program[0]} does not exist: build first (README), or set PROGRAMS" >&2
     return 78
   fi
 }
@@ -55,13 +63,18 @@ ranks() {
   case ${LAUNCHER:-srun} in
     srun)
       if [[ $(srun --mpi=list 2>&1) != *pmix* ]]; then
-        echo "$name: this Slurm has no PMIx (srun --mpi=list does not name it); set LAUNCHER=mpirun" >&2
+        echo "$name: this Slurm has no PMIx (srun --mpi=list does not name it);" \
+          "set LAUNCHER=mpirun" >&2
         return 78
       fi
-      # Slurm hands a step neither the processors per task nor, unbound, all GPUs of a node unless told. Ranks that end
-      # have 10 s to do it together, each with its own exit code; then those that are left are killed.
-      launcher=(srun --mpi=pmix --export=ALL --kill-on-bad-exit=0 --wait=10 --cpus-per-task="$SLURM_CPUS_PER_TASK")
-      if [[ -n ${NODES:-} ]]; then launcher+=(--nodes="$NODES" --ntasks=$((NODES * SLURM_NTASKS_PER_NODE))); fi
+      # Unless told to, Slurm gives a step neither the processors per task nor all GPUs of a node,
+      # unbound. Once a rank ends, the others have 10 s to end too, each with its own exit code;
+      # then the remaining ones are killed.
+      launcher=(srun --mpi=pmix --export=ALL --kill-on-bad-exit=0 --wait=10
+        --cpus-per-task="$SLURM_CPUS_PER_TASK")
+      if [[ -n ${NODES:-} ]]; then
+        launcher+=(--nodes="$NODES" --ntasks=$((NODES * SLURM_NTASKS_PER_NODE)))
+      fi
       if [[ -n ${SLURM_GPUS_ON_NODE:-} ]]; then launcher+=(--gpu-bind=none); fi
       ;;
     mpirun)  # takes hosts and tasks from Slurm
@@ -77,13 +90,13 @@ ranks() {
       return 78
       ;;
   esac
-  # Launchers lose a signal that comes before their tasks run: it is repeated until the tasks have left. Tasks ignore it
-  # until the program listens.
+  # Launchers lose a signal that arrives before their tasks run, so it is repeated until the tasks
+  # have ended. Tasks ignore it until the program handles it.
   "${launcher[@]}" bash -c 'trap "" USR1; exec "$0" "$@"' "${program[@]}" "$@" 2>&"$errors" &
   job=$!
   while kill -0 "$job" 2>/dev/null; do
     if [[ $leaving ]]; then
-      if ((asked++ >= ${LEAVE_SECONDS:-90})); then return 76; fi
+      if ((asked++ >= ${STOP_SECONDS:-90})); then return 76; fi
       kill -USR1 "$job" 2>/dev/null || true
     fi
     sleep 1
@@ -96,33 +109,36 @@ ranks() {
   return "$code"
 }
 
-# KEY: what Slurm knows of this job under it and after it on the line.
+# KEY: prints what Slurm shows for this job after KEY=, to the end of the line.
 about_job() {
   { scontrol show job "$job_id" 2>/dev/null || true; } | sed -E "/^(.* | *)$1=/!d;s///;q"
 }
 
-# Whether a user or Slurm has ended this start of the job, the latter on a node that it lost sight of.
+# Whether a user or Slurm has ended this start of the job; Slurm does so on a node that it has lost
+# contact with.
 is_over() {
   local starts
   starts=$(about_job Restarts)
   [[ $ending || ($starts && ${starts%% *} != "${SLURM_RESTART_COUNT:-0}") ]]
 }
 
-# FOLDER PATTERN: the files, each as it was written last: the same name, written again, is another.
+# FOLDER PATTERN: lists the files, each with its last write: a name that is written again counts as
+# another file.
 written() {
   (cd "$1" 2>/dev/null && find . -maxdepth 2 -path "./$2" -printf '%p %i %T@\n' | sort) || true
 }
 
-# Sets `excluded`, the nodes this job is to do without: those of before, and those that show fewer
-# GPUs than it was given.
+# Sets `excluded`, the nodes that this job must avoid: those already excluded, and those that show
+# fewer GPUs than the job was given.
 exclude_nodes_without_gpus() {
   local nodes code=0 unfit left
   nodes=$(timeout --kill-after=5 60 srun --overlap --nodes="$SLURM_JOB_NUM_NODES" \
-    --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --gpu-bind=none --kill-on-bad-exit=0 bash -c '
+    --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --gpu-bind=none --kill-on-bad-exit=0 \
+    bash -c '
       shown=$(timeout 30 nvidia-smi --list-gpus 2>/dev/null | grep -c ^GPU)
       if ((shown >= SLURM_GPUS_ON_NODE)); then echo "$SLURMD_NODENAME"; fi') || code=$?
-  if ((code != 0 && code != 124)); then  # 124: a node that does not answer in time is not fit
-    echo "$name: the nodes could not be asked for their GPUs (srun: exit code $code)" >&2
+  if ((code != 0 && code != 124)); then  # 124: a node that does not answer in time is unfit
+    echo "$name: the nodes could not be queried for their GPUs (srun: exit code $code)" >&2
     return
   fi
   unfit=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | grep -vxF "$nodes" | paste -sd ,) || true
@@ -147,37 +163,38 @@ ended_from_outside() {  # CODE
   exit "$1"
 }
 
-# CODE WHAT ...: puts the job back into the queue, WHAT in its comment, and ends this leg; with CODE
-# where that may not be.
-next_leg() {
-  local code=$1 legs=$((${SLURM_RESTART_COUNT:-0} + 1)) idle=0 limit
+# CODE WHAT ...: requeues the job, with WHAT in its comment, and ends this segment; exits with CODE
+# if Slurm does not allow that.
+next_segment() {
+  local code=$1 segments=$((${SLURM_RESTART_COUNT:-0} + 1)) idle=0 limit
   shift
   if is_over; then ended_from_outside "$code"; fi
   if [[ ! $progress ]]; then
     idle=$(about_job Comment |
-      sed -n "s/^$((legs - 1)) legs done, the last \([0-9]*\) without progress: .*/\1/p")
+      sed -n "s/^$((segments - 1)) segments done, the last \([0-9]*\) without progress: .*/\1/p")
     if ((++idle == 3)); then
       limit=$(about_job TimeLimit)
-      echo "$name: three legs in a row without progress; given up. Most often the time limit" \
-        "(${limit%% *}) is too short for the start-up, hashing the dataset among it; else what" \
-        "each leg says above. Submit the same command to continue" >&2
+      echo "$name: three segments in a row without progress: giving up. Most often the time limit" \
+        "(${limit%% *}) is too short for the start-up, which hashes the dataset; else what" \
+        "each segment prints above. Submit the same command to continue" >&2
       exit 93
     fi
   fi
   finish_relay
-  echo "$name: queueing job $job_id again${excluded:+, without $excluded}"
-  trap '' TERM  # Slurm ends what is left of this leg, scontrol among it
+  echo "$name: requeueing job $job_id${excluded:+, without $excluded}"
+  trap '' TERM  # Slurm ends the remaining processes of this segment, including scontrol
   scontrol update "jobid=$job_id" \
-    "comment=$legs legs done$( ((idle == 0)) || echo ", the last $idle without progress"): $*" ||
-    echo "$name: Slurm did not take the comment that counts the legs (above)" >&2
+    "comment=$segments segments done$( ((idle == 0)) ||
+      echo ", the last $idle without progress"): $*" ||
+    echo "$name: Slurm did not accept the comment that counts the segments (above)" >&2
   if scontrol requeue "$job_id"; then
-    if [[ $excluded ]]; then  # only a job that waits takes this
+    if [[ $excluded ]]; then  # only a pending job accepts this
       scontrol update "jobid=$job_id" "ExcNodeList=$excluded" ||
         echo "$name: Slurm did not exclude $excluded (above)" >&2
     fi
     exit 0
   fi
-  echo "$name: this Slurm does not let the job queue itself again (above): submit the same" \
+  echo "$name: this Slurm does not let the job requeue itself (above): submit the same" \
     "command to continue${excluded:+, with --exclude=$excluded}" >&2
   exit "$code"
 }
@@ -185,8 +202,8 @@ next_leg() {
 carry_through() {
   local folder=$1 pattern=$2 pauses failures=0 former now code
   shift 2
-  # Seconds before each restart. By the last one Slurm has noticed a lost node and takes the whole
-  # job back to the queue.
+  # Seconds before each restart. By the last restart Slurm has noticed a lost node and requeues the
+  # whole job.
   read -ra pauses <<<"${RETRY_PAUSES:-5 30 300}"
   progress='' excluded=''
   former=$(written "$folder" "$pattern")
@@ -196,7 +213,7 @@ carry_through() {
     case $code in
       0) exit 0 ;;
       65 | 78 | 93)
-        echo "$name: exit code $code: trying again cannot help. Put right what the program says" \
+        echo "$name: exit code $code: a restart cannot help. Fix what the program prints" \
           "above, then submit the same command" >&2
         exit "$code"
         ;;
@@ -205,11 +222,11 @@ carry_through() {
     if [[ $(comm -13 <(echo "$former") <(echo "$now")) ]]; then progress=1 failures=0; fi
     former=$now
     if ((code == 75)); then
-      echo "$name: exit code 75: a checkpoint is committed"
-      next_leg 75 "${@:3}"
+      echo "$name: exit code 75: a checkpoint is saved"
+      next_segment 75 "${@:3}"
     elif [[ $leaving ]]; then
-      echo "$name: exit code $code as the time is nearly up: what was written before stands"
-      next_leg "$code" "${@:3}"
+      echo "$name: exit code $code near the time limit: what was written before is kept"
+      next_segment "$code" "${@:3}"
     elif ((code == 69)); then
       if ((${SLURM_GPUS_ON_NODE:-0} < ${tasks%%[!0-9]*})); then
         echo "$name: exit code 69: Slurm gave this job ${SLURM_GPUS_ON_NODE:-no} GPU(s) on a node" \
@@ -217,15 +234,15 @@ carry_through() {
         exit 69
       fi
       exclude_nodes_without_gpus
-      next_leg 69 "${@:3}"
+      next_segment 69 "${@:3}"
     elif ((failures == ${#pauses[@]})); then
       echo "$name: exit code $code, $failures restarts without progress" >&2
-      next_leg 93 "${@:3}"
+      next_segment 93 "${@:3}"
     fi
     sleep "${pauses[failures]}" &
     wait $! || true  # a signal ends the wait
     if is_over; then ended_from_outside "$code"; fi
-    echo "$name: exit code $code; starting again in the same allocation," \
+    echo "$name: exit code $code; restarting in the same allocation," \
       "$((++failures)) of ${#pauses[@]}" >&2
   done
 }

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# Submits generate -> train -> evaluate, each after the one before succeeded, and says how to watch them.
+# Submits generate -> train -> evaluate, each after the one before succeeded, and says how to watch
+# them.
 #   slurm/submit.sh CONFIG [SBATCH OPTION ...] [-- --SECTION.KEY VALUE ...]
 #   slurm/submit.sh conf/cartpole_aidan.yaml --nodes=2 --ntasks-per-node=8 --cpus-per-task=8 --gpus-per-node=8 --time=24:00:00
 #   slurm/submit.sh conf/quickstart.yaml --ntasks=2 --time=1:00:00 -- --seed 1
-# The options are those of the training; generation gets the same, evaluation one task and of --gpus-per-node one. Where that
-# does not fit (--gpus, --gres, --nodelist), submit slurm/*.sbatch one by one.
+# The options are those of the training; generation gets the same, evaluation one task and of
+# --gpus-per-node one. Where that does not fit (--gpus, --gres, --nodelist), submit slurm/*.sbatch
+# one by one.
 set -euo pipefail
 if (($# < 1)) || [[ $1 == -* ]]; then
-  sed -n '2,7s/^# //p' "$0" >&2
+  sed -n '2,/^[^#]/s/^# //p' "$0" >&2
   exit 64
 fi
 if [[ ! -f $1 ]]; then
@@ -26,15 +28,19 @@ while (($#)) && [[ $1 != -- ]]; do
 done
 if (($#)); then shift; fi
 settings=("$@")
-trap '' PIPE  # munged hangs up on a client that a busy machine delays; the client tries again if that does not kill it
+# munged closes the connection to a client that a busy machine delays; the client tries again if
+# that does not kill it.
+trap '' PIPE
 
 job=()
 submit() {  # NAME OF THE SCRIPT, SBATCH OPTION ...
   local script=$1 dependency=() number
   shift
-  if ((${#job[@]})); then dependency=(--dependency="afterok:${job[-1]}" --kill-on-invalid-dep=yes); fi
-  if ! number=$(sbatch --parsable --comment="$config ${settings[*]}" "${options[@]}" "$@" "${dependency[@]}" \
-    "slurm/$script.sbatch" "$config" "${settings[@]}"); then
+  if ((${#job[@]})); then
+    dependency=(--dependency="afterok:${job[-1]}" --kill-on-invalid-dep=yes)
+  fi
+  if ! number=$(sbatch --parsable --comment="$config ${settings[*]}" "${options[@]}" "$@" \
+    "${dependency[@]}" "slurm/$script.sbatch" "$config" "${settings[@]}"); then
     if ((${#job[@]})); then scancel "${job[@]}"; fi
     echo "submit: Slurm refused the job '$script'; nothing is queued" >&2
     exit 1
@@ -47,8 +53,9 @@ of_one=(--nodes=1 --ntasks=1 --ntasks-per-node=1)
 if [[ " ${options[*]}" == *' --gpus-per-node'* ]]; then of_one+=(--gpus-per-node=1); fi
 submit evaluate "${of_one[@]}"
 echo "submitted: generate ${job[0]}, train ${job[1]}, evaluate ${job[2]}"
-echo "  squeue --jobs=$(IFS=,; echo "${job[*]}") --Format=JobID,Name:12,StateCompact:8,TimeUsed,Reason:16,Comment:80"
+echo "  squeue --jobs=$(IFS=,; echo "${job[*]}")" \
+  "--Format=JobID,Name:12,StateCompact:8,TimeUsed,Reason:16,Comment:80"
 if [[ " ${options[*]}" != *' -'[oJ]* && " ${options[*]}" != *' --'@(output|job-name)* ]]; then
-  echo "  tail -F $PWD/train-${job[1]}.log        the training, through all its legs"
+  echo "  tail -F $PWD/train-${job[1]}.log        the training, through all its segments"
 fi
 echo "  scancel ${job[*]}"

@@ -4,7 +4,7 @@
 #include <iostream>
 
 #include "evaluation/evaluation.h"
-#include "model/checkpoint.h"
+#include "model/trained_model.h"
 #include "program/durable_file.h"
 #include "program/program.h"
 #include "training/device.h"
@@ -26,11 +26,6 @@ Checkpoint load_checkpoint(const Config& config) {
   return *checkpoint;
 }
 
-// The network as the checkpoint's own configuration describes it.
-ModelConfig model_config_of(const Checkpoint& checkpoint) {
-  return parse_yaml(checkpoint.config, "the checkpoint's configuration").model;
-}
-
 void print_verdict(const std::string& split, const ordered_json& numbers, int64_t steps) {
   std::printf("%s: %d held-out plants and starts, %ld steps, success with 95 %% interval\n",
               split.c_str(), numbers["closed_loop"]["model"]["n"].get<int>(), steps);
@@ -43,7 +38,7 @@ void print_verdict(const std::string& split, const ordered_json& numbers, int64_
   for (const auto& skill : one["next_state_skill"])
     worst_skill = std::min(worst_skill, skill.get<double>());
   std::printf(
-      "  force RMSE %.2f N swinging up, %.2f N stabilising; mode balanced accuracy %.3f; worst "
+      "  force RMSE %.2f N swinging up, %.2f N stabilizing; mode balanced accuracy %.3f; worst "
       "next-state skill %.3f\n",
       one["force_rmse_newtons"]["swing_up"].get<double>(),
       one["force_rmse_newtons"]["stabilise"].get<double>(),
@@ -51,53 +46,45 @@ void print_verdict(const std::string& split, const ordered_json& numbers, int64_
   std::fflush(stdout);
 }
 
-ExitCode evaluate(const Config& config, const MpiSession& mpi) {
-  if (config.dry_run) throw UserError(ExitCode::kConfiguration, "--dry_run belongs to train_gpt2");
+// Throws UserError(kData) unless the held-out splits are on disk as recorded.
+Manifest verified_manifest(const std::string& path) {
+  Manifest manifest = Manifest::read(path);
+  for (const auto& split : kHeldOut)
+    if (const std::string damage = manifest.find_damage(split); !damage.empty())
+      throw UserError(ExitCode::kData, damage);
+  return manifest;
+}
+
+ExitCode evaluate(const CommandLine& command_line, const MpiSession& mpi) {
+  refuse_dry_run(command_line);
+  const Config& config = command_line.config;
   if (mpi.size() > 1)
     throw UserError(ExitCode::kConfiguration,
                     "evaluate_policy runs as one process: start it without mpirun, or with -np 1");
   const Checkpoint checkpoint = load_checkpoint(config);
-  const ModelConfig model_config = model_config_of(checkpoint);
-  const Manifest manifest = Manifest::read(config.dataset.path);
-  for (const auto& split : kHeldOut)
-    if (const std::string damage = manifest.find_damage(split); !damage.empty())
-      throw UserError(ExitCode::kData, damage);
+  const Manifest manifest = verified_manifest(config.dataset.path);
   if (checkpoint.manifest_sha256 != manifest.sha256)
     std::cerr << "note: the checkpoint was trained on another dataset than " << config.dataset.path
               << std::endl;
-  const int64_t window = std::min(model_config.n_positions, checkpoint.trained_window);
-  if (window < 2)
-    throw UserError(ExitCode::kData, "the checkpoint is of step " +
-                                         std::to_string(checkpoint.step) +
-                                         ": nothing is trained yet");
-
-  at::set_num_threads(mpi.processors());
-  at::globalContext().setFlushDenormal(true);
-  const torch::Device device = choose_device(config.device, mpi);
-  ControlModel model(model_config);
-  model->to(device);
-  model->eval();
-  for (const auto& [name, tensor] : checkpoint.model) {
-    const torch::NoGradGuard no_grad;
-    torch::Tensor(*model->named_parameters().find(name)).copy_(tensor);
-  }
+  start_torch(mpi);
+  const TrainedModel model = load_trained_model(checkpoint, choose_device(config.device, mpi));
 
   const fs::path folder = fs::path(config.out_dir) / "evaluation";
   make_folder(folder);
-  ordered_json result = {{"step", checkpoint.step},
-                         {"attempt", checkpoint.attempt},
+  ordered_json result = {{"step", checkpoint.progress.step},
+                         {"attempt", checkpoint.progress.attempt},
                          {"manifest_sha256", manifest.sha256},
-                         {"window", window},
+                         {"window", model.window},
                          {"steps", config.evaluation.steps},
                          {"criterion",
                           "|theta| < 0.1 rad and |theta_dot| < 0.5 rad/s over the last 250 steps, "
                           "never off the track"}};
-  std::string trials = kTrialColumns, rollouts = kRolloutColumns;
+  std::string trials = trial_columns(), rollouts = kRolloutColumns;
   for (const auto& split : kHeldOut) {
     const size_t examples =
         split == kHeldOut.front() ? static_cast<size_t>(config.evaluation.examples) : 0;
-    const auto verdict = judge_split(split, Dataset(manifest, split), manifest.statistics,
-                                     config.evaluation, examples, model, model_config, window);
+    const auto verdict =
+        judge_split(split, Dataset(manifest, split), config.evaluation, examples, model);
     trials += verdict.trial_rows;
     rollouts += verdict.rollout_rows;
     result["splits"][split] = verdict.numbers;
@@ -115,9 +102,9 @@ ExitCode evaluate(const Config& config, const MpiSession& mpi) {
 int main(int argc, char** argv) {
   return run_program(argc, argv,
                      "evaluate_policy: plays the newest valid checkpoint of out_dir in closed loop "
-                     "on the held-out splits, beside\n"
+                     "on the held-out splits, next to\n"
                      "the expert that knows each plant, the expert that assumes the nominal one, "
-                     "the stabiliser alone and no force.\n"
+                     "the stabilizer alone and no force.\n"
                      "  evaluate_policy --config conf/quickstart.yaml",
                      evaluate, /*one_process=*/true);
 }

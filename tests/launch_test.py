@@ -1,4 +1,7 @@
-"""launch/ and the programs' start in environments that people have. Usage: launch_test.py BUILD_FOLDER"""
+"""Tests launch/ and the start of the programs in environments that users have.
+
+Usage: launch_test.py BUILD_FOLDER
+"""
 
 import os
 import pty
@@ -12,11 +15,14 @@ import unittest
 import zipfile
 from pathlib import Path
 
-from programs_test import BUILD, ENVIRONMENT, ROOT, TINY, ProgramTest, command, metrics, processes, publish_with_record
+sys.path.insert(0, str(Path(__file__).resolve().parent / "programs"))
+# Takes BUILD_FOLDER.
+from programs import (BUILD, ENVIRONMENT, ROOT, TINY, ProgramTest, command, metrics, processes,
+                      publish_with_record)
 
 LOCAL = ROOT / "launch/local.sh"
-ENDLESS = ("--training.train_steps", "1000000", "--training.epochs", "100000000", "--training.save_every_steps", "1000000",
-           "--training.keep_every_steps", "0")
+ENDLESS = ("--training.train_steps", "1000000", "--training.epochs", "100000000",
+           "--training.save_every_steps", "1000000", "--training.keep_every_steps", "0")
 
 
 class Launch(ProgramTest):
@@ -26,21 +32,25 @@ class Launch(ProgramTest):
 
     def local(self, *command, **options):
         options = {"env": ENVIRONMENT, "timeout": 120, **options}
-        return subprocess.run([LOCAL, *map(str, command)], capture_output=True, text=True, **options)
+        return subprocess.run([LOCAL, *map(str, command)], capture_output=True, text=True,
+                              **options)
 
     def start_training(self, launcher=(LOCAL, "2"), environment=ENVIRONMENT, **options):
-        """A training that goes on until it is asked to leave."""
+        """Starts a training run that continues until a stop request."""
         self.expect(self.generate(), 0)
         log = self.out / "metrics.jsonl"
         before = log.stat().st_size if log.exists() else 0
-        process = subprocess.Popen([*launcher, BUILD / "train_gpt2", "--config", TINY, "--dataset.path", self.data, "--out_dir", self.out,
-                                    *ENDLESS], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
+        process = subprocess.Popen([
+            *launcher, BUILD / "train_gpt2", "--config", TINY, "--dataset.path", self.data,
+            "--out_dir", self.out, *ENDLESS
+        ], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
                                    **{"start_new_session": True, **options})
         self.addCleanup(process.stdout.close)
         self.addCleanup(process.kill)
         while not log.exists() or log.stat().st_size <= before:
             time.sleep(0.02)
-            self.assertIsNone(process.poll(), process.stdout.read() if process.poll() is not None else "")
+            self.assertIsNone(process.poll(),
+                              process.stdout.read() if process.poll() is not None else "")
         return process
 
     def assert_nobody_is_left(self, program="train_gpt2"):
@@ -50,7 +60,8 @@ class Launch(ProgramTest):
             time.sleep(0.05)
 
     def test_a_program_that_is_not_there_is_named(self):
-        self.expect(self.local(2, BUILD / "train_gpt", "--config", TINY), 78, f"there is no program {BUILD}/train_gpt: build first")
+        self.expect(self.local(2, BUILD / "train_gpt", "--config", TINY), 78,
+                    f"there is no program {BUILD}/train_gpt: build first")
         self.expect(self.local(2, "no_such_program"), 78, "there is no program no_such_program")
 
     def test_what_the_launcher_says_when_it_refuses_reaches_the_user(self):
@@ -69,25 +80,33 @@ class Launch(ProgramTest):
     def test_an_exit_that_the_programs_explain_is_left_at_that(self):
         for code in (65, 69, 74, 75, 76, 78, 93):
             result = self.local(2, "bash", "-c", f"echo explained >&2; sleep 0.1; exit {code}")
-            self.assertEqual((result.returncode, set(result.stderr.splitlines())), (code, {"explained"}))
+            self.assertEqual((result.returncode, set(result.stderr.splitlines())),
+                             (code, {"explained"}))
         result = self.local(2, BUILD / "train_gpt2", "--no.such.key", 3)
         self.expect(result, 78, "no.such.key")
         self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
 
     def test_dashes_of_others_are_not_held_back(self):
-        for block in ("-" * 80 + "\nno end", "-" * 80 + "\nPrimary job  was ours\n" + "-" * 80, "half a line"):
+        for block in ("-" * 80 + "\nno end", "-" * 80 + "\nPrimary job  was ours\n" + "-" * 80,
+                      "half a line"):
             result = self.local(1, "bash", "-c", 'printf %s "$0" >&2', block)
             self.assertEqual(result.stderr.rstrip("\n"), block)
 
     def test_omp_num_threads_of_others_changes_nothing(self):
         for value in ("1", "8", "64"):
-            result = self.local(4, "bash", "-c", "echo $OMP_NUM_THREADS", env={**ENVIRONMENT, "OMP_NUM_THREADS": value, "OMP_THREAD_LIMIT": value})
-            self.assertEqual((result.returncode, result.stdout.split()), (0, ["1"] * 4), result.stderr)
+            result = self.local(
+                4, "bash", "-c", "echo $OMP_NUM_THREADS",
+                env={**ENVIRONMENT, "OMP_NUM_THREADS": value, "OMP_THREAD_LIMIT": value})
+            self.assertEqual((result.returncode, result.stdout.split()), (0, ["1"] * 4),
+                             result.stderr)
 
     def test_standard_input_is_left_to_the_user(self):
         loop = f'while read -r seed; do {LOCAL} 2 bash -c "echo seed $seed"; done'
-        result = subprocess.run(["bash", "-c", loop], input="1\n2\n3\n", capture_output=True, text=True, timeout=60, env=ENVIRONMENT)
-        self.assertEqual(result.stdout.split(), ["seed", "1", "seed", "1", "seed", "2", "seed", "2", "seed", "3", "seed", "3"])
+        result = subprocess.run(["bash", "-c", loop], input="1\n2\n3\n", capture_output=True,
+                                text=True, timeout=60, env=ENVIRONMENT)
+        self.assertEqual(
+            result.stdout.split(),
+            ["seed", "1", "seed", "1", "seed", "2", "seed", "2", "seed", "3", "seed", "3"])
 
     def test_the_first_interrupt_saves_and_leaves_and_the_run_continues(self):
         for asked in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -95,15 +114,16 @@ class Launch(ProgramTest):
             os.killpg(process.pid, asked)
             output, _ = process.communicate(timeout=30)
             self.assertEqual(process.returncode, 75, output)
-            self.assertEqual(output.count("asking the ranks to save a checkpoint and leave"), 1, output)
-            self.assertIn("saved, leaving as asked", output)
+            self.assertEqual(output.count("asking the ranks to save a checkpoint and stop"), 1,
+                             output)
+            self.assertIn("saved, stopping as requested", output)
             self.assertNotIn("-----", output)
             self.assert_nobody_is_left()
         steps = [row[0] for row in metrics(self.out)]
-        self.assertEqual(steps, list(range(1, len(steps) + 1)))  # three legs of one curve
+        self.assertEqual(steps, list(range(1, len(steps) + 1)))  # three segments of one curve
 
     def test_a_reader_of_its_words_that_dies_first_costs_no_checkpoint(self):
-        """Ctrl-C under "2>&1 | tee log" ends tee before the launcher can speak."""
+        """Ctrl-C under "2>&1 | tee log" ends tee before the launcher can print."""
         process = self.start_training()
         process.stdout.close()
         os.killpg(process.pid, signal.SIGINT)
@@ -113,14 +133,16 @@ class Launch(ProgramTest):
     def test_a_name_that_is_no_utf8_trains(self):
         self.expect(self.generate(), 0)
         out = os.fsencode(self.folder) + b"/caf\xe9"
-        result = subprocess.run([LOCAL, "2", BUILD / "train_gpt2", "--config", TINY, "--dataset.path", self.data, "--out_dir", out],
-                                capture_output=True, timeout=120, env=ENVIRONMENT)
+        result = subprocess.run([
+            LOCAL, "2", BUILD / "train_gpt2", "--config", TINY, "--dataset.path", self.data,
+            "--out_dir", out
+        ], capture_output=True, timeout=120, env=ENVIRONMENT)
         self.assertEqual(result.returncode, 0, result.stderr)
 
     def test_the_second_interrupt_ends_it_at_once(self):
         process = self.start_training()
         for rank in processes("train_gpt2", self.out):
-            os.kill(rank, signal.SIGSTOP)  # so that they cannot leave
+            os.kill(rank, signal.SIGSTOP)  # so that they cannot exit
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(1.5)
         os.killpg(process.pid, signal.SIGINT)
@@ -130,14 +152,16 @@ class Launch(ProgramTest):
 
     def test_an_interrupted_generation_says_that_it_continues(self):
         many = ("--dataset.train_shards", "4000", "--dataset.trajectories_per_shard", "500")
-        process = subprocess.Popen(command("generate_trajectories", "--dataset.path", self.data, *many, ranks=2), stdout=subprocess.PIPE,
-                                   stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT, start_new_session=True)
+        process = subprocess.Popen(
+            command("generate_trajectories", "--dataset.path", self.data, *many,
+                    ranks=2), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=ENVIRONMENT, start_new_session=True)
         while not list(self.data.glob("train/*.h5")):
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGINT)
         output, _ = process.communicate(timeout=30)
         self.assertNotEqual(process.returncode, 0)
-        self.assertIn("ending the ranks; the same command continues with what is complete", output)
+        self.assertIn("ending the ranks; the same command continues from what is complete", output)
         self.assertEqual(processes("generate_trajectories", self.data), [])
 
     def test_a_terminal_that_closes_ends_no_nohup(self):
@@ -173,71 +197,99 @@ class Launch(ProgramTest):
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=30)
         self.assertEqual(process.returncode, 75, output)
-        self.assertIn("train_gpt2: saving a checkpoint and leaving", output)
+        self.assertIn("train_gpt2: saving a checkpoint, then stopping", output)
 
     def test_a_container_that_forbids_to_read_other_processes_is_quiet(self):
         shim = self.folder / "shim"
-        shim.with_suffix(".c").write_text("".join(f"""
+        shim.with_suffix(".c").write_text("".join(
+            f"""
             #include <errno.h>
             #include <sys/uio.h>
-            ssize_t process_vm_{name}v(int pid, const struct iovec* a, unsigned long b, const struct iovec* c, unsigned long d, unsigned long e) {{
+            ssize_t process_vm_{name}v(int pid, const struct iovec* a, unsigned long b, """
+            f"""const struct iovec* c, unsigned long d, unsigned long e) {{
               errno = EPERM;
               return -1;
             }}""" for name in ("read", "write")))
         subprocess.run(["cc", "-shared", "-fPIC", "-o", shim, shim.with_suffix(".c")], check=True)
-        result = self.local(2, "env", f"LD_PRELOAD={shim}", BUILD / "tests/mpi_tests", "--gtest_filter=Communicator.*")
+        result = self.local(2, "env", f"LD_PRELOAD={shim}", BUILD / "tests/mpi_tests",
+                            "--gtest_filter=Communicator.*")
         self.assertEqual((result.returncode, result.stderr), (0, ""), result.stdout)
 
     def test_an_allocation_of_slurm_does_not_move_the_ranks(self):
-        allocation = {"SLURM_JOB_ID": "7", "SLURM_JOBID": "7", "SLURM_NODELIST": "elsewhere", "SLURM_JOB_NODELIST": "elsewhere", "SLURM_NNODES": "1",
-                      "SLURM_TASKS_PER_NODE": "2", "SLURM_JOB_NUM_NODES": "1", "SLURM_NTASKS": "2"}  # as salloc leaves it on a login node
+        allocation = {
+            "SLURM_JOB_ID": "7", "SLURM_JOBID": "7", "SLURM_NODELIST": "elsewhere",
+            "SLURM_JOB_NODELIST": "elsewhere", "SLURM_NNODES": "1", "SLURM_TASKS_PER_NODE": "2",
+            "SLURM_JOB_NUM_NODES": "1", "SLURM_NTASKS": "2"
+        }  # as salloc sets it on a login node
         result = self.local(2, "bash", "-c", "hostname", env={**ENVIRONMENT, **allocation})
-        self.assertEqual((result.returncode, result.stdout.split()), (0, [os.uname().nodename] * 2), result.stderr)
+        self.assertEqual((result.returncode, result.stdout.split()), (0, [os.uname().nodename] * 2),
+                         result.stderr)
 
     def test_ranks_of_different_configurations_are_refused(self):
         self.expect(self.generate(), 0)
         shutil.copytree(self.data, self.folder / "other")
         same = ["--config", str(TINY), "--dataset.path", str(self.data), "--out_dir", str(self.out)]
-        for difference, said in ((("--training.learning_rate", "0.05"), "rank 1 has training.learning_rate 0.05, rank 0 has 0.01"),
-                                 (("--seed", "5"), "rank 1 has seed 5, rank 0 has 0"),
-                                 (("--training.train_steps", "30"), "rank 1 has training.train_steps 30, rank 0 has 20"),
-                                 (("--dataset.path", str(self.folder / "other")), f"rank 1 has dataset.path {self.folder}/other, rank 0 has {self.data}"),
-                                 (("--dry_run",), "rank 1 has --dry_run set, rank 0 has not set"),
-                                 (("--no.such.key",), "unrecognised option '--no.such.key'")):
+        for difference, said in (
+            (("--training.learning_rate", "0.05"),
+             "rank 1 has training.learning_rate 0.05, rank 0 has 0.01"),
+            (("--seed", "5"), "rank 1 has seed 5, rank 0 has 0"),
+            (("--training.train_steps", "30"), "rank 1 has training.train_steps 30, rank 0 has 20"),
+            (("--dataset.path", str(self.folder / "other")),
+             f"rank 1 has dataset.path {self.folder}/other, rank 0 has {self.data}"),
+            (("--dry_run",), "rank 1 has --dry_run set, rank 0 has not set"),
+            (("--no.such.key",), "unrecognised option '--no.such.key'")):
             arguments = [BUILD / "train_gpt2", *same]
             if difference[0] in same:
                 at = same.index(difference[0])
                 second = [BUILD / "train_gpt2", *same[:at], *difference, *same[at + 2:]]
             else:
                 second = [*arguments, *difference]
-            # Each rank chooses: `mpirun ... : ...` of Debian 13's Open MPI 5.0.7 ends by a signal, whatever the programs.
-            both = f"if [[ $OMPI_COMM_WORLD_RANK == 0 ]]; then exec {shlex.join(map(str, arguments))}; fi; exec {shlex.join(map(str, second))}"
+            # Each rank chooses: `mpirun ... : ...` of Debian 13's Open MPI 5.0.7 ends by a signal
+            # with any program.
+            both = ("if [[ $OMPI_COMM_WORLD_RANK == 0 ]]; "
+                    f"then exec {shlex.join(map(str, arguments))}; fi; "
+                    f"exec {shlex.join(map(str, second))}")
             self.expect(self.local(2, "bash", "-c", both), 78, said)
             self.assertFalse(self.out.exists())
 
     def test_ranks_that_find_different_datasets_are_refused(self):
-        """As with copies on the disks of machines: one path, seen differently by every rank."""
+        """As with copies on local disks: every rank sees different files at one path."""
         self.expect(self.generate(), 0)
         self.expect(self.generate("--dataset.seed", 2, path=self.folder / "other"), 0)
-        manifest = (self.folder / "other/manifest.json").read_text().replace('"seed": 2', '"seed": 1')
+        manifest = (self.folder / "other/manifest.json").read_text().replace(
+            '"seed": 2', '"seed": 1')
         publish_with_record(self.folder / "other/manifest.json", manifest)
-        namespace = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
+        namespace = ["unshare", "--mount"
+                    ] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
         if subprocess.run([*namespace, "true"], stderr=subprocess.DEVNULL).returncode:
             print("datasets that differ between machines is not tested", file=sys.stderr)
             return
         (self.folder / "seen").mkdir()
-        bind = f'if [[ $OMPI_COMM_WORLD_RANK == 1 ]]; then from=other; else from=data; fi; mount --bind {self.folder}/$from {self.folder}/seen && exec "$@"'
-        train = [BUILD / "train_gpt2", "--config", TINY, "--dataset.path", self.folder / "seen", "--out_dir", self.out]
-        self.expect(self.local(2, *namespace, "bash", "-c", bind, "bash", *train), 65, f"rank 1 finds another dataset in {self.folder}/seen than rank 0")
+        bind = ('if [[ $OMPI_COMM_WORLD_RANK == 1 ]]; then from=other; else from=data; fi; '
+                f'mount --bind {self.folder}/$from {self.folder}/seen && exec "$@"')
+        train = [
+            BUILD / "train_gpt2", "--config", TINY, "--dataset.path", self.folder / "seen",
+            "--out_dir", self.out
+        ]
+        self.expect(self.local(2, *namespace, "bash", "-c", bind, "bash", *train), 65,
+                    f"rank 1 finds another dataset in {self.folder}/seen than rank 0")
 
     def test_settings_of_the_users_other_tools_do_not_reach_setup(self):
-        """A CDPATH in which tools/.. exists, pip settings that would install elsewhere, another yaml on the PYTHONPATH."""
+        """Setup ignores the user's CDPATH, pip settings and PYTHONPATH.
+
+        tools/.. exists in the CDPATH, the pip settings would install elsewhere, and another yaml is
+        on the PYTHONPATH.
+        """
         (self.folder / "tools").mkdir()
         (self.folder / "yaml.py").write_text("raise SystemExit('the wrong yaml')\n")
-        environment = {**ENVIRONMENT, "CDPATH": str(self.folder), "PYTHONPATH": str(self.folder), "PIP_USER": "1", "PIP_TARGET": str(self.folder / "target")}
-        result = subprocess.run(["tools/setup.sh", "--wheels"], capture_output=True, text=True, cwd=ROOT, env=environment)
+        environment = {
+            **ENVIRONMENT, "CDPATH": str(self.folder), "PYTHONPATH": str(self.folder),
+            "PIP_USER": "1", "PIP_TARGET": str(self.folder / "target")
+        }
+        result = subprocess.run(["tools/setup.sh", "--wheels"], capture_output=True, text=True,
+                                cwd=ROOT, env=environment)
         self.assertEqual((result.returncode, result.stdout), (0, "setup: ready\n"), result.stderr)
-        # As on the first call: with a requirement that has yet to be installed.
+        # As on the first call: with a requirement that is not installed yet.
         checkout = self.folder / "checkout"
         (checkout / "tools").mkdir(parents=True)
         shutil.copy(ROOT / "tools/setup.sh", checkout / "tools")
@@ -245,17 +297,26 @@ class Launch(ProgramTest):
         wheels.mkdir()
         with zipfile.ZipFile(wheels / "tiny_wheel-1-py3-none-any.whl", "w") as wheel:
             wheel.writestr("tiny_wheel.py", "")
-            wheel.writestr("tiny_wheel-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny_wheel\nVersion: 1\n")
-            wheel.writestr("tiny_wheel-1.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            wheel.writestr("tiny_wheel-1.dist-info/METADATA",
+                           "Metadata-Version: 2.1\nName: tiny_wheel\nVersion: 1\n")
+            wheel.writestr(
+                "tiny_wheel-1.dist-info/WHEEL",
+                "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
             wheel.writestr("tiny_wheel-1.dist-info/RECORD", "")
-        (checkout / "requirements.txt").write_text(f"--no-index\n--find-links {wheels}\ntiny_wheel==1\n")
-        result = subprocess.run(["tools/setup.sh", "--wheels"], capture_output=True, text=True, cwd=checkout, env=environment)
+        (checkout /
+         "requirements.txt").write_text(f"--no-index\n--find-links {wheels}\ntiny_wheel==1\n")
+        result = subprocess.run(["tools/setup.sh", "--wheels"], capture_output=True, text=True,
+                                cwd=checkout, env=environment)
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
-        self.assertEqual(len(list(checkout.glob(".venv/lib/python3*/site-packages/tiny_wheel.py"))), 1)
+        self.assertEqual(len(list(checkout.glob(".venv/lib/python3*/site-packages/tiny_wheel.py"))),
+                         1)
 
     def test_scripts_keep_their_line_ends_whatever_git_is_set_to(self):
         clone = self.folder / "clone"
-        subprocess.run(["git", "-c", "core.autocrlf=true", "-c", "safe.directory=*", "clone", "--quiet", ROOT, clone], check=True, capture_output=True)
+        subprocess.run([
+            "git", "-c", "core.autocrlf=true", "-c", "safe.directory=*", "clone", "--quiet", ROOT,
+            clone
+        ], check=True, capture_output=True)
         scripts = list(clone.glob("launch/*.sh"))
         self.assertGreater(len(scripts), 3)
         for script in scripts:

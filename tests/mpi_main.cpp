@@ -5,12 +5,12 @@
 
 #include "program/mpi_session.h"
 
-const MpiSession* this_session = nullptr;  // for tests that ask who they are
+const MpiSession* mpi_session = nullptr;  // for tests that ask who they are
 
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
   const MpiSession mpi;
-  this_session = &mpi;
+  mpi_session = &mpi;
   auto& listeners = testing::UnitTest::GetInstance()->listeners();
   if (mpi.rank() != 0) {
     delete listeners.Release(listeners.default_result_printer());

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Several ranks on one GPU, for tests of correctness and never of speed: NCCL takes them for ranks of different machines.
+# Runs several ranks on one GPU, for tests of correctness and never of speed: NCCL treats them as
+# ranks of different machines.
 #   launch/local.sh 2 tests/one_gpu.sh PROGRAM [ARGUMENT ...]
 export NCCL_HOSTID=$OMPI_COMM_WORLD_RANK NCCL_SOCKET_IFNAME=lo
 exec "$@"

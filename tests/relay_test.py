@@ -1,4 +1,7 @@
-"""tools/relay.py: one continuous curve, whatever happened to the run. W&B offline and TensorBoard, read back."""
+"""Tests tools/relay.py: one continuous curve, even if the run was interrupted.
+
+The tests read the files of offline W&B and of TensorBoard back.
+"""
 
 import errno
 import json
@@ -26,12 +29,16 @@ RELAY = [sys.executable, ROOT / "tools/relay.py"]
 
 
 def line(step, loss, time_stamp=1000):
-    return json.dumps({"step": step, "time": time_stamp + step, "loss": loss, "learning_rate": 0.1, "attempt": 0}) + "\n"
+    return json.dumps({
+        "step": step, "time": time_stamp + step, "loss": loss, "learning_rate": 0.1, "attempt": 0
+    }) + "\n"
 
 
 def validation(step, success):
-    return json.dumps({"step": step, "time": 1000 + step, "validation_loss": 0.5, "success": success, "best": True,
-                       "attempt": 0}) + "\n"
+    return json.dumps({
+        "step": step, "time": 1000 + step, "validation_loss": 0.5, "success": success, "best": True,
+        "attempt": 0
+    }) + "\n"
 
 
 def tensorboard_curve(run, tag):
@@ -63,13 +70,17 @@ def leveldb_records(data):
 
 def wandb_records(run):
     files = list((run / "wandb").glob("offline-run-*/run-*.wandb"))
-    assert len(files) == 1, files  # a second one of the same id would overwrite the first when synced
+    assert len(
+        files) == 1, files  # a second one of the same id would overwrite the first when synced
     history, run_record, exit_code, preempting = [], None, None, False
     for data in leveldb_records(files[0].read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
         if record.HasField("history"):
-            row = {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
+            row = {
+                ".".join(item.nested_key) or item.key: json.loads(item.value_json)
+                for item in record.history.item
+            }
             history.append((record.history.step.num, row))
         if record.HasField("run"):
             run_record = record.run
@@ -87,16 +98,18 @@ class RelayTest(unittest.TestCase):
         self.run_dir.mkdir()
         self.metrics = self.run_dir / "metrics.jsonl"
         (self.run_dir / "config.yaml").write_text(
-            "seed: 3\nwandb:\n  mode: offline\n  project: 'cartpoles'\n  entity: 'us'\n  name: 'first'\n  notes: 'why'\n"
-            "  log_every_steps: 10\n")
+            "seed: 3\nwandb:\n  mode: offline\n  project: 'cartpoles'\n  entity: 'us'\n"
+            "  name: 'first'\n  notes: 'why'\n  log_every_steps: 10\n")
 
     def relay(self, *arguments):
-        result = subprocess.run([*RELAY, self.run_dir, *arguments], capture_output=True, text=True, timeout=120)
+        result = subprocess.run([*RELAY, self.run_dir, *arguments], capture_output=True, text=True,
+                                timeout=120)
         self.assertEqual(result.returncode, 0, result.stderr)
         return result.stdout
 
     def follow(self):
-        process = subprocess.Popen([*RELAY, self.run_dir, "--follow"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen([*RELAY, self.run_dir, "--follow"], stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, text=True)
         self.addCleanup(process.communicate)
         self.addCleanup(process.kill)
         return process
@@ -114,16 +127,20 @@ class RelayTest(unittest.TestCase):
 
 class Relay(RelayTest):
     def test_both_outputs_hold_the_curve(self):
-        self.metrics.write_text("".join(line(step, 1 / step) for step in range(5, 55, 5)) + validation(50, 0.75))
+        self.metrics.write_text("".join(line(step, 1 / step) for step in range(5, 55, 5)) +
+                                validation(50, 0.75))
         (self.run_dir / "DONE").write_text("50\n")
         self.assertIn("11 lines", self.relay())
-        self.assertEqual(tensorboard_curve(self.run_dir, "train/loss"), [(s, round(1 / s, 4)) for s in range(5, 55, 5)])
+        self.assertEqual(tensorboard_curve(self.run_dir, "train/loss"),
+                         [(s, round(1 / s, 4)) for s in range(5, 55, 5)])
         self.assertEqual(tensorboard_curve(self.run_dir, "validation/success"), [(50, 0.75)])
         history, run, exit_code = wandb_records(self.run_dir)
-        self.assertEqual([step for step, _ in history], [10, 20, 30, 40, 50])  # wandb.log_every_steps
+        self.assertEqual([step for step, _ in history],
+                         [10, 20, 30, 40, 50])  # wandb.log_every_steps
         self.assertAlmostEqual(history[0][1]["train/loss"], 0.1)
         self.assertEqual(history[-1][1]["validation/success"], 0.75)
-        self.assertEqual((run.project, run.entity, run.display_name, run.notes), ("cartpoles", "us", "first", "why"))
+        self.assertEqual((run.project, run.entity, run.display_name, run.notes),
+                         ("cartpoles", "us", "first", "why"))
         self.assertIn("seed", [item.key for item in run.config.update])
         self.assertEqual(exit_code, 0)
 
@@ -136,13 +153,16 @@ class Relay(RelayTest):
         history, run, _ = wandb_records(self.run_dir)
         self.assertEqual([step for step, _ in history], [10, 20, 30])
         self.assertEqual(run.run_id, first)
-        self.assertEqual([step for step, _ in tensorboard_curve(self.run_dir, "train/loss")], [10, 20, 30])
+        self.assertEqual([step for step, _ in tensorboard_curve(self.run_dir, "train/loss")],
+                         [10, 20, 30])
 
     def test_a_run_that_is_cut_back_while_it_is_followed_stays_single_valued(self):
         process = self.follow()
-        self.metrics.write_text("".join(line(step, 1.0) for step in (10, 20, 30, 40)) + '{"step": 5')
+        self.metrics.write_text("".join(line(step, 1.0) for step in (10, 20, 30, 40)) +
+                                '{"step": 5')
         time.sleep(4)
-        self.metrics.write_text("".join(line(step, 1.0) for step in (10, 20)))  # resumed from step 20
+        self.metrics.write_text("".join(
+            line(step, 1.0) for step in (10, 20)))  # resumed from step 20
         with self.metrics.open("a") as file:
             file.write("".join(line(step, 1.0, 777777) for step in (30, 40, 50)))
         time.sleep(2)
@@ -151,20 +171,33 @@ class Relay(RelayTest):
         (self.run_dir / "DONE").write_text("60\n")
         output, _ = process.communicate(timeout=120)
         self.assertIn("6 lines", output)
-        self.assertEqual([step for step, _ in tensorboard_curve(self.run_dir, "train/loss")], [10, 20, 30, 40, 50, 60])
-        self.assertEqual([step for step, _ in wandb_records(self.run_dir)[0]], [10, 20, 30, 40, 50, 60])
+        self.assertEqual([step for step, _ in tensorboard_curve(self.run_dir, "train/loss")],
+                         [10, 20, 30, 40, 50, 60])
+        self.assertEqual([step for step, _ in wandb_records(self.run_dir)[0]],
+                         [10, 20, 30, 40, 50, 60])
 
     def test_what_is_no_number_or_no_row_is_a_gap(self):
-        gaps = [line(20, None), line(30, float("nan")), line(40, float("inf")), line(50, "high"), line(60, 10**400),
-                json.dumps({"step": 65, "loss": 1.0}) + "\n"]
-        foreign = ["note to self\n", "[1, 2]\n", "7\n", "null\n", "\n", '{"loss": 1.0}\n', '{"step": "7", "loss": 1.0}\n',
-                   '{"step": -1}\n', '{"step": 1' + 30 * "0" + "}\n", '{"step": 66, "lo', 100_000 * "[" + "\n", "\0\0\n"]
+        gaps = [
+            line(20, None),
+            line(30, float("nan")),
+            line(40, float("inf")),
+            line(50, "high"),
+            line(60, 10**400),
+            json.dumps({"step": 65, "loss": 1.0}) + "\n"
+        ]
+        foreign = [
+            "note to self\n", "[1, 2]\n", "7\n", "null\n", "\n", '{"loss": 1.0}\n',
+            '{"step": "7", "loss": 1.0}\n', '{"step": -1}\n', '{"step": 1' + 30 * "0" + "}\n",
+            '{"step": 66, "lo', 100_000 * "[" + "\n", "\0\0\n"
+        ]
         content = line(10, 1.0) + "".join(gaps + foreign) + line(70, 0.5) + validation(70, None)
-        self.metrics.write_bytes(content.encode() + b"\xff\xfe\n" + line(80, 0.25).encode() + b'{"step": 90')
+        self.metrics.write_bytes(content.encode() + b"\xff\xfe\n" + line(80, 0.25).encode() +
+                                 b'{"step": 90')
         said = self.relay()
         self.assertIn("10 lines of", said)
         self.assertIn("12 lines that are no rows were left out", said)
-        self.assertEqual(tensorboard_curve(self.run_dir, "train/loss"), [(10, 1.0), (65, 1.0), (70, 0.5), (80, 0.25)])
+        self.assertEqual(tensorboard_curve(self.run_dir, "train/loss"), [(10, 1.0), (65, 1.0),
+                                                                         (70, 0.5), (80, 0.25)])
         self.assertEqual(self.steps("train/learning_rate"), [10, 20, 30, 40, 50, 60, 70, 80])
         history = dict(wandb_records(self.run_dir)[0])
         self.assertEqual(list(history), [10, 20, 30, 40, 50, 60, 70, 80])
@@ -173,7 +206,8 @@ class Relay(RelayTest):
 
     def test_points_come_at_the_next_line_past_the_interval_and_the_last_one_always(self):
         config = self.run_dir / "config.yaml"
-        config.write_text("training:\n  validate_every_steps: 0\nwandb:\n  mode: offline\n  log_every_steps: 100\n")
+        config.write_text("training:\n  validate_every_steps: 0\n"
+                          "wandb:\n  mode: offline\n  log_every_steps: 100\n")
         self.metrics.write_text("".join(line(step, 1.0) for step in range(30, 421, 30)))
         self.assertIn("14 lines of", said := self.relay())
         self.assertIn("14 to TensorBoard, 4 points to W&B (offline)", said)
@@ -186,13 +220,17 @@ class Relay(RelayTest):
         self.metrics.write_text(line(10, 1.0))
         first = self.follow()
         self.wait_for(lambda: list(self.run_dir.glob("wandb/offline-run-*/run-*.wandb")))
-        before = {path: path.stat().st_mtime_ns for path in self.run_dir.rglob("*") if "tensorboard" in path.parts}
+        before = {
+            path: path.stat().st_mtime_ns
+            for path in self.run_dir.rglob("*")
+            if "tensorboard" in path.parts
+        }
         second = subprocess.run([*RELAY, self.run_dir], capture_output=True, text=True, timeout=60)
         self.assertEqual(second.returncode, 78)
         self.assertIn(f"another relay of {self.run_dir} is at work", second.stderr)
         self.assertEqual(before, {path: path.stat().st_mtime_ns for path in before})
         self.assertEqual(len(list(self.run_dir.glob("wandb/offline-run-*"))), 1)
-        first.kill()  # what a crash leaves behind is in nobody's way
+        first.kill()  # what a crash leaves behind blocks nothing
         first.wait()
         self.metrics.write_text(line(10, 1.0) + line(20, 1.0))
         self.relay()
@@ -200,7 +238,8 @@ class Relay(RelayTest):
         self.assertEqual([step for step, _ in wandb_records(self.run_dir)[0]], [10, 20])
 
     def test_one_relay_at_a_time_where_files_have_no_locks(self):
-        no_locks = mock.patch("fcntl.flock", side_effect=OSError(errno.ENOLCK, "No locks available"))
+        no_locks = mock.patch("fcntl.flock", side_effect=OSError(errno.ENOLCK,
+                                                                 "No locks available"))
         with no_locks, mock.patch("relay.say") as said:
             held = relay.lock(self.run_dir)
             self.assertIsNotNone(held)
@@ -211,11 +250,14 @@ class Relay(RelayTest):
 
     def test_without_a_login_tensorboard_goes_on_and_nobody_is_asked(self):
         self.metrics.write_text(line(10, 1.0))
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("WANDB_")
+        }
         terminal, theirs = pty.openpty()
         self.addCleanup(os.close, terminal)
-        result = subprocess.run([*RELAY, self.run_dir, "--wandb", "online"], env={**environment, "HOME": str(self.folder)},
-                                stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, text=True, timeout=60)
+        result = subprocess.run([*RELAY, self.run_dir, "--wandb", "online"],
+                                env={**environment, "HOME": str(self.folder)}, stdin=theirs,
+                                stdout=theirs, stderr=subprocess.PIPE, text=True, timeout=60)
         os.close(theirs)
         self.assertEqual(result.returncode, 1)
         self.assertEqual(result.stderr.count("there is no login"), 1, result.stderr)
@@ -242,7 +284,8 @@ class Relay(RelayTest):
                 getattr(made["A"], where).side_effect = ValueError("no module")
             self.metrics.write_text(line(10, 1.0) + line(20, 1.0))
             with mock.patch("relay.say") as said, mock.patch("builtins.print"):
-                self.assertFalse(relay.relay(self.run_dir, relay.Sinks(makers), lambda: True), where)
+                self.assertFalse(relay.relay(self.run_dir, relay.Sinks(makers), lambda: True),
+                                 where)
             self.assertEqual(said.call_count, 1, where)
             self.assertIn("A is left out", said.call_args.args[0])
             self.assertIn("no module", said.call_args.args[0])
@@ -253,8 +296,11 @@ class Relay(RelayTest):
         self.metrics.write_text(line(10, 1.0))
         self.relay()
         run_id = (self.run_dir / "wandb_id").read_text().strip()
-        kept = [self.run_dir / name for name in ("tensorboard/notes.txt", "tensorboard/events.out.tfevents.1.host.2.0",
-                                                 "wandb/notes.txt", "wandb/offline-run-20260101_000000-another/run.wandb")]
+        kept = [
+            self.run_dir / name
+            for name in ("tensorboard/notes.txt", "tensorboard/events.out.tfevents.1.host.2.0",
+                         "wandb/notes.txt", "wandb/offline-run-20260101_000000-another/run.wandb")
+        ]
         for path in kept:
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(b"")
@@ -269,8 +315,9 @@ class Relay(RelayTest):
     def test_asked_to_end_it_sends_everything_and_the_run_may_go_on(self):
         process = self.follow()
         self.metrics.write_text(line(10, 1.0))
-        self.wait_for(lambda: (self.run_dir / "tensorboard").exists() and "train/loss" in tensorboard_tags(self.run_dir))
-        self.assertEqual(self.steps(), [10])  # there to be looked at, while it is at work
+        self.wait_for(lambda: (self.run_dir / "tensorboard").exists() and "train/loss" in
+                      tensorboard_tags(self.run_dir))
+        self.assertEqual(self.steps(), [10])  # readable while the relay works
         with self.metrics.open("a") as file:
             file.write(line(20, 1.0) + line(25, 1.0))
         process.send_signal(signal.SIGTERM)
@@ -288,7 +335,7 @@ class Relay(RelayTest):
         self.assertIn(f"{self.folder} holds no run", result.stderr)
 
 
-# Stands for train_gpt2: tells its settings; refuses, or trains to the step that STEPS says.
+# Replaces train_gpt2: prints its settings; refuses, or trains to step STEPS.
 TRAINER = r"""#!/usr/bin/env bash
 echo "$*" >>"$CALLS"
 case "$*" in
@@ -313,8 +360,7 @@ relay_metrics "$TRAINER" "$@"
 
 
 class Launched(RelayTest):
-    """Beside a training, as launch/ and slurm/ start it."""
-
+    """The relay next to a training run, as launch/ and slurm/ start it."""
     def setUp(self):
         super().setUp()
         shutil.rmtree(self.run_dir)
@@ -325,11 +371,15 @@ class Launched(RelayTest):
         self.log = self.run_dir / "relay.log"
 
     def launch(self, *arguments, script=LAUNCH, checkout=ROOT, **settings):
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-        environment.update({"TRAINER": str(self.trainer), "RUN": str(self.run_dir), "CALLS": str(self.calls),
-                            "MODE": "offline", "STEPS": "5", **settings})
-        result = subprocess.run(["bash", "-c", script, "bash", *map(str, arguments)], cwd=checkout, env=environment,
-                                capture_output=True, text=True, timeout=120)
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("WANDB_")
+        }
+        environment.update({
+            "TRAINER": str(self.trainer), "RUN": str(self.run_dir), "CALLS": str(self.calls),
+            "MODE": "offline", "STEPS": "5", **settings
+        })
+        result = subprocess.run(["bash", "-c", script, "bash", *map(str, arguments)], cwd=checkout,
+                                env=environment, capture_output=True, text=True, timeout=120)
         self.assertEqual(result.returncode, 0, result.stderr)
         return result.stdout + result.stderr
 
@@ -420,7 +470,8 @@ finish_relay
             (foreign / f"{name}.py").write_text("raise SystemError('not this one')\n")
         self.assertEqual(self.launch("--wandb.mode", "offline", PYTHONPATH=str(foreign)), "")
         self.assertEqual(self.relayed()[0], [1, 2, 3, 4, 5])
-        by_hand = subprocess.run([*RELAY, self.run_dir], env={**os.environ, "PYTHONPATH": str(foreign)},
+        by_hand = subprocess.run([*RELAY, self.run_dir],
+                                 env={**os.environ, "PYTHONPATH": str(foreign)},
                                  capture_output=True, text=True, timeout=60)
         self.assertEqual(by_hand.returncode, 0, by_hand.stderr)
 
@@ -436,10 +487,12 @@ finish_relay
             (checkout / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, checkout / name)
         said = self.launch("--wandb.mode", "offline", checkout=checkout)
-        self.assertIn("relay: nothing of this training is relayed, as wandb.mode offline asks: there is no", said)
+        self.assertIn(
+            "relay: nothing of this training is relayed, as wandb.mode offline asks: there is no",
+            said)
         python = checkout / ".venv/bin/python"
         python.parent.mkdir(parents=True)
-        for program in (Path(sys.executable).resolve(), "/bin/false"):  # the former has no yaml
+        for program in (Path(sys.executable).resolve(), "/bin/false"):  # the first has no yaml
             python.unlink(missing_ok=True)
             python.symlink_to(program)
             said = self.launch("--wandb.mode", "offline", checkout=checkout)

@@ -1,7 +1,7 @@
 // A hand-made split whose every number tells where it stands.
 #pragma once
 
-#include "data/dataset.h"
+#include "data/dataset_writer.h"
 #include "program/durable_file.h"
 
 // Row i, step t: state (i, t, i + t, -t), forces 0.5 i and 0.25 t, mode 1 from step 2 on.

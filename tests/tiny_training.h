@@ -2,7 +2,8 @@
 #pragma once
 
 #include "tiny_model.h"
-#include "training/device.h"
+#include "training/device_step.h"
+#include "training/loader.h"
 
 // Where the build made it, or the environment says it lies on another machine.
 inline std::string tiny_dataset() {
@@ -24,14 +25,14 @@ struct TinyTraining {
   Step run;  // after communicator: its graphs hold sums of NCCL's
 
   explicit TinyTraining(std::unique_ptr<Communicator> ranks, const FlatOptions& options = {},
-                        bool record = false)
+                        bool use_graphs = false)
       : communicator(std::move(ranks)),
         parameters(*model, options),
         optimizer(parameters, config.training),
         gradient_sum(parameters, *communicator, /*bucket_elements=*/500),
-        loader(dataset, manifest.statistics, config, 8),
+        loader(dataset, config, 8),
         scale(force_scale(manifest.statistics, options.device)),
-        run(on_device(options.device, record, [this](const StepInput& input) {
+        run(make_device_step(options.device, use_graphs, [this](const StepInput& input) {
           return train_step(input, scale, model, parameters, optimizer, gradient_sum,
                             *communicator);
         })) {}
@@ -41,6 +42,6 @@ struct TinyTraining {
     const int64_t share = 8 / communicator->size();
     return StepReport(run(
         {loader.share(step, communicator->rank(), share, micro_batch ? micro_batch : share, {16}),
-         step_orders(1e-2, stop)}));
+         step_scalars(1e-2, stop)}));
   }
 };

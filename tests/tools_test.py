@@ -1,4 +1,7 @@
-"""The tools that draw, on whatever a run has left, in whatever environment. Usage: tools_test.py BUILD_FOLDER"""
+"""Tests the tools that draw, on incomplete and damaged runs and in any environment.
+
+Usage: tools_test.py BUILD_FOLDER
+"""
 
 import csv
 import io
@@ -16,25 +19,31 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
+import plots  # noqa: E402
 import report  # noqa: E402
 
 BUILD = Path(sys.argv.pop(1)).resolve()
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
 ENVIRONMENT.update(ASAN_OPTIONS="detect_leaks=0", CUDA_VISIBLE_DEVICES="")
-GAPS = dict(loss=None, loss_force=float("nan"), gradient_norm=float("inf"), window=None, attempt=None, tokens_per_second="?")
+GAPS = dict(loss=None, loss_force=float("nan"), gradient_norm=float("inf"), window=None,
+            attempt=None, tokens_per_second="?")
 FOREIGN = ["note to self\n", "[1, 2]\n", '{"loss": 1.0}\n', '{"step": 6, "lo', "\0\0\n"]
 
 
 def training(step, **values):
-    return {"step": step, "time": 1000 + step, "loss": 1.0, "loss_force": 0.2, "loss_mode": 0.3, "loss_dynamics": 0.5,
-            "learning_rate": 0.1, "gradient_norm": 1.0, "window": 8, "stage": -1, "tokens": 512, "step_seconds": 0.5,
-            "exposed_communication_seconds": 0.1, "tokens_per_second": 1024.0, "tflops": 0.1, "data_wait_share": 0.0,
-            "attempt": 0, **values}
+    return {
+        "step": step, "time": 1000 + step, "loss": 1.0, "loss_force": 0.2, "loss_mode":
+            0.3, "loss_dynamics": 0.5, "learning_rate": 0.1, "gradient_norm": 1.0, "window": 8,
+        "stage": -1, "tokens": 512, "step_seconds": 0.5, "exposed_communication_seconds": 0.1,
+        "tokens_per_second": 1024.0, "tflops": 0.1, "data_wait_share": 0.0, "attempt": 0, **values
+    }
 
 
 def validation(step, **values):
-    return {"step": step, "time": 1000 + step, "validation_loss": 0.5, "success": 0.75, "validation_trajectories": 20,
-            "best": True, "attempt": 0, **values}
+    return {
+        "step": step, "time": 1000 + step, "validation_loss": 0.5, "success": 0.75,
+        "validation_trajectories": 20, "best": True, "attempt": 0, **values
+    }
 
 
 def lines(*rows):
@@ -47,14 +56,18 @@ class Tools(unittest.TestCase):
         cls.folder = Path(tempfile.mkdtemp(prefix="cartpole_tools_"))
         cls.addClassCleanup(shutil.rmtree, cls.folder)
         cls.data, cls.evaluated = cls.folder / "data", cls.folder / "evaluated"
-        for program, *arguments in (["generate_trajectories"], ["train_gpt2", "--out_dir", cls.evaluated],
-                                    ["evaluate_policy", "--out_dir", cls.evaluated]):
-            subprocess.run([ROOT / "launch/local.sh", "1", BUILD / program, "--config", ROOT / "tests/tiny.yaml",
-                            "--dataset.path", cls.data, *arguments], env=ENVIRONMENT, capture_output=True, check=True)
+        for program, *arguments in (["generate_trajectories"], [
+                "train_gpt2", "--out_dir", cls.evaluated
+        ], ["evaluate_policy", "--out_dir", cls.evaluated]):
+            subprocess.run([
+                ROOT / "launch/local.sh", "1", BUILD / program, "--config",
+                ROOT / "tests/tiny.yaml", "--dataset.path", cls.data, *arguments
+            ], env=ENVIRONMENT, capture_output=True, check=True)
 
     def tool(self, name, *arguments, **environment):
-        return subprocess.run([sys.executable, ROOT / "tools" / name, *map(str, arguments)], capture_output=True, text=True,
-                              env={**ENVIRONMENT, **environment}, timeout=120, cwd=self.folder)
+        return subprocess.run([sys.executable, ROOT / "tools" / name, *map(str, arguments)],
+                              capture_output=True, text=True, env={**ENVIRONMENT, **environment},
+                              timeout=120, cwd=self.folder)
 
     def expect(self, result, code, *texts):
         said = result.stdout + result.stderr
@@ -72,44 +85,51 @@ class Tools(unittest.TestCase):
         return run
 
     def report(self, run, **environment):
-        """The page's text, pictures left out."""
+        """Returns the text of the page, without pictures."""
         self.expect(self.tool("report.py", run, **environment), 0)
         return re.sub("base64,[^\"]*", "", (run / "evaluation/report.html").read_text())
 
     def test_the_report_takes_whatever_stands_in_the_metrics(self):
         curve = [training(step) for step in range(1, 201)]
-        page = self.report(self.run_with(lines(*curve[:99], training(100, **GAPS), *curve[100:], validation(200))
-                                         + "".join(FOREIGN)))
-        self.assertIn("<p>4 lines of metrics.jsonl that are no rows were left out. 200 steps; resumed 0 times", page)
+        page = self.report(
+            self.run_with(
+                lines(*curve[:99], training(100, **GAPS), *curve[100:], validation(200)) +
+                "".join(FOREIGN)))
+        self.assertIn(
+            "<p>4 lines of metrics.jsonl that are no rows were left out. "
+            "200 steps; resumed 0 times", page)
         self.assertIn('alt="training_curves.png"', page)
         page = self.report(self.run_with("".join(FOREIGN)))
         self.assertIn("metrics.jsonl holds no line of training", page)
         self.assertNotIn('alt="training_curves.png"', page)
 
     def test_training_curves_of_few_lines(self):
-        for rows, text in (
-                ([training(10)], "10 steps"),
-                ([validation(10)], "metrics.jsonl holds no line of training"),
-                ([validation(10, success=None, validation_trajectories=None)], "metrics.jsonl holds no line of training"),
-                ([training(10, **dict.fromkeys(GAPS))], "10 steps; resumed 0 times; speed unknown"),
-                ([training(10, mfu=0.5), training(20, attempt=1)], "20 steps; resumed 1 times"),
-                ([{"step": 10, "loss": 1.0}, {"step": 10, "success": 0.5}], "10 steps"),
-                ([training(10, gradient_norm=0.0, loss=0.0)], "10 steps")):
+        for rows, text in (([training(10)], "10 steps"), ([
+                validation(10)
+        ], "metrics.jsonl holds no line of training"), ([
+                validation(10, success=None, validation_trajectories=None)
+        ], "metrics.jsonl holds no line of training"), ([training(
+                10, **dict.fromkeys(GAPS))], "10 steps; resumed 0 times; speed unknown"), ([
+                    training(10, mfu=0.5), training(20, attempt=1)
+                ], "20 steps; resumed 1 times"), ([{"step": 10, "loss": 1.0}, {
+                    "step": 10, "success": 0.5
+                }], "10 steps"), ([training(10, gradient_norm=0.0, loss=0.0)], "10 steps")):
             run = report.Run(self.run_with(lines(*rows)))
             self.assertIn(text, report.training_text(run))
-            figure = report.plot_training_curves(run)
+            figure = plots.plot_training_curves(run)
             figure.savefig(io.BytesIO())
-            report.plt.close(figure)
+            plots.plt.close(figure)
 
     def test_a_gap_in_a_running_mean_is_as_wide_as_the_gap(self):
         nan = np.nan
-        mean = report.running_mean(np.array([1.0, 2, nan, 4, nan, nan, 7]), 2)
+        mean = plots.running_mean(np.array([1.0, 2, nan, 4, nan, nan, 7]), 2)
         np.testing.assert_equal(mean, [1.5, 2, 4, 4, nan, 7])
 
     def test_the_report_says_what_is_missing(self):
         run = self.run_with(lines(training(10)))
-        for name, program in (("evaluation/trials.csv", "evaluate_policy"), ("evaluation/evaluation.json", "evaluate_policy"),
-                              ("metrics.jsonl", "train_gpt2")):
+        for name, program in (("evaluation/trials.csv", "evaluate_policy"),
+                              ("evaluation/evaluation.json", "evaluate_policy"), ("metrics.jsonl",
+                                                                                  "train_gpt2")):
             content = (run / name).read_bytes()
             (run / name).write_bytes(b"")
             self.expect(self.tool("report.py", run), 1,
@@ -117,7 +137,8 @@ class Tools(unittest.TestCase):
             (run / name).write_bytes(content)
         for text in ('{"splits": {"te', "[]", "{}", "null"):
             (run / "evaluation/evaluation.json").write_text(text)
-            self.expect(self.tool("report.py", run), 1, "evaluation.json is not what evaluate_policy writes: run that again")
+            self.expect(self.tool("report.py", run), 1,
+                        "evaluation.json is not what evaluate_policy writes: run that again")
 
     def test_the_report_takes_an_evaluation_with_numbers_that_are_none(self):
         run = self.run_with(lines(training(10)))
@@ -125,10 +146,12 @@ class Tools(unittest.TestCase):
         evaluation = json.loads(path.read_text())
         for split in evaluation["splits"].values():
             for policy in split["closed_loop"].values():
-                policy.update(success_given_expert=None, interval_given_expert=None, n_given_expert=0, settling_seconds_p50=None,
+                policy.update(success_given_expert=None, interval_given_expert=None,
+                              n_given_expert=0, settling_seconds_p50=None,
                               force_rms_newtons_p50=None, peak_x_metres_p50=None)
-            split["one_step"].update(mode_balanced_accuracy=None, force_rmse_newtons=dict(swing_up=None, stabilise=None),
-                                     force_rmse_share_of_limit=dict(swing_up=None, stabilise=None))
+            split["one_step"].update(mode_balanced_accuracy=None, force_rmse_newtons=dict(
+                swing_up=None, stabilise=None), force_rmse_share_of_limit=dict(
+                    swing_up=None, stabilise=None))
         path.write_text(json.dumps(evaluation))
         rollouts = run / "evaluation/rollouts.csv"
         with rollouts.open() as file:
@@ -146,35 +169,48 @@ class Tools(unittest.TestCase):
         foreign.mkdir(exist_ok=True)
         for name in ("numpy", "matplotlib", "h5py", "PIL"):
             (foreign / f"{name}.py").write_text("raise SystemError('not this one')\n")
-        (self.folder / "matplotlibrc").write_text("text.usetex: True\nbackend: TkAgg\n")  # where the tools are started
+        (self.folder / "matplotlibrc").write_text(
+            "text.usetex: True\nbackend: TkAgg\n")  # where the tools are started
         scaling = self.folder / "scaling"
         (scaling / "weak_1").mkdir(parents=True, exist_ok=True)
-        (scaling / "weak_1/metrics.jsonl").write_text(lines(*(training(step) for step in range(10, 60, 10))))
+        (scaling / "weak_1/metrics.jsonl").write_text(
+            lines(*(training(step) for step in range(10, 60, 10))))
         notebook = "module://matplotlib_inline.backend_inline"
         for backend in (notebook, "TkAgg", "nonsense"):
-            self.expect(self.tool("scaling.py", "table", scaling, MPLBACKEND=backend, PYTHONPATH=str(foreign)), 0,
-                        "| weak | 1 | 512 | 500.00 ms")
+            self.expect(
+                self.tool("scaling.py", "table", scaling, MPLBACKEND=backend,
+                          PYTHONPATH=str(foreign)), 0, "| weak | 1 | 512 | 500.00 ms")
         self.report(run, MPLBACKEND=notebook, PYTHONPATH=str(foreign))
-        self.expect(self.tool("dataset_sheet.py", self.data, "--out", self.folder / "sheet.png", MPLBACKEND=notebook,
-                              PYTHONPATH=str(foreign)), 0, "sheet.png")
+        self.expect(
+            self.tool("dataset_sheet.py", self.data, "--out", self.folder / "sheet.png",
+                      MPLBACKEND=notebook, PYTHONPATH=str(foreign)), 0, "sheet.png")
         (self.folder / "matplotlibrc").unlink()
 
     def test_the_scaling_table_takes_whatever_stands_in_the_metrics(self):
         folder = self.folder / "mixed"
         good = [training(step) for step in range(10, 90, 10)]
         for name, content in {
-                "weak_1": lines(*good[:3]) + "".join(FOREIGN[:3]) + lines(*good[3:], training(90, loss=None, gradient_norm=None)),
-                "weak_2": lines(*good, training(90, step_seconds=None), validation(90)), "weak_4": lines(*good[:3]), "weak_8": "",
-                "my_own_notes": lines(*good), "notes": ""}.items():
+                "weak_1":
+                    lines(*good[:3]) + "".join(FOREIGN[:3]) +
+                    lines(*good[3:], training(90, loss=None, gradient_norm=None)), "weak_2":
+                        lines(*good, training(90, step_seconds=None), validation(90)), "weak_4":
+                            lines(*good[:3]), "weak_8":
+                                "", "my_own_notes":
+                                    lines(*good), "notes":
+                                        ""
+        }.items():
             (folder / name).mkdir(parents=True)
             (folder / name / "metrics.jsonl").write_text(content)
         result = self.tool("scaling.py", "table", folder)
-        self.expect(result, 0, "| weak | 1 | 512 | 500.00 ms (500.00 to 500.00) | 1,024 | 100.0% | 20.0% |",
+        self.expect(result, 0,
+                    "| weak | 1 | 512 | 500.00 ms (500.00 to 500.00) | 1,024 | 100.0% | 20.0% |",
                     "| weak | 2 | 512 |", "weak_1/metrics.jsonl: left out 3 lines without times",
-                    "weak_2/metrics.jsonl: left out 1 lines without times", "weak_4/metrics.jsonl holds no measured step",
+                    "weak_2/metrics.jsonl: left out 1 lines without times",
+                    "weak_4/metrics.jsonl holds no measured step",
                     "weak_8/metrics.jsonl holds no measured step")
         self.assertEqual(len(result.stdout.splitlines()), 4)
-        self.expect(self.tool("scaling.py", "table", self.data), 1, "holds no run that slurm/scaling.sbatch measured")
+        self.expect(self.tool("scaling.py", "table", self.data), 1,
+                    "holds no run that slurm/scaling.sbatch measured")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
-# The only definition of green: set-up, formatting, the build with CUDA and NCCL and every test that needs no GPU, then a
-# build without them, with sanitizers, and its unit tests.
-# Ends with one line of counts. Fails on any failure, any skipped test, and when no test ran.
-#   tools/check.sh [--no-slurm]    --no-slurm leaves out the tests of slurm/, which install Slurm and want root
+# The only definition of green: set-up, formatting, the build with CUDA and NCCL and every test that
+# needs no GPU, then a build without them, with sanitizers, and its unit tests. Ends with one line
+# of counts. Fails on any failure, any skipped test, and when no test ran.
+#   tools/check.sh [--no-slurm]    --no-slurm leaves out the tests of slurm/, which install Slurm
+#                                  and need root
 set -euo pipefail
-unset CDPATH PYTHONPATH PYTHONHOME MPLBACKEND  # of other work
+unset CDPATH PYTHONPATH PYTHONHOME MPLBACKEND  # set for other work
 cd "$(dirname "$0")/.."
 slurm=--slurm without=()
 if [[ ${1:-} == --no-slurm ]]; then slurm='' without=(--exclude-regex '^slurm$'); fi
 if [[ $slurm && $EUID != 0 ]]; then
-  echo 'check: the tests of slurm/ start a Slurm of their own, as root: run in a container, or with --no-slurm' >&2
+  echo 'check: the tests of slurm/ start a Slurm of their own, as root: run in a container,' \
+    'or with --no-slurm' >&2
   exit 1
 fi
 
@@ -20,7 +22,9 @@ tools/setup.sh $slurm
 
 mkdir -p build
 stage 'formatting'
-.venv/bin/clang-format --dry-run --Werror $(find src datagen tests tools -name '*.h' -o -name '*.cpp')
+.venv/bin/clang-format --dry-run --Werror \
+  $(find src datagen tests tools -name '*.h' -o -name '*.cpp')
+.venv/bin/yapf --diff --recursive tests tools
 for script in launch/*.sh slurm/*.sh slurm/*.sbatch tools/*.sh .ci/run; do bash -n "$script"; done
 
 logs=()
@@ -28,8 +32,11 @@ worst=0
 for preset in gpu asan; do
   stage "build: $preset"
   targets=()
-  if [[ $preset == asan ]]; then targets=(--target generate_trajectories data_tests trainer_tests mpi_tests); fi
-  cmake --preset $preset -DBUILD_TESTING=ON -DCMAKE_COMPILE_WARNING_AS_ERROR=ON >build/check_$preset.log
+  if [[ $preset == asan ]]; then
+    targets=(--target generate_trajectories data_tests trainer_tests mpi_tests)
+  fi
+  cmake --preset $preset -DBUILD_TESTING=ON -DCMAKE_COMPILE_WARNING_AS_ERROR=ON \
+    >build/check_$preset.log
   if ! cmake --build --preset $preset "${targets[@]}" >>build/check_$preset.log 2>&1; then
     tail -n 40 build/check_$preset.log
     exit 1
@@ -37,27 +44,34 @@ for preset in gpu asan; do
   stage "tests: $preset"
   logs+=(build/check_tests_$preset.log)
   status=0
-  ctest --preset $preset --verbose "${without[@]}" 2>&1 | tee "${logs[-1]}" | grep --line-buffered -E '^ *[0-9]+/[0-9]+ Test' || status=${PIPESTATUS[0]}
+  ctest --preset $preset --verbose "${without[@]}" 2>&1 | tee "${logs[-1]}" |
+    grep --line-buffered -E '^ *[0-9]+/[0-9]+ Test' || status=${PIPESTATUS[0]}
   if ((status)); then
     worst=$status
-    # Of two that ran side by side, one after the other.
-    sort -s -t : -k 1,1n "${logs[-1]}" | grep -E -B 12 ': Failure|FAILED|^[0-9]+: (FAIL|ERROR)|AssertionError|runtime error|ERROR: AddressSanitizer' | tail -n 120 || true
+    # Tests that ran in parallel are shown one after the other.
+    sort -s -t : -k 1,1n "${logs[-1]}" |
+      grep -E -B 12 -e ': Failure|FAILED|^[0-9]+: (FAIL|ERROR)|AssertionError' \
+        -e 'runtime error|ERROR: AddressSanitizer' | tail -n 120 || true
     echo "check: tests of the $preset build failed; everything they said is in ${logs[-1]}" >&2
   fi
 done
 
-# Single test cases, counted from what GoogleTest and unittest print (at 1, 2 and 4 ranks, rank 0 prints).
+# Single test cases, counted from what GoogleTest and unittest print (at 1, 2 and 4 ranks, rank 0
+# prints).
 plain() { sed 's/\x1b\[[0-9;]*m//g' "${logs[@]}" | grep -E '^[0-9]+: '; }
 sum() { awk '{ total += $1 } END { print total + 0 }'; }
 passed=$(plain | sed -n 's/.*\[  PASSED  \] \([0-9]*\) tests*\.*$/\1/p' | sum)
 failed=$(plain | sed -n 's/.*\[  FAILED  \] \([0-9]*\) tests*,.*/\1/p' | sum)
-skipped=$(plain | sed -n 's/.*\[  SKIPPED \] \([0-9]*\) tests*,.*/\1/p; s/.*skipped=\([0-9]*\).*/\1/p' | sum)
+skipped=$(plain |
+  sed -n 's/.*\[  SKIPPED \] \([0-9]*\) tests*,.*/\1/p; s/.*skipped=\([0-9]*\).*/\1/p' | sum)
 python_ran=$(plain | sed -n 's/.*Ran \([0-9]*\) tests* in .*/\1/p' | sum)
-python_failed=$(plain | sed -n 's/.*FAILED (.*failures=\([0-9]*\).*/\1/p; s/.*FAILED (.*errors=\([0-9]*\).*/\1/p' | sum)
+python_failed=$(plain |
+  sed -n 's/.*FAILED (.*failures=\([0-9]*\).*/\1/p; s/.*FAILED (.*errors=\([0-9]*\).*/\1/p' | sum)
 failed=$((failed + python_failed))
 passed=$((passed + python_ran - python_failed))
 plain | sed -n 's/^[0-9]*: \(.* is not tested\)$/\1/p'
-broken=$(grep -hE '^ *[0-9]+/[0-9]+ Test' "${logs[@]}" | grep -vc ' Passed ' || true)  # crashes and time-outs too
+# Crashes and timeouts count too.
+broken=$(grep -hE '^ *[0-9]+/[0-9]+ Test' "${logs[@]}" | grep -vc ' Passed ' || true)
 if ((broken && !failed)); then failed=$broken; fi
 
 stage 'done'

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Draws a dataset on one page: what to look at before training on it.
 
-  tools/dataset_sheet.py dataset_quickstart                             writes dataset_quickstart/sheet.png
+  tools/dataset_sheet.py dataset_quickstart        writes dataset_quickstart/sheet.png
   tools/dataset_sheet.py dataset_quickstart --split test_ood --out ood.png
 
-It opens no file before comparing it with its SHA-256, and draws the first 20,000 trajectories at most.
+It compares every file with its SHA-256 before it opens the file, and draws at most the first 20,000
+trajectories.
 """
 import os
 import sys
@@ -21,11 +22,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from report import COLOUR, FAINT, FORCE_LIMIT, INK, STEP_SECONDS, TRACK_LIMIT, TRAINED_RANGE, plt, wrapped
+from plots import (COLOR, FAINT, FORCE_LIMIT, INK, STEP_SECONDS, TRACK_LIMIT, TRAINED_RANGE, plt,
+                   wrapped)
 
 MOST, SCHEMA = 20_000, 2
-MODE_COLOUR, PALE_STABILISE = ["#CC79A7", "#009E73"], "#DDF1EB"
-STAGES = {"balance": "#C9D6DE", "catch": "#A3BAC8", "swing-up": "#7B9BAF", "unknown plant": "#507A93", "kicked": "#234E68"}
+MODE_COLOR, PALE_STABILISE = ["#CC79A7", "#009E73"], "#DDF1EB"
+STAGES = {
+    "balance": "#C9D6DE", "catch": "#A3BAC8", "swing-up": "#7B9BAF", "unknown plant": "#507A93",
+    "kicked": "#234E68"
+}
 plt.rcParams.update({"font.size": 12, "axes.titlesize": 12, "axes.labelsize": 12})
 
 
@@ -36,18 +41,22 @@ def fail(text, code=65):
 
 def read_manifest(path):
     if not path.is_file():
-        fail(f"{path} does not exist: name the folder of a complete dataset, or make one with generate_trajectories")
+        fail(f"{path} does not exist: name the folder of a complete dataset, or make one with "
+             "generate_trajectories")
     record, data = path.with_name(path.name + ".sha256"), path.read_bytes()
-    if not record.is_file() or record.read_bytes() != f"{hashlib.sha256(data).hexdigest()}  {path.name}\n".encode():
-        fail(f"{path} and its record {record.name} do not match, or the latter is missing: generate the dataset again")
+    if not record.is_file() or record.read_bytes(
+    ) != f"{hashlib.sha256(data).hexdigest()}  {path.name}\n".encode():
+        fail(f"{path} and its record {record.name} do not match, or the latter is missing: "
+             "generate the dataset again")
     manifest = json.loads(data)
     if manifest["schema_version"] != SCHEMA:
-        fail(f"{path} is of schema {manifest['schema_version']}, not {SCHEMA}: generate the dataset again")
+        fail(f"{path} is of schema {manifest['schema_version']}, not {SCHEMA}: "
+             "generate the dataset again")
     return manifest
 
 
 def read_trajectories(folder, shards):
-    """Every column of the first trajectories, as one array each."""
+    """Returns every column of the first trajectories as one array."""
     parts, room = [], MOST
     listed = {folder / shard["file"] for shard in shards}
     for path in sorted(next(iter(listed)).parent.glob("*.h5")):
@@ -58,9 +67,11 @@ def read_trajectories(folder, shards):
         if not path.is_file():
             fail(f"{path} is missing: run generate_trajectories again, which redoes only that")
         with path.open("rb") as file:
-            if path.stat().st_size != shard["bytes"] or hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
-                fail(f"{path} is damaged (its size or SHA-256 differs from manifest.json): remove it and run "
-                     "generate_trajectories again, which redoes only what is missing")
+            if path.stat().st_size != shard["bytes"] or hashlib.file_digest(
+                    file, "sha256").hexdigest() != shard["sha256"]:
+                fail(f"{path} is damaged (its size or SHA-256 differs from manifest.json): "
+                     "remove it and run generate_trajectories again, which redoes only what is "
+                     "missing")
         with h5py.File(path, locking=False) as file:
             parts.append({name: column[:room] for name, column in file.items()})
         room -= len(parts[-1]["mode"])
@@ -72,17 +83,21 @@ def read_trajectories(folder, shards):
 
 
 def pick_examples(d):
-    """Four trajectories, each of another kind where there are so many: {row: kind}."""
+    """Picks four trajectories, of different kinds if there are enough kinds: {row: kind}."""
     switch, success, left = d["first_switch"], d["success"] == 1, d["length"] < d["mode"].shape[1]
     switches = ((np.diff(d["mode"], axis=1) != 0) & d["valid"][:, 1:]).sum(axis=1)
     kicked, excited = d["kick_step"] >= 0, d["excitation_steps"] > 0
-    plain = success & ~kicked & ~excited & (switch > 0) & (np.cos(d["state"][:, 0, 2]) < 0)  # from below the horizontal
-    kinds = [("long swing-up", plain & (switch >= np.percentile(switch, 95))), ("kicked", kicked & (switches >= 3)),
+    plain = success & ~kicked & ~excited & (switch > 0) & (np.cos(d["state"][:, 0, 2]) < 0
+                                                          )  # from below the horizontal
+    kinds = [("long swing-up", plain & (switch >= np.percentile(switch, 95))),
+             ("kicked", kicked & (switches >= 3)),
              ("noise first", ~kicked & (d["excitation_steps"] > 25)), ("leaves the track", left),
-             ("never swings up", ~success & ~left & (switch < 0)), ("the expert fails", ~success & ~left),
+             ("never swings up", ~success & ~left & (switch < 0)),
+             ("the expert fails", ~success & ~left),
              ("lost and caught again", ~kicked & ~excited & (switches >= 2)),
              ("quick swing-up", plain & (switch <= np.percentile(switch, 25))), ("swing-up", plain),
-             ("not upright by the end", switch < 0), ("starts near upright", switch == 0), *4 * [("another", switch >= -1)]]
+             ("not upright by the end", switch < 0), ("starts near upright", switch == 0),
+             *4 * [("another", switch >= -1)]]
     chosen = {}
     for kind, mask in kinds:
         row = next((int(row) for row in np.flatnonzero(mask) if row not in chosen), None)
@@ -92,29 +107,37 @@ def pick_examples(d):
 
 
 def draw_example(panels, d, row, kind):
-    """From the start until 4 s after the last kick or change of mode."""
-    mode, kick, noisy = d["mode"][row, :d["length"][row]], d["kick_step"][row], d["excitation_steps"][row]
-    last_event = max(kick, 50, *np.flatnonzero(np.diff(mode))) if d["success"][row] and mode[-1] else len(mode)
+    """Draws from the start until 4 s after the last kick or change of mode."""
+    mode, kick, noisy = d["mode"][
+        row, :d["length"][row]], d["kick_step"][row], d["excitation_steps"][row]
+    last_event = max(kick, 50, *np.flatnonzero(
+        np.diff(mode))) if d["success"][row] and mode[-1] else len(mode)
     mode = mode[:last_event + 200]
     end, time = len(mode), STEP_SECONDS * np.arange(len(mode))
     angle, position, force = panels
     angle.plot(time, wrapped(d["state"][row, :end, 2]), color=INK)
     position.plot(time, d["state"][row, :end, 0], color=INK)
-    force.step(time, d["force_applied"][row, :end], color=FAINT, linewidth=0.9, where="post", label="force applied")
-    force.step(time, d["force_expert"][row, :end], color=COLOUR["expert"], linewidth=2, where="post", label="expert's force")
+    force.step(time, d["force_applied"][row, :end], color=FAINT, linewidth=0.9, where="post",
+               label="force applied")
+    force.step(time, d["force_expert"][row, :end], color=COLOR["expert"], linewidth=2, where="post",
+               label="expert's force")
     for axes, limit in ((angle, np.pi), (position, TRACK_LIMIT), (force, FORCE_LIMIT)):
         axes.set(xlim=(0, STEP_SECONDS * end), ylim=(-1.12 * limit, 1.12 * limit))
-        axes.fill_between(time, -2 * limit, 2 * limit, where=mode == 1, step="post", color=PALE_STABILISE, label="stabilise mode",
-                          linewidth=0, zorder=0)
+        axes.fill_between(time, -2 * limit, 2 * limit, where=mode == 1, step="post",
+                          color=PALE_STABILISE, label="stabilise mode", linewidth=0, zorder=0)
         if axes is not angle:
-            axes.hlines([-limit, limit], 0, STEP_SECONDS * end, color=FAINT, linewidth=0.8, linestyle="--")
+            axes.hlines([-limit, limit], 0, STEP_SECONDS * end, color=FAINT, linewidth=0.8,
+                        linestyle="--")
         if kick >= 0:
             axes.axvline(STEP_SECONDS * kick, color="#D55E00", linewidth=1.3, label="kick")
     if noisy:
-        force.axvspan(0, STEP_SECONDS * noisy, color="#E4E4E4", zorder=0, linewidth=0, label="noise is applied instead")
+        force.axvspan(0, STEP_SECONDS * noisy, color="#E4E4E4", zorder=0, linewidth=0,
+                      label="noise is applied instead")
     angle.set_yticks([-np.pi, 0, np.pi], ["−π", "0", "π"])
     cart, pole, half_length = d["params"][row, :3]
-    angle.set_title(f"{row}: {kind}\ncart {cart:.2f} kg, pole {pole:.2f} kg, half length {half_length:.2f} m", fontsize=11)
+    angle.set_title(
+        f"{row}: {kind}\ncart {cart:.2f} kg, pole {pole:.2f} kg, half length {half_length:.2f} m",
+        fontsize=11)
     force.set_xlabel("time (s)")
 
 
@@ -124,29 +147,34 @@ def draw_phase_portrait(axes, d):
         length, kick = d["length"][row], d["kick_step"][row]
         theta, theta_dot = wrapped(d["state"][row, :length, 2]), d["state"][row, :length, 3]
         theta[max(kick, 0):kick + 1] = np.nan  # no line along the jump
-        axes.plot(theta, theta_dot, color=MODE_COLOUR[0], linewidth=0.9)
-        axes.plot(np.where(d["mode"][row, :length] == 1, theta, np.nan), theta_dot, color=MODE_COLOUR[1], linewidth=0.9, zorder=3)
+        axes.plot(theta, theta_dot, color=MODE_COLOR[0], linewidth=0.9)
+        axes.plot(np.where(d["mode"][row, :length] == 1, theta, np.nan), theta_dot,
+                  color=MODE_COLOR[1], linewidth=0.9, zorder=3)
         axes.plot(theta[0], theta_dot[0], ".", color=INK, markersize=5, zorder=4)
     axes.legend(axes.lines[:3], ["swing-up", "stabilise", "start"], loc="lower center", ncols=3)
     axes.set_ylim(bottom=1.2 * axes.get_ylim()[0])  # room for the legend
     axes.set_title(f"angular velocity (rad/s) over angle θ (rad), {len(rows)} trajectories")
-    axes.set_xticks([-np.pi, -np.pi / 2, 0, np.pi / 2, np.pi], ["−π", "−π/2", "θ = 0, upright", "π/2", "π"])
+    axes.set_xticks([-np.pi, -np.pi / 2, 0, np.pi / 2, np.pi],
+                    ["−π", "−π/2", "θ = 0, upright", "π/2", "π"])
 
 
 def draw_counts(axes, d, values, title, bins=40, rows=slice(None)):
     values, stage = values[rows], d["stage"][rows]
-    axes.hist([values[stage == s] for s in range(len(STAGES))], bins, stacked=True, color=list(STAGES.values()))
+    axes.hist([values[stage == s] for s in range(len(STAGES))], bins, stacked=True, color=list(
+        STAGES.values()))
     axes.set_title(title)
     axes.yaxis.set_major_locator(plt.MaxNLocator(3))
 
 
 def draw_statistics(grid, d):
     T, valid, expert, switch = d["mode"].shape[1], d["valid"], d["force_expert"], d["first_switch"]
-    drawn = d["stage"] >= 3 if np.any(d["stage"] >= 3) else slice(None)  # the other stages have the nominal plant
+    drawn = d["stage"] >= 3 if np.any(
+        d["stage"] >= 3) else slice(None)  # the other stages have the nominal plant
     for i, (name, trained) in enumerate(TRAINED_RANGE.items()):
         axes, values = grid["abc"[i]], d["params"][:, i]
         low, high = min(*trained, values.min()), max(*trained, values.max())
-        title = f"{name.replace('_', ' ')}, {low:.2f} to {high:.2f} {'m' if name == 'half_length' else 'kg'}"
+        title = (f"{name.replace('_', ' ')}, {low:.2f} to {high:.2f} "
+                 f"{'m' if name == 'half_length' else 'kg'}")
         draw_counts(axes, d, values, title, np.geomspace(low, high, 31), drawn)
         ticks = np.geomspace(*trained, 3)
         axes.set_xscale("log")
@@ -154,33 +182,40 @@ def draw_statistics(grid, d):
         axes.xaxis.set_minor_locator(plt.NullLocator())
         for bound in trained:
             axes.axvline(bound, color=INK, linewidth=1, linestyle="--")
-    for panel, column, title in (("d", 2, "start θ (rad)"), ("e", 3, "start dθ/dt (rad/s)"), ("f", 0, "start x (m)"), ("k", 1, "start dx/dt (m/s)")):
+    for panel, column, title in (("d", 2, "start θ (rad)"), ("e", 3, "start dθ/dt (rad/s)"),
+                                 ("f", 0, "start x (m)"), ("k", 1, "start dx/dt (m/s)")):
         draw_counts(grid[panel], d, d["state"][:, 0, column], title)
-    draw_counts(grid["i"], d, STEP_SECONDS * switch, "first stabilising step (s)", rows=switch >= 0)
+    draw_counts(grid["i"], d, STEP_SECONDS * switch, "first stabilizing step (s)", rows=switch >= 0)
     grid["i"].set_xlabel(f"never: {np.mean(switch < 0):.1%}")
 
     rms = []
-    for mode, colour in enumerate(MODE_COLOUR):
+    for mode, color in enumerate(MODE_COLOR):
         force = expert[valid & (d["mode"] == mode)]
-        grid["g"].hist(force, np.linspace(-FORCE_LIMIT, FORCE_LIMIT, 61), histtype="step", linewidth=1.8, color=colour)
+        grid["g"].hist(force, np.linspace(-FORCE_LIMIT, FORCE_LIMIT, 61), histtype="step",
+                       linewidth=1.8, color=color)
         rms.append(np.sqrt(np.square(force, dtype=float).sum() / max(1, len(force))))
     grid["g"].set(title="expert's force (N)", yscale="log", ylabel="steps",
                   xlabel="rms: swing-up {:.2f}, stabilise {:.2f}".format(*rms))
 
     # Clipped forces tell nothing about the noise.
-    plain = valid & (np.arange(T) >= d["excitation_steps"][:, None]) & (np.abs(d["force_applied"]) < FORCE_LIMIT)
+    plain = valid & (np.arange(T) >= d["excitation_steps"][:, None]) & (np.abs(d["force_applied"])
+                                                                        < FORCE_LIMIT)
     noise = (d["force_applied"] - d["force_gain"][:, None] * expert)[plain]
     sigma = np.sqrt(np.average(d["noise_sigma"]**2, weights=plain.sum(axis=1)))
-    grid["h"].hist(noise, np.linspace(-4, 4, 61) * (d["noise_sigma"].max() or 1), color=STAGES["catch"])
-    grid["h"].set(title="applied − gain × expert (N)", xlabel=f"σ {noise.std():.3f}, recorded {sigma:.3f}", yticks=[])
+    grid["h"].hist(noise,
+                   np.linspace(-4, 4, 61) * (d["noise_sigma"].max() or 1), color=STAGES["catch"])
+    grid["h"].set(title="applied − gain × expert (N)",
+                  xlabel=f"σ {noise.std():.3f}, recorded {sigma:.3f}", yticks=[])
 
-    for stage, (name, colour) in enumerate(STAGES.items()):
+    for stage, (name, color) in enumerate(STAGES.items()):
         these = d["stage"] == stage
         if these.any():
             share = np.ma.array(d["mode"][these], mask=~valid[these]).mean(axis=0)
-            grid["j"].plot(STEP_SECONDS * np.arange(T), share, color=colour, linewidth=2.5, label=f"{name}, {these.mean():.1%} of all")
-    grid["j"].set(title=f"share in stabilise mode, by stage; {d['mode'][valid].mean():.1%} of all steps", xlabel="time (s)",
-                  ylim=(0, 1.04))
+            grid["j"].plot(STEP_SECONDS * np.arange(T), share, color=color, linewidth=2.5,
+                           label=f"{name}, {these.mean():.1%} of all")
+    grid["j"].set(
+        title=f"share in stabilise mode, by stage; {d['mode'][valid].mean():.1%} of all steps",
+        xlabel="time (s)", ylim=(0, 1.04))
     grid["j"].legend(loc="lower right")
     for panel in "adi":
         grid[panel].set_ylabel("trajectories")
@@ -188,13 +223,16 @@ def draw_statistics(grid, d):
 
 def draw_sheet(folder, split, manifest, d):
     content, T, rows = manifest["splits"][split], d["mode"].shape[1], len(d["mode"])
-    total, dropped, gigabytes = content["trajectories"], content["dropped"], sum(s["bytes"] for s in content["shards"]) / 1e9
+    total, dropped, gigabytes = content["trajectories"], content["dropped"], sum(
+        s["bytes"] for s in content["shards"]) / 1e9
     figure = plt.figure(figsize=(16, 13))
     figure.suptitle(
-        f"{folder}, split {split}" + (f", drawn: the first {rows:,} trajectories" if rows < total else "") + "\n"
-        f"{total:,} trajectories of {T:,} steps ({STEP_SECONDS * T:.1f} s), {gigabytes:.3g} GB; expert succeeds on "
-        f"{content['expert_success']:.1%} after dropping {dropped:,} draws ({dropped / (dropped + total):.1%}); "
-        f"kicked {np.mean(d['kick_step'] >= 0):.1%}, noise first {np.mean(d['excitation_steps'] > 0):.1%}; "
+        f"{folder}, split {split}" +
+        (f", drawn: the first {rows:,} trajectories" if rows < total else "") + "\n"
+        f"{total:,} trajectories of {T:,} steps ({STEP_SECONDS * T:.1f} s), {gigabytes:.3g} GB; "
+        f"expert succeeds on {content['expert_success']:.1%} after dropping {dropped:,} draws "
+        f"({dropped / (dropped + total):.1%}); kicked {np.mean(d['kick_step'] >= 0):.1%}, "
+        f"noise first {np.mean(d['excitation_steps'] > 0):.1%}; "
         f"seed {manifest['settings']['seed']}", fontsize=13, parse_math=False)
     top, bottom = figure.subfigures(2, 1, height_ratios=[5.5, 7])
     examples = pick_examples(d)
@@ -203,25 +241,34 @@ def draw_sheet(folder, split, manifest, d):
         draw_example(column, d, row, kind)
     for axes, label in zip(panels[:, 0], ("angle θ (rad)", "cart x (m)", "force (N)")):
         axes.set_ylabel(label)
-    legend = {label: handle for axes in panels[2] for handle, label in zip(*axes.get_legend_handles_labels())}
+    legend = {
+        label: handle for axes in panels[2]
+        for handle, label in zip(*axes.get_legend_handles_labels())
+    }
     top.legend(legend.values(), legend, loc="outside upper center", ncols=len(legend))
-    grid = bottom.subplot_mosaic([["p", [list("abc")]], ["p", [list("defk")]], [[list("gh")], [list("ijj")]]], width_ratios=[2, 3])
+    grid = bottom.subplot_mosaic(
+        [["p", [list("abc")]], ["p", [list("defk")]], [[list("gh")], [list("ijj")]]],
+        width_ratios=[2, 3])
     draw_phase_portrait(grid["p"], d)
     draw_statistics(grid, d)
     return figure
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", type=Path, metavar="DATASET", help="the dataset's folder, as dataset_quickstart")
-    parser.add_argument("--split", default="train", help="train (default), validation, test, test_ood or test_ic")
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path, metavar="DATASET",
+                        help="the dataset's folder, as dataset_quickstart")
+    parser.add_argument("--split", default="train",
+                        help="train (default), validation, test, test_ood or test_ic")
     parser.add_argument("--out", type=Path, help="the picture (default: DATASET/sheet.png)")
     options = parser.parse_args()
     path, out = options.dataset / "manifest.json", options.out or options.dataset / "sheet.png"
     try:
         manifest = read_manifest(path)
         if options.split not in manifest["splits"]:
-            fail(f"{path} lists no split {options.split}: take one of {', '.join(manifest['splits'])}")
+            fail(f"{path} lists no split {options.split}: "
+                 f"take one of {', '.join(manifest['splits'])}")
         d = read_trajectories(options.dataset, manifest["splits"][options.split]["shards"])
     except OSError as error:
         fail(error)

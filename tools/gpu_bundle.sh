@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Gathers what tools/gpu_check.sh needs on a machine that has PyTorch and a GPU but neither this project's packages nor a
-# way to install them: the programs, and every shared library they use that is not PyTorch's or the C library's.
-#   tools/gpu_bundle.sh          after cmake --preset gpu -DBUILD_TESTING=ON and the build; writes build/gpu_bundle
+# Collects what tools/gpu_check.sh needs on a machine that has PyTorch and a GPU but neither this
+# project's packages nor a way to install them: the programs, and every shared library they use
+# except those of PyTorch and the C library. Writes build/gpu_bundle.
+#   tools/gpu_bundle.sh          after cmake --preset gpu -DBUILD_TESTING=ON and the build
 set -euo pipefail
 unset CDPATH
 cd "$(dirname "$0")/.."
@@ -13,7 +14,8 @@ cp $build/{generate_trajectories,train_gpt2,evaluate_policy} $bundle/
 cp $build/tests/{gpu_tests,step_time} $bundle/tests/
 strip $bundle/train_gpt2 $bundle/evaluate_policy $bundle/generate_trajectories $bundle/tests/*
 
-# Open MPI finds its plug-ins and texts below OPAL_PREFIX; Open MPI 5 brings a launcher of its own, PRRTE, and its names.
+# Open MPI finds its plug-ins and texts below OPAL_PREFIX; Open MPI 5 includes a separate launcher,
+# PRRTE, with different names.
 plugins=$(ompi_info --path libdir --parsable | cut -d: -f3)
 mkdir -p "$bundle$plugins"
 cp -a "$plugins"/. "$bundle$plugins/"
@@ -25,6 +27,7 @@ if [[ -d /usr/share/prte ]]; then cp -r /usr/share/prte $bundle/usr/share/; fi
 
 find $bundle -type f \( -perm -u+x -o -name '*.so*' \) -print0 | xargs -0 -n 1 ldd 2>/dev/null |
   awk '$2 == "=>" && $3 ~ /^\// {print $3}' | sort -u |
-  grep -v -E '/site-packages/|/(ld-linux|libc|libm|libdl|librt|libpthread|libutil|libresolv|libstdc\+\+|libgcc_s)[-.]' |
+  grep -v -E -e '/site-packages/' \
+    -e '/(ld-linux|libc|libm|libdl|librt|libpthread|libutil|libresolv|libstdc\+\+|libgcc_s)[-.]' |
   xargs -I{} cp -L {} $bundle/lib/
 echo "$bundle: $(du -sm $bundle | cut -f1) MB"

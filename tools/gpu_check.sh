@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Everything that only a GPU can tell, in one command and about ten minutes (each stage is bounded): unit tests, several ranks on one GPU, a killed
-# and a stopped rank, resume, the benchmark beside PyTorch, a short real training judged in closed loop. Sets up and builds what
-# is missing; where there is no build/gpu it uses build/gpu_bundle (tools/gpu_bundle.sh), if that is there, and a python3 with PyTorch.
-# Without a GPU it builds, and tries its own scripts on the CPU.
+# All checks that need a GPU, in one command and about ten minutes (each stage has a time limit):
+# unit tests, several ranks on one GPU, a killed and a stopped rank, resume, the benchmark next to
+# PyTorch, a short real training evaluated in closed loop. Sets up and builds what is missing; if
+# there is no build/gpu it uses build/gpu_bundle (tools/gpu_bundle.sh), if that exists, and a
+# python3 with PyTorch. Without a GPU it builds, and tries its own scripts on the CPU.
 #   tools/gpu_check.sh [tests] [speed] [training]      result files go to ${OUT:-build/gpu_check}
 #   BUNDLE=1 tools/gpu_check.sh                        takes the bundle although there is a build
 set -euo pipefail
@@ -25,9 +26,12 @@ if [[ ${BUNDLE:-} || (! -d $build && -d build/gpu_bundle) ]]; then
   if [[ ! -x $python ]]; then python=$(command -v python3); fi
   packages=$($python -c 'import torch, pathlib; print(pathlib.Path(torch.__file__).parent.parent)')
   export OPAL_PREFIX=$PWD/$build/usr PRTE_PREFIX=$PWD/$build/usr PATH=$PWD/$build/usr/bin:$PATH
-  # launch/env.sh hands it to the programs only.
-  export PROGRAM_LIBRARY_PATH=$PWD/$build/lib:$PWD/$build/usr/lib/$(uname -m)-linux-gnu/openmpi/lib:$packages/torch/lib
-  for part in cu13 nccl cudnn cusparselt nvshmem; do PROGRAM_LIBRARY_PATH+=:$packages/nvidia/$part/lib; done
+  # launch/env.sh passes it only to the programs.
+  export PROGRAM_LIBRARY_PATH=$PWD/$build/lib
+  PROGRAM_LIBRARY_PATH+=:$PWD/$build/usr/lib/$(uname -m)-linux-gnu/openmpi/lib:$packages/torch/lib
+  for part in cu13 nccl cudnn cusparselt nvshmem; do
+    PROGRAM_LIBRARY_PATH+=:$packages/nvidia/$part/lib
+  done
   PROGRAM_LIBRARY_PATH+=${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}:/usr/local/nvidia/lib64
 else
   tools/setup.sh
@@ -35,10 +39,13 @@ else
   cmake --build --preset gpu >>"$out/build.log" || { tail -n 40 "$out/build.log"; exit 1; }
 fi
 failed=()
-# NAME SECONDS COMMAND: a stage that hangs or fails leaves the others their time.
+# NAME SECONDS COMMAND: a stage that hangs or fails does not take time from the others.
 try() { timeout --kill-after=5 "${@:2}" || failed+=("$1"); }
 
-if [[ $device == cuda ]]; then nvidia-smi --query-gpu=name,memory.total,driver_version,clocks.sm --format=csv,noheader | tee "$out/tests.log"; fi
+if [[ $device == cuda ]]; then
+  nvidia-smi --query-gpu=name,memory.total,driver_version,clocks.sm --format=csv,noheader |
+    tee "$out/tests.log"
+fi
 
 if [[ $stages == *' tests '* ]]; then
   visible=${CUDA_VISIBLE_DEVICES-}
@@ -47,40 +54,53 @@ if [[ $stages == *' tests '* ]]; then
     CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES:-0}  # one, for all ranks
     export TINY_DATASET=$PWD/build/gpu_check_data
     rm -rf "$TINY_DATASET"
-    try data 60 launch/local.sh 2 $build/generate_trajectories --config tests/tiny.yaml --dataset.path "$TINY_DATASET" >/dev/null
+    try data 60 launch/local.sh 2 $build/generate_trajectories --config tests/tiny.yaml \
+      --dataset.path "$TINY_DATASET" >/dev/null
     for ranks in 1 2 4; do
       stage "unit tests, $ranks rank(s) on one GPU"
-      try "gpu_tests at $ranks" 90 launch/local.sh $ranks tests/one_gpu.sh $build/tests/gpu_tests > >(tee -a "$out/tests.log" |
-        grep -E '\[ *(OK|FAILED|PASSED) *\]|Failure|what|rror' || true) 2>&1
+      try "gpu_tests at $ranks" 90 launch/local.sh $ranks tests/one_gpu.sh $build/tests/gpu_tests \
+        > >(tee -a "$out/tests.log" |
+          grep -E '\[ *(OK|FAILED|PASSED) *\]|Failure|what|rror' || true) 2>&1
     done
   fi
   stage 'programs: rank counts, resume, a killed and a stopped rank, closed loop'
-  try programs 180 "$python" tests/gpu_test.py $build --device $device > >(tee -a "$out/tests.log") 2>&1
+  try programs 180 "$python" tests/gpu_test.py $build --device $device \
+    > >(tee -a "$out/tests.log") 2>&1
   if [[ $device == cuda ]]; then
-    if [[ $visible ]]; then export CUDA_VISIBLE_DEVICES=$visible; else unset CUDA_VISIBLE_DEVICES; fi
+    if [[ $visible ]]; then
+      export CUDA_VISIBLE_DEVICES=$visible
+    else
+      unset CUDA_VISIBLE_DEVICES
+    fi
   fi
 fi
 
 if [[ $stages == *' speed '* ]]; then
   stage 'speed beside PyTorch'
   options=(--device $device --modes reduce-overhead --out "$out/gpu_speed.md")
-  if [[ $device == cpu ]]; then options=(--device cpu --config tests/tiny.yaml --steps 2 --rounds 1 --modes '' --out "$out/gpu_speed.md"); fi
+  if [[ $device == cpu ]]; then
+    options=(--device cpu --config tests/tiny.yaml --steps 2 --rounds 1 --modes ''
+      --out "$out/gpu_speed.md")
+  fi
   try speed 240 "$python" tools/bench/gpu_speed.py $build "${options[@]}"
 fi
 
 if [[ $stages == *' training '* ]]; then
   run=build/gpu_check_run
   steps=${TRAIN_STEPS:-5000}
-  settings=(--config conf/cartpole_100k.yaml --dataset.train_shards 40 --evaluation.trajectories 512)
+  settings=(--config conf/cartpole_100k.yaml --dataset.train_shards 40
+    --evaluation.trajectories 512)
   if [[ $device == cpu ]]; then
     steps=20
     settings=(--config tests/tiny.yaml --training.precision bf16)
   fi
-  settings+=(--device $device --out_dir $run --dataset.path build/gpu_check_dataset --training.train_steps "$steps"
-    --training.save_every_steps "$steps" --training.keep_every_steps 0 --training.validate_every_steps $((steps / 2)))
+  settings+=(--device $device --out_dir $run --dataset.path build/gpu_check_dataset
+    --training.train_steps "$steps" --training.save_every_steps "$steps"
+    --training.keep_every_steps 0 --training.validate_every_steps $((steps / 2)))
   rm -rf $run build/gpu_check_dataset
   stage 'data for a short real training'
-  try data 60 launch/local.sh "$(env -u OMP_NUM_THREADS nproc)" $build/generate_trajectories "${settings[@]}"
+  try data 60 launch/local.sh "$(env -u OMP_NUM_THREADS nproc)" $build/generate_trajectories \
+    "${settings[@]}"
   stage 'training'
   try training 240 launch/local.sh 1 $build/train_gpt2 "${settings[@]}"
   stage 'closed loop on plants and starts it never saw'

@@ -1,12 +1,14 @@
-"""A run's metrics.jsonl, whatever became of it: what is no finite number is NaN in its row, and what
-is no row is left out."""
+"""Reads a run's metrics.jsonl, even a damaged one.
+
+A value that is not a finite number is NaN in its row. A line that is not a row is left out.
+"""
 
 import json
 import math
 
 
 def row_of(line):
-    """One line's values, bytes or text; None for what is no row: torn, foreign, without a step."""
+    """Returns the values of a line of bytes or text; None if it is torn, foreign or has no step."""
     try:
         values = json.loads(line)
         if type(values["step"]) is not int or not 0 <= values["step"] < 1 << 63:
@@ -25,7 +27,7 @@ def number_of(value):
 
 
 def read_rows(path):
-    """(rows, how many lines are none)"""
+    """Returns (rows, the number of lines that are not rows)."""
     lines = [line for line in path.read_bytes().split(b"\n") if line]
     rows = [row for row in map(row_of, lines) if row]
     return rows, len(lines) - len(rows)

@@ -6,10 +6,10 @@
   tools/relay.py output/quickstart --wandb offline    overrides wandb.mode of the run's config.yaml
 
 TensorBoard files go to RUN/tensorboard (tensorboard --logdir RUN/tensorboard), offline W&B files to
-RUN/wandb (wandb sync RUN/wandb/offline-run-*). metrics.jsonl is the truth and both are made from it:
-the W&B run id is kept in RUN/wandb_id, so a run that was stopped, requeued or relayed twice stays
-one run and one curve. One relay at a time works on a run: it holds a lock on RUN/relay.log. Training
-neither waits for this program nor notices when it fails.
+RUN/wandb (wandb sync RUN/wandb/offline-run-*). metrics.jsonl is the truth, and both are made from
+it. RUN/wandb_id keeps the W&B run id, so a run that was stopped, requeued or relayed twice stays
+one run and one curve. One relay at a time works on a run: it holds a lock on RUN/relay.log.
+Training does not wait for this program and does not notice when it fails.
 """
 
 import os
@@ -38,7 +38,7 @@ try:
 except ImportError as error:
     sys.exit(f"relay: {error}: tools/setup.sh makes .venv; then .venv/bin/python tools/relay.py")
 
-GRACE_SECONDS = 15  # from a signal to the end: launch/env.sh and Slurm wait little longer
+GRACE_SECONDS = 15  # from a signal to the end: launch/env.sh and Slurm wait only a little longer
 
 
 def say(text):
@@ -51,20 +51,21 @@ def fail(text):
 
 
 class Rows:
-    """The complete lines of metrics.jsonl, as they come. A resumed run cuts its file and writes the
-    same steps again: what was given out before is not given out twice."""
+    """The complete lines of metrics.jsonl, as they come.
 
+    A resumed run cuts its file and writes the same steps again: no row is returned twice.
+    """
     def __init__(self, path):
         self.path, self.offset, self.last, self.last_line, self.left_out = path, 0, -1, b"", 0
 
     def new(self):
         try:
             file = self.path.open("rb")
-        except OSError:  # not there yet, or for the moment
+        except OSError:  # not there yet, or missing for the moment
             return
         with file:
             file.seek(self.offset - len(self.last_line))
-            # Cut back, and perhaps grown again?
+            # Was the file cut back, and has it perhaps grown again?
             if file.read(len(self.last_line)) != self.last_line:
                 file.seek(0)
                 self.offset, self.last_line, self.left_out = 0, b"", 0
@@ -86,8 +87,11 @@ class Rows:
 
 def values_of(row):
     group = "validation" if "success" in row else "train"
-    return {f"{group}/{key.removeprefix('validation_')}": value for key, value in row.items()
-            if key not in ("step", "time", "attempt", "best") and math.isfinite(value)}
+    return {
+        f"{group}/{key.removeprefix('validation_')}": value
+        for key, value in row.items()
+        if key not in ("step", "time", "attempt", "best") and math.isfinite(value)
+    }
 
 
 class TensorBoard:
@@ -104,18 +108,21 @@ class TensorBoard:
         folder = run_dir / "tensorboard"
         for path in folder.glob("events.out.tfevents.*"):
             if path.name.endswith(self.MADE_HERE):
-                path.unlink()  # made anew from metrics.jsonl: no step stands twice
+                path.unlink()  # made again from metrics.jsonl: no step is in it twice
             else:
                 say(f"{path} was not made by this program: it stays, and TensorBoard draws it into "
                     "the same curves")
         self.writer = self.open_writer(str(folder), filename_suffix=self.MADE_HERE)
 
     def log(self, row):
-        values = self.summary(value=[self.summary.Value(tag=tag, simple_value=value)
-                                     for tag, value in values_of(row).items()])
+        values = self.summary(value=[
+            self.summary.Value(tag=tag, simple_value=value)
+            for tag, value in values_of(row).items()
+        ])
         at = row.get("time", math.nan)
-        self.writer.add_event(self.event(wall_time=at if math.isfinite(at) else time.time(),
-                                         step=row["step"], summary=values))
+        self.writer.add_event(
+            self.event(wall_time=at if math.isfinite(at) else time.time(), step=row["step"],
+                       summary=values))
         self.count += 1
 
     def flush(self):
@@ -139,8 +146,8 @@ class WeightsAndBiases:
                         "there is no login. Log in with .venv/bin/wandb login, or set "
                         "WANDB_API_KEY; what it misses: tools/relay.py RUN --wandb online")
             except wandb.errors.AuthenticationError as error:
-                say("W&B did not confirm the login, and is asked again when the training has begun: "
-                    f"{error}")
+                say("W&B did not confirm the login, and is asked again when the training has "
+                    f"begun: {error}")
 
     def begin(self, run_dir, config):
         settings = config.get("wandb") or {}
@@ -152,20 +159,19 @@ class WeightsAndBiases:
         self.every = settings.get("log_every_steps", 100)
         self.validates = (config.get("training") or {}).get("validate_every_steps", 1) > 0
         if self.mode == "offline":
-            # One folder with everything: several of one id overwrite each other when synced.
+            # One folder with everything: folders of one id overwrite each other when synced.
             for folder in (run_dir / "wandb").glob(f"offline-run-*-{run_id}"):
                 shutil.rmtree(folder)
         self.run = self.wandb.init(
             id=run_id, resume="allow", mode=self.mode, dir=str(run_dir), config=config,
             project=settings.get("project") or None, entity=settings.get("entity") or None,
-            name=settings.get("name") or run_dir.resolve().name,
-            notes=settings.get("notes") or None,
-            settings=self.wandb.Settings(silent=True, console="off", x_disable_stats=True))
-        self.last = self.run.step - 1 if self.run.resumed else -1  # what the server has already
+            name=settings.get("name") or run_dir.resolve().name, notes=settings.get("notes")
+            or None, settings=self.wandb.Settings(silent=True, console="off", x_disable_stats=True))
+        self.last = self.run.step - 1 if self.run.resumed else -1  # what the server already has
         self.held, self.due = {}, False
 
     def log(self, row):
-        """Sends a row that is past the next multiple of wandb.log_every_steps; a validation always."""
+        """Sends a row past the next multiple of wandb.log_every_steps, and every validation."""
         step, validation = row["step"], "success" in row
         if step <= self.last:
             return
@@ -185,7 +191,7 @@ class WeightsAndBiases:
         self.count += 1
 
     def flush(self):
-        pass  # a step cannot be added to: its row is held while its validation may follow
+        pass  # a sent step is final: its row is held while its validation may follow
 
     def close(self, complete):
         if self.held:  # the curve ends where the run does
@@ -199,8 +205,7 @@ class WeightsAndBiases:
 
 
 class Sinks:
-    """Where the rows go. One that fails is left out, which is said once; the others go on."""
-
+    """Where the rows go. A sink that fails is left out and named once; the others continue."""
     def __init__(self, makers):
         self.sinks, self.left_out = dict.fromkeys(makers), {}
         for name, make in makers.items():
@@ -222,13 +227,16 @@ class Sinks:
             self.attempt(name, lambda: getattr(sink, method)(*arguments))
 
     def results(self):
-        return ", ".join(f"{name} left out ({self.left_out[name]})" if name in self.left_out
-                         else sink.result() for name, sink in self.sinks.items())
+        return ", ".join(
+            f"{name} left out ({self.left_out[name]})" if name in self.left_out else sink.result()
+            for name, sink in self.sinks.items())
 
 
 def lock(run_dir, wait=lambda: False, patience=0):
-    """What holds RUN/relay.log until it is closed; None when another process has that, `patience`
-    seconds after `wait` has become false."""
+    """Returns an object that holds RUN/relay.log until it is closed.
+
+    Returns None if another process still holds it `patience` seconds after `wait` has become false.
+    """
     try:
         log = (run_dir / "relay.log").open("a")
     except OSError as error:
@@ -240,20 +248,20 @@ def lock(run_dir, wait=lambda: False, patience=0):
             return log
         except BlockingIOError:
             pass
-        except OSError as error:  # instead, a name that one process of this machine can have
+        except OSError as error:  # instead, a name that only one process of this machine can have
             name = socket.socket(socket.AF_UNIX)
             try:
                 run = hashlib.sha256(bytes(run_dir.resolve())).hexdigest()
                 name.bind(f"\0cartpole relay {run}")
-                say(f"{run_dir} has no file locks ({error.strerror}): make sure that no other machine "
-                    "relays it")
+                say(f"{run_dir} has no file locks ({error.strerror}): make sure that no other "
+                    "machine relays it")
                 log.close()
                 return name
             except OSError:
                 name.close()
         if deadline is None:
-            say(f"another relay of {run_dir} is at work"
-                + (": waiting for its end" if patience else ""))
+            say(f"another relay of {run_dir} is at work" +
+                (": waiting for its end" if patience else ""))
         if deadline is None or wait():
             deadline = time.monotonic() + patience
         if time.monotonic() >= deadline:
@@ -274,7 +282,7 @@ def locked_elsewhere(run_dir):
 
 
 def birth(process):
-    """When a process began, in ticks; None once it has ended, reaped or not."""
+    """Returns when a process began, in ticks; None once it has ended, reaped or not."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -291,8 +299,10 @@ def identity(path):
 
 
 def to_background():
-    """Returns in a detached process, with what that has to call when it is ready. The caller's
-    process then prints the other's id and ends, after a minute at the latest."""
+    """Returns in a detached process, with a function to call when that process is ready.
+
+    The caller's process then prints the id of the other one and ends, after a minute at the latest.
+    """
     report, answer = os.pipe()
     process = os.fork()
     if process == 0:
@@ -305,6 +315,7 @@ def to_background():
             os.dup2(nothing, 2)
             os.write(answer, b"ready")
             os.close(answer)
+
         return ready
     os.close(answer)
     if not select.select([report], [], [], 60)[0]:
@@ -316,8 +327,7 @@ def to_background():
 
 
 class Ending:
-    """Whether a signal told this process to end, which it then does within GRACE_SECONDS."""
-
+    """Whether a signal told this process to end. It then ends within GRACE_SECONDS."""
     def __init__(self):
         self.asked = False
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -346,7 +356,7 @@ def read_config(run_dir):
 
 
 def relay(run_dir, sinks, over):
-    """Until `over`; returns whether all went well."""
+    """Relays until `over`; returns whether everything worked."""
     rows, count = Rows(run_dir / "metrics.jsonl"), 0
     sinks.each("begin", run_dir, read_config(run_dir))
     while True:
@@ -374,10 +384,12 @@ def makers_of(mode):
 
 
 def relay_beside(run_dir, mode, process, ending):
-    """For a training that is about to be started: begins when that has been accepted, and leaves
-    with it."""
+    """Relays a training run that is about to start.
+
+    It begins when the training run has been accepted, and ends with it.
+    """
     config, born = run_dir / "config.yaml", birth(process)
-    former = identity(config)  # every training that may run publishes it anew
+    former = identity(config)  # every training run that is accepted writes it again
 
     def lives():
         return not ending.asked and born and birth(process) == born
@@ -402,7 +414,7 @@ def relay_beside(run_dir, mode, process, ending):
     with (run_dir / "relay.log").open("a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    # The relay of the training before this one may still be ending.
+    # The relay of the previous training run may still be ending.
     if held := lock(run_dir, lives, patience=60):
         relay(run_dir, sinks, lambda: not lives())
         held.close()
@@ -433,9 +445,10 @@ def main():
     parser.add_argument("--wandb", choices=["disabled", "offline", "online"],
                         help="default: the run's wandb.mode")
     parser.add_argument("--follow", action="store_true", help="go on until the run is done")
-    parser.add_argument("--beside", type=int, metavar="PID",
-                        help="for launchers: checks what can be relayed, prints its process id, and "
-                             "goes on in the background until process PID has ended")
+    parser.add_argument(
+        "--beside", type=int, metavar="PID",
+        help="for launchers: checks what can be relayed, prints its process id, and "
+        "goes on in the background until process PID has ended")
     options = parser.parse_args()
     os.environ["WANDB_SILENT"] = "true"
     ending = Ending()

@@ -1,7 +1,8 @@
-// The plant: a cart with a free pole (uniform rod by default), many of them stepped at once.
+// The plant: a cart with a free pole (uniform rod by default), many of them stepped together.
 // theta = 0 is upright, positive leans to +x, and is never wrapped. SI units throughout.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <vector>
 
@@ -11,9 +12,9 @@
 struct CartPoleParameters {
   double cart_mass = 1.0;    // kg
   double pole_mass = 0.1;    // kg
-  double half_length = 0.5;  // m, pivot to centre of mass
-  double inertia_factor =
-      4.0 / 3.0;               // J = factor * pole_mass * half_length^2; 4/3 is a uniform rod
+  double half_length = 0.5;  // m, pivot to center of mass
+  // J = factor * pole_mass * half_length^2; 4/3 is a uniform rod.
+  double inertia_factor = 4.0 / 3.0;
   double cart_friction = 0.0;  // N s/m
   double pole_friction = 0.0;  // N m s
   double motor_gain = 1.0;     // force on the cart per force commanded
@@ -21,6 +22,21 @@ struct CartPoleParameters {
 
   double pole_inertia() const { return inertia_factor * pole_mass * half_length * half_length; }
 };
+
+// All numbers of a plant, in the order in which files hold them.
+struct PlantParameter {
+  const char* name;
+  double CartPoleParameters::*value;
+};
+inline constexpr std::array kPlantParameters{
+    PlantParameter{"cart_mass", &CartPoleParameters::cart_mass},
+    PlantParameter{"pole_mass", &CartPoleParameters::pole_mass},
+    PlantParameter{"half_length", &CartPoleParameters::half_length},
+    PlantParameter{"inertia_factor", &CartPoleParameters::inertia_factor},
+    PlantParameter{"cart_friction", &CartPoleParameters::cart_friction},
+    PlantParameter{"pole_friction", &CartPoleParameters::pole_friction},
+    PlantParameter{"motor_gain", &CartPoleParameters::motor_gain},
+    PlantParameter{"delay_steps", &CartPoleParameters::delay_steps}};
 
 struct CartPoleState {
   double x = 0.0, x_dot = 0.0, theta = 0.0, theta_dot = 0.0;

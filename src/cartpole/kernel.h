@@ -1,5 +1,5 @@
 // The loops over many cart-poles that simulation consists of, compiled for several instruction sets
-// out of one source. Strict floating point and own sine, cosine and logarithm: every set gives the
+// from one source. Strict floating point, and our sine, cosine and logarithm: every set gives the
 // same bits. Subnormal numbers count as zero: a loop that settles would meet them and become 20
 // times slower.
 #pragma once
@@ -45,8 +45,8 @@ struct ControlKernel {
   // The expert's forces (N, clipped) and modes.
   void (*act)(size_t n, const ExpertArrays& expert, ConstStateArrays states, double* force,
               uint8_t* mode);
-  // The forces (N, clipped) of its stabiliser alone.
-  void (*stabilise)(size_t n, const ExpertArrays& expert, ConstStateArrays states, double* force);
+  // The forces (N, clipped) of its stabilizer alone.
+  void (*stabilize)(size_t n, const ExpertArrays& expert, ConstStateArrays states, double* force);
   // The next four numbers of every stream.
   void (*draw)(size_t n, const NoiseArrays& noise);
   // From commands (N) to what is executed in period t (N, clipped), given normal numbers.
@@ -61,7 +61,7 @@ struct ControlKernel {
                 const uint8_t* mode, const TrialArrays& trials);
 };
 
-// All that this processor can run, plainest first (control_kernels_x86_64.cpp, ..._aarch64.cpp).
+// All that this processor can run, plainest first (kernels_x86_64.cpp, kernels_aarch64.cpp).
 std::vector<const ControlKernel*> control_kernels();
 // The last of them, which everything runs on, unless a test or a benchmark assigned another.
 const ControlKernel*& control_kernel();

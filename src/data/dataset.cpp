@@ -5,6 +5,7 @@
 
 #include "program/durable_file.h"
 #include "program/exit_code.h"
+#include "program/settings.h"
 
 using nlohmann::json;
 namespace fs = std::filesystem;
@@ -90,7 +91,8 @@ std::string Manifest::find_damage(const std::string& split, size_t part, size_t 
   return "";
 }
 
-Dataset::Dataset(const Manifest& manifest, const std::string& split) {
+Dataset::Dataset(const Manifest& manifest, const std::string& split)
+    : statistics_(manifest.statistics) {
   for (const auto& record : manifest.splits.at(split)) {
     shards_.emplace_back(manifest.folder / record.file);
     if (shards_.back().rows() != record.rows || shards_.back().steps() != manifest.steps)
@@ -105,17 +107,25 @@ Dataset::Row Dataset::operator[](size_t trajectory) const {
   return {shards_.at(shard), trajectory - first_row_[shard]};
 }
 
-json dataset_settings(const DatasetConfig& config) {
-  return {{"seed", config.seed},
-          {"train_shards", config.train_shards},
-          {"trajectories_per_shard", config.trajectories_per_shard},
-          {"evaluation_trajectories", config.evaluation_trajectories},
-          {"steps", config.steps},
-          {"force_noise", config.force_noise},
-          {"force_gain_spread", config.force_gain_spread},
-          {"excitation_share", config.excitation_share},
-          {"kick_share", config.kick_share},
-          {"stage_shares", config.stage_shares}};
+Trials Dataset::trials(const std::vector<size_t>& trajectories) const {
+  Trials result;
+  for (const size_t trajectory : trajectories) {
+    const auto [shard, row] = (*this)[trajectory];
+    result.plants.push_back(shard.plant(row));
+    result.starts.push_back(shard.start(row));
+  }
+  return result;
+}
+
+json dataset_settings(const Config& config) {
+  Config copy = config;
+  const Settings settings(copy);
+  json result;
+  constexpr std::string_view kSection = "dataset.";
+  for (const auto& setting : settings.all())
+    if (setting.role == Role::kDefinesData)
+      result[setting.key.substr(kSection.size())] = json::parse(setting.text());
+  return result;
 }
 
 void refuse_other_settings(const fs::path& folder, const json& there, const json& settings,
@@ -131,82 +141,6 @@ void refuse_other_settings(const fs::path& folder, const json& there, const json
                                                     ", not " + value.dump() + remedy);
 }
 
-json describe_shard(const std::string& file, const Fingerprint& written,
-                    const Trajectories& trajectories) {
-  const Recording& recording = trajectories.recording;
-  const size_t T = recording.steps;
-  std::array<double, 2> force_square_sum{};
-  std::array<uint64_t, 2> mode_steps{};
-  std::array<double, 4> delta_square_sum{};
-  uint64_t successes = 0, dropped = 0, delta_steps = 0;
-  for (size_t i = 0; i < trajectories.size(); ++i) {
-    successes += trajectories.outcome[i].success;
-    dropped += trajectories.attempt[i];
-    for (size_t t = 0; t < std::min<size_t>(trajectories.outcome[i].length, T); ++t) {
-      const double force = recording.force_policy[i * T + t];
-      const uint8_t mode = recording.mode[i * T + t];
-      force_square_sum[mode] += force * force;
-      ++mode_steps[mode];
-      const float* state = &recording.state[(i * (T + 1) + t) * 4];
-      if (static_cast<int32_t>(t) + 1 == trajectories.kick_step[i]) continue;  // no force did that
-      ++delta_steps;
-      for (size_t k = 0; k < 4; ++k)
-        delta_square_sum[k] += std::pow(static_cast<double>(state[4 + k]) - state[k], 2);
-    }
-  }
-  return {{"file", file},
-          {"rows", trajectories.size()},
-          {"bytes", written.bytes},
-          {"sha256", written.sha256},
-          {"expert_successes", successes},
-          {"dropped", dropped},
-          {"mode_steps", mode_steps},
-          {"force_square_sum", force_square_sum},
-          {"delta_steps", delta_steps},
-          {"delta_square_sum", delta_square_sum}};
-}
-
 bool is_intact(const fs::path& folder, const json& entry) {
   return find_damage_of(folder, to_record(entry)).empty();
-}
-
-void publish_manifest(const fs::path& folder, const json& settings,
-                      const std::map<std::string, std::vector<json>>& entries) {
-  json document = {{"schema_version", kSchemaVersion}, {"settings", settings}};
-  for (const auto& [split, shards] : entries) {
-    uint64_t rows = 0, successes = 0, dropped = 0, delta_steps = 0;
-    std::array<uint64_t, 2> mode_steps{};
-    std::array<double, 2> force_square_sum{};
-    std::array<double, 4> delta_square_sum{};
-    for (const json& shard : shards) {
-      rows += shard.at("rows").get<uint64_t>();
-      successes += shard.at("expert_successes").get<uint64_t>();
-      dropped += shard.at("dropped").get<uint64_t>();
-      delta_steps += shard.at("delta_steps").get<uint64_t>();
-      for (size_t m = 0; m < 2; ++m) {
-        mode_steps[m] += shard.at("mode_steps").at(m).get<uint64_t>();
-        force_square_sum[m] += shard.at("force_square_sum").at(m).get<double>();
-      }
-      for (size_t k = 0; k < 4; ++k)
-        delta_square_sum[k] += shard.at("delta_square_sum").at(k).get<double>();
-    }
-    const auto steps = static_cast<double>(mode_steps[0] + mode_steps[1]);
-    document["splits"][split] = {
-        {"trajectories", rows},
-        {"expert_success", static_cast<double>(successes) / static_cast<double>(rows)},
-        {"dropped", dropped},
-        {"stabilise_share", static_cast<double>(mode_steps[1]) / steps},
-        {"shards", shards}};
-    if (split != "train") continue;
-    Statistics statistics;
-    for (size_t m = 0; m < 2; ++m)
-      statistics.force_mean_square[m] =
-          force_square_sum[m] / static_cast<double>(std::max<uint64_t>(mode_steps[m], 1));
-    for (size_t k = 0; k < 4; ++k)
-      statistics.delta_rms[k] =
-          std::sqrt(delta_square_sum[k] / static_cast<double>(std::max<uint64_t>(delta_steps, 1)));
-    document["statistics"] = {{"force_mean_square", statistics.force_mean_square},
-                              {"delta_rms", statistics.delta_rms}};
-  }
-  publish_with_record(folder / "manifest.json", document.dump(1) + "\n");
 }

@@ -1,5 +1,5 @@
-// A folder of shards and the manifest that vouches for them: nothing is read before its size and
-// SHA-256 matched the manifest.
+// A folder of shards and the manifest that lists their hashes: nothing is read before its size and
+// SHA-256 match the manifest.
 #pragma once
 
 #include <array>
@@ -37,7 +37,7 @@ struct Manifest {
 
   size_t trajectories(const std::string& split) const;
   // Empty when every `parts`-th shard of the split, from `part`, is on disk as recorded and the
-  // folder holds no shard beside the recorded ones; else what is wrong and what to do. Throws
+  // folder holds only the recorded shards; else what is wrong and what to do. Throws
   // UserError(kIo) for what cannot be read now.
   std::string find_damage(const std::string& split, size_t part = 0, size_t parts = 1) const;
 };
@@ -53,25 +53,23 @@ class Dataset {
     size_t row;
   };
   Row operator[](size_t trajectory) const;
+  // Over the train split, whichever this is.
+  const Statistics& statistics() const { return statistics_; }
+  // The plants and starts of these trajectories.
+  Trials trials(const std::vector<size_t>& trajectories) const;
 
  private:
+  Statistics statistics_;
   std::vector<MappedShard> shards_;
   std::vector<size_t> first_row_{0};
 };
 
-// The settings that decide over a dataset's content, by their keys under `dataset`.
-nlohmann::json dataset_settings(const DatasetConfig& config);
+// The settings that define a dataset's content (Role::kDefinesData), by their keys under `dataset`.
+nlohmann::json dataset_settings(const Config& config);
 // Throws UserError(kConfiguration), ending in `remedy`, unless the dataset in `folder`, made with
 // the settings `there`, is one of `settings`.
 void refuse_other_settings(const std::filesystem::path& folder, const nlohmann::json& there,
                            const nlohmann::json& settings, const std::string& remedy);
 
-// The manifest's entry for a shard that was written for `file`, with the sums its statistics are
-// made of.
-nlohmann::json describe_shard(const std::string& file, const Fingerprint& written,
-                              const Trajectories& trajectories);
 // True when the shard of the entry is on disk exactly as described.
 bool is_intact(const std::filesystem::path& folder, const nlohmann::json& entry);
-// Publishes manifest.json from the entries of all shards, split by split, in shard order.
-void publish_manifest(const std::filesystem::path& folder, const nlohmann::json& settings,
-                      const std::map<std::string, std::vector<nlohmann::json>>& entries);

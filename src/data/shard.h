@@ -1,5 +1,5 @@
-// One HDF5 file of trajectories: written by the generator, mapped into memory by readers. The only
-// file that knows HDF5. The format is described in datagen/FORMAT.md.
+// One file of trajectories: written by the generator, mapped into memory by readers. The format is
+// described in datagen/FORMAT.md.
 #pragma once
 
 #include <cstdint>
@@ -59,7 +59,9 @@ class MappedShard {
 
   size_t rows() const { return rows_; }
   size_t steps() const { return steps_; }
-  const float* state(size_t row) const { return state_ + row * (steps_ + 1) * 4; }  // [T + 1, 4]
+  const float* state(size_t row) const {
+    return state_ + row * (steps_ + 1) * kStateSize;
+  }  // [T + 1, 4]
   const float* force_expert(size_t row) const { return force_expert_ + row * steps_; }
   const float* force_applied(size_t row) const { return force_applied_ + row * steps_; }
   const uint8_t* mode(size_t row) const { return mode_ + row * steps_; }

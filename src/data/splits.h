@@ -1,8 +1,9 @@
-// Which plants and starts each split holds, and what the expert does on them.
+// Which plants and starts each split holds, and what disturbs its trajectories.
 #pragma once
 
 #include <array>
 
+#include "cartpole/rollout.h"
 #include "data/shard.h"
 #include "program/config.h"
 
@@ -13,9 +14,9 @@ struct StartRange {  // symmetric, uniform; the angle is any
 struct Split {
   const char* name;
   StartRange starts;
-  bool outside;  // plants of the wider range that are outside the trained one
-  bool drop;     // plants and starts the expert fails on are drawn again
-  bool staged;   // its trajectories follow dataset.stage_shares; else all are of unknown plants
+  bool outside;   // plants of the wider range that are outside the trained one
+  bool drop;      // plants and starts the expert fails on are drawn again
+  bool training;  // staged by dataset.stage_shares, disturbed, in dataset.train_shards files
 };
 
 // The position in this list is part of a trajectory's identity.
@@ -27,6 +28,14 @@ constexpr std::array<Split, 5> kSplits{{
     {"test_ic", {1.5, 2.0, 8.0}, false, false, false},
 }};
 
-// Trajectories [first, first + rows) of kSplits[split]; each depends on (dataset.seed, split, its
-// index) only. Throws UserError(kConfiguration) when the expert cannot do what is to be recorded.
-Trajectories simulate(const DatasetConfig& config, uint32_t split, size_t first, size_t rows);
+// One trial of a split, before anything moves.
+struct Draw {
+  Stage stage;
+  CartPoleParameters plant;
+  CartPoleState start;
+  Disturbance disturbance;
+};
+
+// Depends on (dataset.seed, split, index, attempt) only; `attempt` counts the draws of this index
+// that were dropped.
+Draw draw_trial(const DatasetConfig& config, uint32_t split, size_t index, uint32_t attempt);

@@ -10,17 +10,21 @@
 namespace {
 
 // LibTorch's cuDNN attention gave wrong gradients at some lengths before (pytorch issue 196678), so
-// it has to win clearly, and to agree with FlashAttention at lengths of both kinds.
-constexpr double kClearly = 0.9, kAgreement = 2e-2;
+// it must be at least 10 % faster, and agree with FlashAttention at lengths of both kinds.
+constexpr double kMaxTimeRatio = 0.9, kGradientTolerance = 2e-2;
 
-// Of the fused ones that one; unless `only`, what serves other shapes and types comes after it.
-void take(bool cudnn, bool only) {
+enum class Fused { kFlash, kCudnn };
+enum class Fallback { kNone, kUnfused };
+
+// Enables one of the fused attentions, and behind it perhaps what supports other shapes and types.
+void enable(Fused fused, Fallback fallback) {
+  const bool cudnn = fused == Fused::kCudnn, unfused = fallback == Fallback::kUnfused;
   auto& context = at::globalContext();
   context.setSDPUseCuDNN(cudnn);
   context.setSDPUseFlash(!cudnn);
-  context.setSDPUseMemEfficient(!only);
-  context.setSDPUseMath(!only);
-  if (only) return;
+  context.setSDPUseMemEfficient(unfused);
+  context.setSDPUseMath(unfused);
+  if (!unfused) return;
   // On some GPUs LibTorch itself would ask cuDNN last.
   using Backend = at::SDPBackend;
   std::vector<int64_t> order;
@@ -64,19 +68,54 @@ double time_attention(const Sample& sample) {
 }
 
 bool agree_with_flash(const Sample& sample) {
-  take(false, true);
+  enable(Fused::kFlash, Fallback::kNone);
   const auto expected = sample.gradient().to(torch::kFloat32);
-  take(true, true);
+  enable(Fused::kCudnn, Fallback::kNone);
   const auto found = sample.gradient().to(torch::kFloat32);
   // A NaN is not less than anything.
-  return ((found - expected).norm() / expected.norm()).item<double>() < kAgreement;
+  return ((found - expected).norm() / expected.norm()).item<double>() < kGradientTolerance;
 }
 
 std::string to_milliseconds(double value) {
-  if (value == 0) return "does not serve";
+  if (value == 0) return "unsupported";
   char text[32];
   std::snprintf(text, sizeof text, "%.3f ms", value);
   return text;
+}
+
+// What rank 0 measured.
+struct Measurement {
+  double flash = 0, cudnn = 0;  // milliseconds; 0: unsupported
+  bool agrees = true;
+};
+
+double time_or_zero(Fused fused, const Sample& sample) {
+  try {
+    enable(fused, Fallback::kNone);
+    return time_attention(sample);
+  } catch (const c10::Error&) {
+    return 0.0;
+  }
+}
+
+bool agrees_at(const Sample& sample) {
+  try {
+    return agree_with_flash(sample);
+  } catch (const c10::Error&) {
+    return false;
+  }
+}
+
+Measurement measure(torch::Device device, const ModelConfig& model, int64_t batch, int64_t window) {
+  Measurement result;
+  const Sample sample(device, model, batch, window);
+  result.flash = time_or_zero(Fused::kFlash, sample);
+  result.cudnn = time_or_zero(Fused::kCudnn, sample);
+  if (result.flash > 0 && result.cudnn > 0)
+    for (const int64_t length : {window, int64_t{64}, int64_t{128}, int64_t{192}})
+      if (length <= window)
+        result.agrees = result.agrees && agrees_at(Sample(device, model, batch, length));
+  return result;
 }
 
 }  // namespace
@@ -85,35 +124,20 @@ AttentionChoice decide_attention(double flash, double cudnn, bool agrees) {
   const std::string times = " (forward and backward of a layer: FlashAttention-2 " +
                             to_milliseconds(flash) + ", cuDNN " +
                             (cudnn > 0 && !agrees ? "disagrees" : to_milliseconds(cudnn)) + ")";
-  const bool take_cudnn = cudnn > 0 && agrees && (flash == 0 || cudnn < kClearly * flash);
+  const bool take_cudnn = cudnn > 0 && agrees && (flash == 0 || cudnn < kMaxTimeRatio * flash);
   const char* name = take_cudnn ? "cuDNN" : flash > 0 ? "FlashAttention-2" : "not fused, slow";
   return {take_cudnn, name + times};
 }
 
 std::string choose_attention_backend(torch::Device device, int64_t batch, const ModelConfig& model,
                                      int64_t window, const Communicator& communicator) {
-  // Milliseconds of FlashAttention and cuDNN, 0 where it does not serve; whether they agree.
-  auto found = torch::zeros({3}, torch::kFloat64);
-  if (communicator.rank() == 0) {
-    for (const bool cudnn : {false, true}) try {
-        take(cudnn, true);
-        found[cudnn] = time_attention(Sample(device, model, batch, window));
-      } catch (const c10::Error&) {
-        found[cudnn] = 0.0;
-      }
-    const bool both = found[0].item<double>() > 0 && found[1].item<double>() > 0;
-    bool agrees = true;
-    for (const int64_t length : {window, int64_t{64}, int64_t{128}, int64_t{192}}) try {
-        if (both && length <= window)
-          agrees = agrees && agree_with_flash(Sample(device, model, batch, length));
-      } catch (const c10::Error&) {
-        agrees = false;
-      }
-    found[2] = agrees;
-  }
-  communicator.broadcast(found);
-  const auto choice = decide_attention(found[0].item<double>(), found[1].item<double>(),
-                                       found[2].item<double>() > 0);
-  take(choice.cudnn, false);
+  Measurement found;
+  if (communicator.rank() == 0) found = measure(device, model, batch, window);
+  auto numbers =
+      torch::tensor({found.flash, found.cudnn, found.agrees ? 1.0 : 0.0}, torch::kFloat64);
+  communicator.broadcast(numbers);
+  const auto choice = decide_attention(numbers[0].item<double>(), numbers[1].item<double>(),
+                                       numbers[2].item<double>() > 0);
+  enable(choice.cudnn ? Fused::kCudnn : Fused::kFlash, Fallback::kUnfused);
   return choice.description;
 }

@@ -12,7 +12,7 @@
 std::string choose_attention_backend(torch::Device device, int64_t batch, const ModelConfig& model,
                                      int64_t window, const Communicator& communicator);
 
-// The decision by itself: from the milliseconds of both, 0 for one that does not serve, and whether
+// The decision by itself: from the milliseconds of both, 0 for one that is unsupported, and whether
 // their gradients agree.
 struct AttentionChoice {
   bool cudnn;

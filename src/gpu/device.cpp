@@ -1,4 +1,4 @@
-// device.h in a build with CUDA.
+// training/device.h in a build with CUDA.
 #include "training/device.h"
 
 #include <ATen/cuda/CUDAContext.h>
@@ -10,12 +10,9 @@
 
 #include <cstdlib>
 
-#include "gpu/attention_backend.h"
 #include "gpu/gpu_sharing.h"
-#include "gpu/nccl_communicator.h"
 #include "gpu/peak_flops.h"
-#include "gpu/step_graph.h"
-#include "program/program.h"
+#include "program/agreement.h"
 
 namespace {
 
@@ -49,7 +46,7 @@ std::string why_no_device() {
   cudaDriverGetVersion(&driver);
   if (driver == 0) return "no NVIDIA driver is installed here (nvidia-smi shows it)";
   if (driver < CUDART_VERSION)
-    return "the driver serves CUDA " + cuda_version(driver) + ", this program needs " +
+    return "the driver supports CUDA " + cuda_version(driver) + ", this program needs " +
            cuda_version(CUDART_VERSION);
   const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
   return visible ? "CUDA_VISIBLE_DEVICES is '" + std::string(visible) + "'"
@@ -93,16 +90,11 @@ torch::Device choose_device(const std::string& setting, const MpiSession& mpi) {
   const int index = gpu_of(mpi.local_rank(), device_count());
   agree(complain_of_sharing(index, mpi), ExitCode::kDeviceMissing);
 
-  // A stream of its own: graphs cannot be recorded on the default one.
+  // Not the default stream: graphs cannot be recorded on it.
   const auto device = static_cast<c10::DeviceIndex>(index);
   c10::cuda::set_device(device);
   c10::cuda::setCurrentCUDAStream(c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device));
   return {torch::kCUDA, device};
-}
-
-std::unique_ptr<Communicator> make_communicator(torch::Device device, double deadline_seconds) {
-  if (device.is_cuda()) return std::make_unique<NcclCommunicator>(device, deadline_seconds);
-  return std::make_unique<Communicator>();
 }
 
 std::string describe_device(torch::Device device) {
@@ -131,21 +123,10 @@ double peak_flops(torch::Device device, const std::string& precision) {
   return precision == "bf16" ? peak.bf16 : peak.fp32;
 }
 
-std::string choose_attention(torch::Device device, const Config& config, int64_t window,
-                             const Communicator& communicator) {
-  if (!device.is_cuda() || config.training.precision != "bf16") return "";
-  return choose_attention_backend(device, config.training.batch_size, config.model, window,
-                                  communicator);
-}
-
 int64_t cache_bytes(torch::Device device) {
   if (!device.is_cuda()) return kCpuCacheBytes;
   c10::cuda::CUDACachingAllocator::emptyCache();
   size_t free = 0, total = 0;
   C10_CUDA_CHECK(cudaMemGetInfo(&free, &total));
   return static_cast<int64_t>(free) / 4;
-}
-
-Step on_device(torch::Device device, bool record, Step step) {
-  return device.is_cuda() ? step_graph(device, record, step) : step;
 }

@@ -62,7 +62,7 @@ NcclCommunicator::NcclCommunicator(torch::Device device, double deadline_seconds
 
 NcclCommunicator::~NcclCommunicator() {
   // It waits for sums that other ranks may never join; when an error leaves through here, the
-  // process ends at once and says why.
+  // process ends immediately and prints why.
   if (nccl_ && std::uncaught_exceptions() == 0) ncclCommDestroy(nccl_);
 }
 
@@ -99,7 +99,7 @@ void NcclCommunicator::start_sum(torch::Tensor tensor) const {
   TORCH_CHECK(tensor.is_contiguous(), "communicator: needs a contiguous tensor");
   fork();
   // Never ncclAvg: on floats it is a multiplication before the sum, which the fast paths of a node
-  // (NVLS) do not serve.
+  // (NVLS) are unsupported.
   check(ncclAllReduce(tensor.data_ptr(), tensor.data_ptr(), static_cast<size_t>(tensor.numel()),
                       nccl_type(tensor.scalar_type()), ncclSum, nccl_, stream_));
 }

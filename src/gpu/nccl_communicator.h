@@ -1,4 +1,4 @@
-// Sums and broadcasts of tensors on GPUs, by NCCL, on a stream beside the computing.
+// Sums and broadcasts of tensors on GPUs, by NCCL, on a stream parallel to the compute.
 #pragma once
 
 #include <ATen/cuda/CUDAEvent.h>

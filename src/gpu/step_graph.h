@@ -1,7 +1,7 @@
 // A training step that the GPU repeats by itself: recorded once per window length, then replayed
-// with new inputs. Plain twin: the step it was made from.
+// with new inputs. Its reference is the step it was made from.
 #pragma once
 
-#include "training/device.h"
+#include "training/device_step.h"
 
-Step step_graph(torch::Device device, bool record, const Step& step);
+Step step_graph(torch::Device device, bool use_graphs, const Step& step);

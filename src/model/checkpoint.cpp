@@ -83,7 +83,7 @@ std::vector<int64_t> steps_on_disk(const fs::path& folder) {
 std::string point_link(const fs::path& link, const fs::path& target) {
   std::error_code error;
   if (fs::exists(fs::symlink_status(link, error)) && !fs::is_symlink(link, error))
-    return link.string() + " is not a link of ours and stays; the checkpoints lie beside it";
+    return link.string() + " is not a link of ours and stays; the checkpoints are next to it";
   const fs::path temporary = temporary_name(link);
   fs::remove(temporary, error);
   fs::create_symlink(target.filename(), temporary, error);
@@ -112,12 +112,12 @@ Checkpoint parse(const fs::path& path, const std::string& bytes) {
     throw UserError(ExitCode::kData, path.string() + " is of format " + std::to_string(format) +
                                          ", this program reads format " + std::to_string(kFormat));
   Checkpoint checkpoint;
-  checkpoint.step = root.at("step").toInt();
-  checkpoint.attempt = root.at("attempt").toInt();
+  checkpoint.progress.step = root.at("step").toInt();
+  checkpoint.progress.attempt = root.at("attempt").toInt();
   checkpoint.trained_window = root.at("trained_window").toInt();
-  checkpoint.updates = root.at("updates").toDouble();
-  checkpoint.best_step = root.at("best_step").toInt();
-  checkpoint.best_success = root.at("best_success").toDouble();
+  checkpoint.progress.updates = root.at("updates").toDouble();
+  checkpoint.progress.best_step = root.at("best_step").toInt();
+  checkpoint.progress.best_success = root.at("best_success").toDouble();
   checkpoint.config = root.at("config").toStringRef();
   checkpoint.manifest_sha256 = root.at("manifest_sha256").toStringRef();
   checkpoint.model = from_dictionary(root.at("model"));
@@ -135,25 +135,25 @@ fs::path checkpoint_path(const fs::path& folder, int64_t step) {
 std::vector<std::string> publish_checkpoint(const fs::path& folder, const Checkpoint& checkpoint) {
   auto root = dictionary();
   root.insert("format", kFormat);
-  root.insert("step", checkpoint.step);
-  root.insert("attempt", checkpoint.attempt);
+  root.insert("step", checkpoint.progress.step);
+  root.insert("attempt", checkpoint.progress.attempt);
   root.insert("trained_window", checkpoint.trained_window);
-  root.insert("updates", checkpoint.updates);
-  root.insert("best_step", checkpoint.best_step);
-  root.insert("best_success", checkpoint.best_success);
+  root.insert("updates", checkpoint.progress.updates);
+  root.insert("best_step", checkpoint.progress.best_step);
+  root.insert("best_success", checkpoint.progress.best_success);
   root.insert("config", checkpoint.config);
   root.insert("manifest_sha256", checkpoint.manifest_sha256);
   root.insert("model", to_dictionary(checkpoint.model));
   root.insert("exp_avg", to_dictionary(checkpoint.first_moment));
   root.insert("exp_avg_sq", to_dictionary(checkpoint.second_moment));
-  const fs::path path = checkpoint_path(folder, checkpoint.step);
+  const fs::path path = checkpoint_path(folder, checkpoint.progress.step);
   std::vector<std::string> troubles{move_aside(path)};
   publish_with_record(path, serialize(root));
 
   troubles.push_back(point_link(folder / "state.pt", path));
-  if (checkpoint.best_step >= 0)
-    troubles.push_back(
-        point_link(folder / "checkpoint_best.pt", checkpoint_path(folder, checkpoint.best_step)));
+  if (checkpoint.progress.best_step >= 0)
+    troubles.push_back(point_link(folder / "checkpoint_best.pt",
+                                  checkpoint_path(folder, checkpoint.progress.best_step)));
   std::erase(troubles, "");
   return troubles;
 }
@@ -178,12 +178,12 @@ std::optional<Checkpoint> find_newest_checkpoint(const fs::path& folder, std::os
     const fs::path path = checkpoint_path(folder, step);
     try {
       auto checkpoint = read_checkpoint(path);
-      if (checkpoint.step == step) return checkpoint;
-      warn << "passing over: " << path.string() << " holds step " << checkpoint.step
+      if (checkpoint.progress.step == step) return checkpoint;
+      warn << "skipping: " << path.string() << " holds step " << checkpoint.progress.step
            << ": give it that name back" << std::endl;
     } catch (const UserError& error) {
       if (error.code != ExitCode::kData) throw;
-      warn << "passing over: " << error.what() << std::endl;
+      warn << "skipping: " << error.what() << std::endl;
     }
   }
   if (steps.empty()) return std::nullopt;

@@ -20,13 +20,18 @@
 
 using NamedTensors = std::vector<std::pair<std::string, torch::Tensor>>;
 
+// How far a run is: the numbers that a checkpoint holds next to its tensors.
+struct TrainingProgress {
+  int64_t step = 0;         // optimizer steps done
+  int64_t attempt = 0;      // times the run was started before
+  double updates = 0;       // AdamW updates done: steps less the skipped ones
+  int64_t best_step = -1;   // that of checkpoint_best.pt; -1: nothing validated yet
+  double best_success = 0;  // its closed-loop success on the validation split
+};
+
 struct Checkpoint {
-  int64_t step = 0;            // optimiser steps done
-  int64_t attempt = 0;         // times the run was started before
+  TrainingProgress progress;
   int64_t trained_window = 0;  // longest window trained on: a rollout may use no position beyond it
-  double updates = 0;          // AdamW updates done: steps less the skipped ones
-  int64_t best_step = -1;      // that of checkpoint_best.pt; -1: nothing validated yet
-  double best_success = 0;     // its closed-loop success on the validation split
   std::string config;          // effective configuration, YAML
   std::string manifest_sha256;  // the dataset's identity
   NamedTensors model, first_moment, second_moment;
@@ -36,7 +41,7 @@ std::filesystem::path checkpoint_path(const std::filesystem::path& folder, int64
 
 // Throws UserError(kIo); what was published before stays as it was. Points checkpoint_best.pt to
 // the step that `checkpoint` names as the best. After return the checkpoint is committed; what
-// went wrong beside it (a link, a file without a record that had to be moved out of its way) is
+// else went wrong (a link, a file without a record that had to be moved out of its way) is
 // returned, for people, a line each.
 std::vector<std::string> publish_checkpoint(const std::filesystem::path& folder,
                                             const Checkpoint& checkpoint);
@@ -46,7 +51,7 @@ std::vector<std::string> publish_checkpoint(const std::filesystem::path& folder,
 Checkpoint read_checkpoint(const std::filesystem::path& path);
 
 // The newest valid checkpoint; none when the folder holds no checkpoint at all. Names those that
-// had to be passed over on `warn`. Throws UserError(kData) when there are checkpoints and none is
+// had to be skipped on `warn`. Throws UserError(kData) when there are checkpoints and none is
 // valid: never start over silently; UserError(kIo) when one cannot be read, for an older one would
 // cost the steps since.
 std::optional<Checkpoint> find_newest_checkpoint(const std::filesystem::path& folder,

@@ -4,11 +4,11 @@
 
 #include <torch/torch.h>
 
-// True for tensors this file serves: on the CPU, fp32 or bf16, head size 32 or 64, and a processor
-// that a kernel was compiled for (AVX2 at least, or NEON). Otherwise take
+// True for tensors this file supports: on the CPU, fp32 or bf16, head size 32 or 64, and a
+// processor that a kernel was compiled for (AVX2 at least, or NEON). Otherwise take
 // at::scaled_dot_product_attention.
 bool has_cpu_attention(const torch::Tensor& qkv, int64_t head_size);
 
-// qkv [B * T, 3 * C]: queries, keys and values of all heads side by side, as c_attn leaves them.
-// Returns [B * T, C]. Computes in fp32 whatever the type.
+// qkv [B * T, 3 * C]: queries, keys and values of all heads side by side, as c_attn returns them.
+// Returns [B * T, C]. Computes in fp32 for every type.
 torch::Tensor cpu_attention(const torch::Tensor& qkv, int64_t B, int64_t T, int64_t heads);

@@ -7,7 +7,7 @@
 #include <vector>
 
 // T rows padded with zeros to `padded`, a multiple of kAttentionColumns; D is the head size.
-// Row-major. Rows of `padded` numbers lie `stride` apart. Queries come scaled by 1 / sqrt(D).
+// Row-major. Rows of `padded` numbers are `stride` apart. Queries come scaled by 1 / sqrt(D).
 struct HeadBuffers {
   int64_t T, padded, stride;
   const float *query, *key, *value;  // [padded, D]
@@ -21,7 +21,7 @@ struct HeadBuffers {
   float *query_gradient, *key_gradient, *value_gradient;  // [padded, D]; the latter two start at 0
 };
 
-constexpr int64_t kAttentionRows = 16;     // queries at once
+constexpr int64_t kAttentionRows = 16;     // queries per block
 constexpr int64_t kAttentionColumns = 64;  // what `padded` is a multiple of
 
 // D is 32 or 64.

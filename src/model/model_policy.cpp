@@ -1,21 +1,17 @@
 #include "model/model_policy.h"
 
-ModelPolicy::ModelPolicy(ControlModel model, const ModelConfig& config, int64_t window,
-                         int64_t trials)
+ModelPolicy::ModelPolicy(TrainedModel model, int64_t trials)
     : model_(std::move(model)),
-      config_(config),
-      window_(window),
       trials_(trials),
-      device_(model_->device()),
-      cache_(config, trials, window, device_) {}
+      cache_(model_.config, trials, model_.window, model_.device()) {}
 
 void ModelPolicy::act(const StateBatch& states, const std::vector<double>& previous_force,
                       std::vector<double>& force, std::vector<uint8_t>& mode) {
   const torch::InferenceMode inference;
-  if (cache_.length == window_) {
+  if (cache_.length == model_.window) {
     // Full: the last half of the window is encoded again from position 0. Its first token forgets
     // the force before it, as the first token of a training window does.
-    tokens_.erase(tokens_.begin(), tokens_.end() - window_ / 2);
+    tokens_.erase(tokens_.begin(), tokens_.end() - model_.window / 2);
     cache_.length = 0;
     if (!tokens_.empty()) {  // a window of 1 remembers nothing
       tokens_.front().select(-1, kFeatures - 1).zero_();
@@ -25,10 +21,10 @@ void ModelPolicy::act(const StateBatch& states, const std::vector<double>& previ
   auto token = torch::empty({trials_, 1, kFeatures});
   for (int64_t i = 0; i < trials_; ++i) {
     const auto trial = static_cast<size_t>(i);
-    write_features(states[trial], tokens_.empty() ? 0.0 : previous_force[trial],
-                   config_.feature_scales, token.data_ptr<float>() + i * kFeatures);
+    write_token(states[trial], tokens_.empty() ? 0.0 : previous_force[trial],
+                token.data_ptr<float>() + i * kFeatures);
   }
-  tokens_.push_back(token.to(device_));
+  tokens_.push_back(token.to(model_.device()));
   const Heads heads = model_(tokens_.back(), &cache_);
   const auto commanded = heads.force.cpu().contiguous();
   const auto chosen = heads.mode.argmax(-1).cpu().contiguous();

@@ -1,118 +1,126 @@
-// Every setting of every program, with its default; read from YAML and the command line. The only
-// file that knows yaml-cpp and Boost.
+// The configuration of every program, read from YAML and the command line. settings.cpp has the
+// default, range and meaning of every field.
 #pragma once
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 struct ModelConfig {
-  std::string family = "gpt2";
-  int64_t n_positions = 1024;
-  int64_t n_dims = 4;
-  int64_t n_embd = 512;
-  int64_t n_layer = 16;
-  int64_t n_head = 16;
-  std::vector<double> feature_scales{1.0, 1.0, 0.3, 1.0, 2.0, 10.0};
+  std::string family;
+  int64_t n_positions;
+  int64_t n_dims;
+  int64_t n_embd;
+  int64_t n_layer;
+  int64_t n_head;
+  std::vector<double> feature_scales;
 };
 
-struct PointsCurriculumConfig {  // a 0 stands for the value derived from n_positions and
-                                 // train_steps
-  int64_t start = 0;
-  int64_t end = 0;
-  int64_t inc = 0;
-  int64_t interval = 0;
+// 0 stands for the value derived from n_positions and train_steps.
+struct PointsCurriculumConfig {
+  int64_t start;
+  int64_t end;
+  int64_t inc;
+  int64_t interval;
 };
 
 struct CurriculumConfig {
   PointsCurriculumConfig points;
-  bool stages = false;
+  bool stages;
 };
 
 struct TrainingConfig {
-  int64_t epochs = 1000;
-  int64_t batch_size = 16;
-  int64_t global_batch_size = 0;
-  double learning_rate = 1e-4;
-  int64_t train_steps = 10'000'000;
-  std::string schedule = "wsd";
-  int64_t warmup_steps = 100;
-  double decay_share = 0.3;
-  double weight_decay = 0.01;
-  double gradient_clip = 1.0;
-  std::string precision = "fp32";
-  std::string reduce_precision = "auto";
-  bool cuda_graphs = true;
-  double start_share = 0.5;
-  int64_t save_every_steps = 250;
-  int64_t keep_every_steps = 1000;
-  int64_t keep_last = 3;
-  int64_t log_every_steps = 10;
-  int64_t print_every_steps = 100;
-  int64_t validate_every_steps = 10'000;
-  int64_t hang_seconds = 600;
+  int64_t epochs;
+  int64_t batch_size;
+  int64_t global_batch_size;
+  double learning_rate;
+  int64_t train_steps;
+  std::string schedule;
+  int64_t warmup_steps;
+  double decay_share;
+  double weight_decay;
+  double gradient_clip;
+  std::string precision;
+  std::string reduce_precision;
+  bool cuda_graphs;
+  double start_share;
+  int64_t save_every_steps;
+  int64_t keep_every_steps;
+  int64_t keep_last;
+  int64_t log_every_steps;
+  int64_t print_every_steps;
+  int64_t validate_every_steps;
+  int64_t hang_seconds;
   CurriculumConfig curriculum;
 };
 
 struct DatasetConfig {
-  std::string path = "dataset_cartpole_aidan";
-  int64_t seed = 1;
-  int64_t train_shards = 100;
-  int64_t trajectories_per_shard = 1600;
-  int64_t evaluation_trajectories = 1024;
-  int64_t steps = 1024;
-  double force_noise = 0.1;
-  double force_gain_spread = 0.2;
-  double excitation_share = 0.0;
-  double kick_share = 0.5;
-  std::vector<double> stage_shares{0, 0, 0, 1, 0};
+  std::string path;
+  int64_t seed;
+  int64_t train_shards;
+  int64_t trajectories_per_shard;
+  int64_t evaluation_trajectories;
+  int64_t steps;
+  double force_noise;
+  double force_gain_spread;
+  double excitation_share;
+  double kick_share;
+  std::vector<double> stage_shares;
 };
 
 struct ValidationConfig {
-  int64_t trajectories = 256;
-  int64_t steps = 1024;
+  int64_t trajectories;
+  int64_t steps;
 };
 
 struct EvaluationConfig {
   std::string checkpoint;
-  int64_t trajectories = 1024;
-  int64_t steps = 1024;
-  int64_t examples = 12;
+  int64_t trajectories;
+  int64_t steps;
+  int64_t examples;
 };
 
-struct WandbConfig {  // read by tools/relay.py; the programs themselves talk to nobody
-  std::string mode = "disabled";
-  std::string project = "cartpole-control-full";
+struct WandbConfig {  // read by tools/relay.py; the programs themselves use no network but MPI's
+  std::string mode;
+  std::string project;
   std::string entity;
   std::string name;
   std::string notes;
-  int64_t log_every_steps = 100;
+  int64_t log_every_steps;
 };
 
 struct Config {
-  std::string out_dir = "output/cartpole_aidan";
-  int64_t seed = 0;
-  std::string device = "auto";
+  Config();  // the defaults
+
+  std::string out_dir;
+  int64_t seed;
+  std::string device;
   ModelConfig model;
   TrainingConfig training;
   DatasetConfig dataset;
   ValidationConfig validation;
   EvaluationConfig evaluation;
   WandbConfig wandb;
-  bool dry_run = false;  // --dry_run; never in a file
 };
 
-// Defaults, then --config FILE.yaml, then --section.key value. On --help prints every key with its
-// meaning and default, on --show KEY its value, and sets `informed`. Throws
-// UserError(kConfiguration) naming the key, and the file and line it stands in.
-Config parse_config(int argc, const char* const* argv, const std::string& program_description,
-                    bool& informed);
+// What a command line asks for.
+struct CommandLine {
+  Config config;
+  bool dry_run = false;
+};
+
+// Defaults, then --config FILE.yaml, then --section.key value. Nothing when --help (every key with
+// its meaning and default) or --show KEY (its value) has been answered on standard output. Throws
+// UserError(kConfiguration) naming the key, its file and line.
+std::optional<CommandLine> parse_command_line(int argc, const char* const* argv,
+                                              const std::string& program_description);
 
 // The effective configuration as YAML that parses back to the same values.
 std::string to_yaml(const Config& config);
 
-// The configuration in a text written by to_yaml; `name` stands in error messages for the file.
+// The configuration in a text written by to_yaml; `name` stands for the file in error messages.
 Config parse_yaml(const std::string& yaml, const std::string& name);
 
 // All settings for people, a paragraph per section; those that differ from the default are marked.

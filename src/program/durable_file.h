@@ -1,4 +1,5 @@
-// Files that exist completely or not at all: written beside their name, synced, renamed into place.
+// Files that exist completely or not at all: written next to their name, synced, renamed into
+// place.
 #pragma once
 
 #include <filesystem>
@@ -17,7 +18,7 @@ std::string read_file(const std::filesystem::path& path);
 // before. Throws UserError(kIo) naming the path and the cause.
 void publish_file(const std::filesystem::path& path, std::string_view bytes);
 
-// The same, and then its commit record beside it, in sha256sum format. Without a matching record
+// The same, and then its commit record next to it, in sha256sum format. Without a matching record
 // the file counts as not there.
 void publish_with_record(const std::filesystem::path& path, std::string_view bytes);
 std::filesystem::path record_path(const std::filesystem::path& path);  // path.sha256

@@ -48,27 +48,27 @@ std::optional<std::string> content(const std::filesystem::path& file) {
   return text.str();
 }
 
-// What is written in an open file, whatever has become of its name.
+// The content of an open file, even if it was renamed or removed.
 std::string content(int descriptor) {
   char text[1024];
   const ssize_t size = ::pread(descriptor, text, sizeof text, 0);
   return {text, static_cast<size_t>(std::max<ssize_t>(size, 0))};
 }
 
-// How many starts of one Slurm job `owner` is later than `former`; nothing when they are of
+// How many starts of one Slurm job `owner` is later than `previous`; nothing when they are of
 // different jobs, or of none.
-std::optional<int64_t> starts_after(const std::string& owner, const std::string& former) {
-  std::string job, former_job;
-  int64_t start = 0, former_start = 0;
+std::optional<int64_t> starts_after(const std::string& owner, const std::string& previous) {
+  std::string job, previous_job;
+  int64_t start = 0, previous_start = 0;
   std::istringstream(owner) >> job >> start;
-  std::istringstream(former) >> former_job >> former_start;
-  if (job == "-" || job != former_job) return {};
-  return start - former_start;
+  std::istringstream(previous) >> previous_job >> previous_start;
+  if (job == "-" || job != previous_job) return {};
+  return start - previous_start;
 }
 
 [[noreturn]] void leave_to_later_start(const std::filesystem::path& folder) {
   throw UserError(ExitCode::kConfiguration, "a later start has taken over " + folder.string() +
-                                                ": this one leaves without writing to it");
+                                                ": this one stops without writing to it");
 }
 
 // Opens and locks what `file` names at that moment; -1 when another process holds it.
@@ -91,7 +91,7 @@ int lock(const std::filesystem::path& file) {
     }, named{};
     ::fstat(descriptor, &locked);
     if (::stat(file.c_str(), &named) == 0 && named.st_ino == locked.st_ino) return descriptor;
-    ::close(descriptor);  // its former owner has just removed it
+    ::close(descriptor);  // its previous owner has just removed it
   }
 }
 
@@ -104,11 +104,11 @@ FolderLock::FolderLock(const std::filesystem::path& folder, const std::string& k
   bool claimed = false, waiting = false;
   for (;; std::this_thread::sleep_for(std::chrono::milliseconds(100))) {
     descriptor_ = lock(file_);
-    const std::string former = content(file_).value_or("");
-    const auto later = starts_after(owner_, former);
+    const std::string previous = content(file_).value_or("");
+    const auto later = starts_after(owner_, previous);
     if (later && *later < 0) leave_to_later_start(folder);
     if (descriptor_ >= 0) break;
-    if (!former.empty()) {  // else its owner is just coming or going
+    if (!previous.empty()) {  // else its owner is just starting or exiting
       if (wait_for_others && (!later || *later == 0) && !claimed) {
         if (!std::exchange(waiting, true))
           std::cout << "waiting for another process that writes to " << folder.string()
@@ -162,5 +162,5 @@ void FolderLock::check() {
               << " was removed, and is restored: it keeps other processes out of the folder"
               << std::endl;
   }
-  if (descriptor_ < 0) descriptor_ = lock(file_);  // the former owner may have left by now
+  if (descriptor_ < 0) descriptor_ = lock(file_);  // the previous owner may have exited by now
 }

@@ -1,5 +1,5 @@
-// The right to write a folder: one job at a time, also when Slurm starts a job again whose former
-// processes live on.
+// The right to write a folder: one job at a time, also when Slurm restarts a job whose earlier
+// processes are still running.
 #pragma once
 
 #include <filesystem>
@@ -13,7 +13,7 @@ class FolderLock {
   //     folder), or waited for;
   //   - an earlier start of the same Slurm job (SLURM_JOB_ID, SLURM_RESTART_COUNT): Slurm has given
   //     it up, and it may run on, on a node that was lost sight of. Takes over, and waits at most
-  //     two minutes for it to leave (a file server may take one and a half to forget a lost
+  //     two minutes for it to exit (a file server may take one and a half to forget a lost
   //     client's lock); what it still wants to publish is stopped by its `check`;
   //   - of the same start: a rank that is still dying. Waits as long, then UserError(kIo). Where
   //     others are waited for, so is this.

@@ -79,7 +79,7 @@ MpiSession::MpiSession() {
   MPI_Comm_rank(node_, &local_rank_);
   MPI_Comm_size(node_, &local_size_);
 
-  // A launcher may have bound each rank to processors of its own, or left all ranks of the node the
+  // A launcher may have bound each rank to different processors, or given all ranks of the node the
   // same ones.
   const ProcessorSet mine = own_processors();
   std::vector<ProcessorSet> all(static_cast<size_t>(local_size_));
@@ -94,7 +94,7 @@ MpiSession::MpiSession() {
   const char* granted = std::getenv("SLURM_CPUS_PER_TASK");
   if (granted && std::atoi(granted) > 0) processors_ = std::min(processors_, std::atoi(granted));
   processors_ = std::max(1, processors_);
-  // Alike on all ranks: the number of threads decides how sums round.
+  // Equal on all ranks: the number of threads decides how sums round.
   MPI_Allreduce(MPI_IN_PLACE, &processors_, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
 }
 

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
+#include <map>
 #include <optional>
 #include <thread>
 
@@ -18,8 +19,9 @@
 
 namespace {
 
-// What to say when a launcher started several tasks, as `name` tells, that do not find each other.
-std::string misfit(const char* name) {
+// For a launcher that started several tasks, as the variable `name` says, which do not find each
+// other.
+std::string isolated_ranks_message(const char* name) {
   return std::string("the launcher started ") + std::getenv(name) + " tasks (" + name +
          "), but each is alone: it does not speak the MPI that this program was built with. Use "
          "srun --mpi=pmix (srun --mpi=list names pmix where Slurm has it), or the mpirun of that "
@@ -32,39 +34,68 @@ int number(const char* name) { return is_set(name) ? std::atoi(std::getenv(name)
 
 bool several(const char* name) { return number(name) > 1; }
 
-// In a step of srun that gives no way to find the other tasks; or a command of the shell in one
-// (srun --pty bash), which is none of the tasks.
-bool is_unconnected() {
+// Whether this is in a step of srun that gives no way to find the other tasks; or a command of the
+// shell in one (srun --pty bash), which is none of the tasks.
+bool is_srun_without_pmix() {
   if (!is_set("SLURM_STEP_NUM_TASKS") || is_set("OMPI_COMM_WORLD_RANK")) return false;
   if (!is_set("PMIX_RANK") && !is_set("PMI_RANK")) return true;
   return is_set("SLURM_PTY_PORT") && number("SLURM_TASK_PID") != getpid();
 }
 
-// Open MPI takes a step for its launcher: it would end in MPI_Init, or wait there for the others.
-void stand_alone() {
+// Hides the step from Open MPI, which takes it for its launcher: MPI_Init would fail, or wait for
+// the other tasks.
+void hide_slurm_step() {
   for (const char* name :
        {"SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS", "PMIX_NAMESPACE", "PMIX_RANK", "PMI_SIZE"})
     unsetenv(name);
 }
 
-// Collective. What this rank was told otherwise than rank 0, "" for nothing.
-std::string difference_from_first(const Config& config, const MpiSession& mpi) {
-  const auto told = [](const std::string& yaml, bool dry_run, const std::string& revision) {
-    auto values = flatten_yaml(yaml);
-    values["--dry_run"] = dry_run ? "set" : "not set";
-    values["the program's revision"] = revision;
-    return values;
-  };
-  std::string yaml = to_yaml(config), dry_run = config.dry_run ? "1" : "",
-              revision = program_revision();
-  const auto mine = told(yaml, config.dry_run, revision);
+// One of several tasks of Slurm that do not find each other: prints why it may not run, in one task
+// for all, and returns the exit code. Nothing when this task may run alone.
+std::optional<int> refuse_isolated_task(const std::string& program, bool one_task_may_run,
+                                        std::optional<UserError> refusal) {
+  const int task = number("SLURM_PROCID"), first_refused = one_task_may_run ? 1 : 0;
+  if (!several("SLURM_STEP_NUM_TASKS") || task < first_refused) return std::nullopt;
+  if (!refusal)
+    refusal = UserError(ExitCode::kConfiguration,
+                        task ? "this is work for one process, task 0 does it: start one task"
+                             : isolated_ranks_message("SLURM_STEP_NUM_TASKS"));
+  if (task == first_refused) std::cerr << program << ": " << refusal->what() << std::endl;
+  return static_cast<int>(refusal->code);
+}
+
+// Throws UserError where MPI found one rank and the launcher says that it started several.
+void refuse_isolated_ranks() {
+  if (several("PMI_SIZE"))
+    throw UserError(ExitCode::kConfiguration, isolated_ranks_message("PMI_SIZE"));
+  if (several("SLURM_STEP_NUM_TASKS") && !is_set("OMPI_COMM_WORLD_SIZE"))
+    throw UserError(ExitCode::kConfiguration, isolated_ranks_message("SLURM_STEP_NUM_TASKS"));
+}
+
+// Everything that must be equal on all ranks, by name.
+std::map<std::string, std::string> describe_start(const std::string& yaml,
+                                                  const std::string& dry_run,
+                                                  const std::string& revision) {
+  auto values = flatten_yaml(yaml);
+  values["--dry_run"] = dry_run;
+  values["the program's revision"] = revision;
+  return values;
+}
+
+// Collective. How this rank was started differently from rank 0, "" for not at all.
+std::string difference_from_first(const CommandLine& command_line) {
+  std::string yaml = to_yaml(command_line.config),
+              dry_run = command_line.dry_run ? "set" : "not set", revision = program_revision();
+  const auto mine = describe_start(yaml, dry_run, revision);
   for (auto* text : {&yaml, &dry_run, &revision}) broadcast_text(*text);
-  const auto first = told(yaml, !dry_run.empty(), revision);
-  for (const auto& [key, value] : mine)
-    if (const auto found = first.find(key); found == first.end() || found->second != value)
-      return "rank " + std::to_string(mpi.rank()) + " has " + key + " " + value + ", rank 0 has " +
-             (found == first.end() ? "none" : found->second) +
-             ": start all ranks with one program and one configuration";
+  const auto first = describe_start(yaml, dry_run, revision);
+  for (const auto& [key, value] : mine) {
+    const auto found = first.find(key);
+    if (found != first.end() && found->second == value) continue;
+    return " has " + key + " " + value + ", rank 0 has " +
+           (found == first.end() ? "none" : found->second) +
+           ": start all ranks with one program and one configuration";
+  }
   return "";
 }
 
@@ -73,44 +104,9 @@ std::string difference_from_first(const Config& config, const MpiSession& mpi) {
 std::string program_revision() { return REVISION; }
 
 void keep_freed_memory() {
-  // Up to 2.34 glibc takes no more than half of a heap; and what it refuses leaves its default.
+  // Up to 2.34, glibc accepts at most half of a heap; after a refusal its default remains.
   if (!mallopt(M_MMAP_THRESHOLD, 1 << 30)) mallopt(M_MMAP_THRESHOLD, 32 << 20);
   mallopt(M_TRIM_THRESHOLD, INT_MAX);
-}
-
-void broadcast_text(std::string& text, int from) {
-  int length = static_cast<int>(text.size());
-  MPI_Bcast(&length, 1, MPI_INT, from, MPI_COMM_WORLD);
-  text.resize(static_cast<size_t>(length));
-  MPI_Bcast(text.data(), length, MPI_CHAR, from, MPI_COMM_WORLD);
-}
-
-void agree(const std::string& error, ExitCode code) {
-  int rank = 0, size = 1;
-  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-  MPI_Comm_size(MPI_COMM_WORLD, &size);
-  const int mine = error.empty() ? size : rank;
-  int speaker = size, exit_code = static_cast<int>(code);
-  MPI_Allreduce(&mine, &speaker, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
-  if (speaker == size) return;
-  MPI_Bcast(&exit_code, 1, MPI_INT, speaker, MPI_COMM_WORLD);
-  std::string text = error;
-  broadcast_text(text, speaker);
-  throw AgreedError(static_cast<ExitCode>(exit_code), text);
-}
-
-void together(const std::function<void()>& body) {
-  std::string error;
-  auto code = ExitCode::kIo;
-  try {
-    body();
-  } catch (const UserError& refusal) {
-    error = refusal.what();
-    code = refusal.code;
-  } catch (const std::filesystem::filesystem_error& failure) {
-    error = failure.what();
-  }
-  agree(error, code);
 }
 
 void end_job(const MpiSession& mpi, const std::string& reason, ExitCode code) {
@@ -125,45 +121,42 @@ void end_job(const MpiSession& mpi, const std::string& reason, ExitCode code) {
   std::_Exit(static_cast<int>(code));
 }
 
+void refuse_dry_run(const CommandLine& command_line) {
+  if (command_line.dry_run)
+    throw AgreedError(ExitCode::kConfiguration, "--dry_run belongs to train_gpt2");
+}
+
 int run_program(int argc, char** argv, const std::string& description,
-                const std::function<ExitCode(const Config&, const MpiSession&)>& body,
+                const std::function<ExitCode(const CommandLine&, const MpiSession&)>& body,
                 bool one_process) {
   const std::string name = std::string(argv[0]).substr(std::string(argv[0]).find_last_of('/') + 1);
-  const bool unconnected = is_unconnected();
-  Config config;
-  std::optional<UserError> refusal;  // said after MPI has started, which knows who shall speak
+  const bool isolated = is_srun_without_pmix();
+  CommandLine command_line;
+  std::optional<UserError> refusal;  // printed once MPI has started and knows who is rank 0
   try {
-    bool informed = false;
-    config = parse_config(argc, argv, description, informed);
-    if (informed) return 0;
+    const auto parsed = parse_command_line(argc, argv, description);
+    if (!parsed) return 0;
+    command_line = *parsed;
   } catch (const UserError& error) {
     refusal = error;
   }
-
-  if (unconnected) {
-    const int task = number("SLURM_PROCID");
-    const int first_refused = !refusal && (one_process || config.dry_run) ? 1 : 0;
-    if (several("SLURM_STEP_NUM_TASKS") && task >= first_refused) {
-      if (!refusal)
-        refusal = UserError(ExitCode::kConfiguration,
-                            task ? "this is work for one process, task 0 does it: start one task"
-                                 : misfit("SLURM_STEP_NUM_TASKS"));
-      if (task == first_refused) std::cerr << name << ": " << refusal->what() << std::endl;
-      return static_cast<int>(refusal->code);
-    }
-    stand_alone();
+  if (isolated) {
+    const bool one_task_may_run = !refusal && (one_process || command_line.dry_run);
+    if (const auto code = refuse_isolated_task(name, one_task_may_run, refusal)) return *code;
+    hide_slurm_step();
   }
+
   const MpiSession mpi;
   try {
     agree(refusal ? refusal->what() : "", refusal ? refusal->code : ExitCode::kConfiguration);
-    agree(difference_from_first(config, mpi), ExitCode::kConfiguration);
-    if (mpi.size() > 1) return static_cast<int>(body(config, mpi));
+    const std::string difference = difference_from_first(command_line);
+    agree(difference.empty() ? "" : "rank " + std::to_string(mpi.rank()) + difference,
+          ExitCode::kConfiguration);
+    if (mpi.size() > 1) return static_cast<int>(body(command_line, mpi));
     auto code = ExitCode::kDone;
-    together([&] {
-      if (several("PMI_SIZE")) throw UserError(ExitCode::kConfiguration, misfit("PMI_SIZE"));
-      if (several("SLURM_STEP_NUM_TASKS") && !is_set("OMPI_COMM_WORLD_SIZE"))
-        throw UserError(ExitCode::kConfiguration, misfit("SLURM_STEP_NUM_TASKS"));
-      code = body(config, mpi);
+    agree_on_errors([&] {
+      refuse_isolated_ranks();
+      code = body(command_line, mpi);
     });
     return static_cast<int>(code);
   } catch (const AgreedError& error) {

@@ -4,19 +4,22 @@
 #include <functional>
 #include <string>
 
+#include "program/agreement.h"
 #include "program/config.h"
-#include "program/exit_code.h"
 #include "program/mpi_session.h"
 
 // Parses the configuration, starts MPI, refuses ranks whose configurations or programs differ, and
 // calls `body` on all ranks; returns the exit code.
-// An AgreedError is printed by rank 0 and all ranks leave in order. Any other exception, a
+// An AgreedError is printed by rank 0 and all ranks exit in order. Any other exception, a
 // UserError of one rank among several included, ends the whole job through MPI_Abort, naming the
 // rank: the others may wait for it. A program of `one_process`, like --dry_run, also works where
 // Slurm's tasks do not find each other: in the first of them.
 int run_program(int argc, char** argv, const std::string& description,
-                const std::function<ExitCode(const Config&, const MpiSession&)>& body,
+                const std::function<ExitCode(const CommandLine&, const MpiSession&)>& body,
                 bool one_process = false);
+
+// Throws the same UserError on all ranks: --dry_run is for train_gpt2.
+void refuse_dry_run(const CommandLine& command_line);
 
 // What is freed and allocated again at every step or shard keeps its pages instead of returning
 // them to the kernel.
@@ -25,19 +28,5 @@ void keep_freed_memory();
 // The commit this program was built from, "-dirty" where the tree differed from it.
 std::string program_revision();
 
-// Ends the whole job from any thread, whatever the ranks wait for. Does not return.
+// Ends the whole job from any thread, even if ranks are blocked. Does not return.
 [[noreturn]] void end_job(const MpiSession& mpi, const std::string& reason, ExitCode code);
-
-// Collective. Rank `from`'s text on every rank.
-void broadcast_text(std::string& text, int from = 0);
-
-// A UserError that every rank throws at the same place.
-class AgreedError : public UserError {
-  using UserError::UserError;
-};
-
-// Collective. Throws the error of the lowest rank that has one (a non-empty text) on every rank.
-void agree(const std::string& error, ExitCode code);
-
-// Collective. Runs `body`, which must not communicate, and agrees on the UserErrors it threw.
-void together(const std::function<void()>& body);

@@ -11,8 +11,8 @@
 
 class Watchdog {
  public:
-  // Looks about every tenth of `seconds`, at least every second. `find_error` tells of trouble that
-  // nobody waits for, "" for none; watch_for replaces it. `end_job` is called once, with the
+  // Looks about every tenth of `seconds`, at least every second. `find_error` returns asynchronous
+  // errors, "" for none; watch_for replaces it. `end_job` is called once, with the
   // reason, in the watchdog's thread.
   Watchdog(double seconds, std::function<std::string()> find_error,
            std::function<void(const std::string& reason)> end_job);
@@ -23,6 +23,37 @@ class Watchdog {
   void progress(const std::string& doing, double times = 1.0);
   void rest();
   static constexpr double kLong = 6.0;  // `times` for those
+
+  // Asks another source of errors for the rest of a scope.
+  class ErrorSource {
+   public:
+    ErrorSource(Watchdog& watchdog, std::function<std::string()> find_error) : watchdog_(watchdog) {
+      watchdog.watch_for(std::move(find_error));
+    }
+    ~ErrorSource() {
+      watchdog_.watch_for([] { return std::string(); });
+    }
+    ErrorSource(const ErrorSource&) = delete;
+    ErrorSource& operator=(const ErrorSource&) = delete;
+
+   private:
+    Watchdog& watchdog_;
+  };
+
+  // Watches over the rest of a scope.
+  class Activity {
+   public:
+    Activity(Watchdog& watchdog, const std::string& doing, double times = 1.0)
+        : watchdog_(watchdog) {
+      watchdog.progress(doing, times);
+    }
+    ~Activity() { watchdog_.rest(); }
+    Activity(const Activity&) = delete;
+    Activity& operator=(const Activity&) = delete;
+
+   private:
+    Watchdog& watchdog_;
+  };
 
  private:
   using Clock = std::chrono::steady_clock;

@@ -1,5 +1,5 @@
-// Watches a run for what usually goes wrong and says once what to do about it. README's
-// troubleshooting table holds the same words.
+// Watches a run for what usually goes wrong and says once what to do about it.
+// launch/TROUBLESHOOTING.md quotes these messages, and tests/documents_test.py checks it.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@ struct StepTime {
   double seconds = 0;       // from one step to the next
   double data_wait = 0;     // of these: waiting for the reader
   double device_wait = -1;  // waiting for the GPU's answer, while it computes; -1: no GPU
-  double exposed = 0;       // computing stood still for sums over ranks
+  double exposed = 0;       // compute was stalled by sums over ranks
 };
 
 class Advice {

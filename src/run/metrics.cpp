@@ -67,42 +67,21 @@ void Metrics::Log::append(const std::string& line) {
   stream.open(path, std::ios::app);
 }
 
-void Metrics::log(const nlohmann::ordered_json& values) { jsonl_.append(values.dump()); }
+void Metrics::append_values(const nlohmann::ordered_json& values) { jsonl_.append(values.dump()); }
 
-void Metrics::say(const std::string& line) {
+void Metrics::print(const std::string& line) {
   text_.append(line);
   std::cout << (live() ? "\r\x1b[K" : "") << line << std::endl;
 }
 
-void Metrics::record(const std::string& line) {
+void Metrics::print_unless_live(const std::string& line) {
   text_.append(line);
   if (live())
-    progress(line);
+    update_live_line(line);
   else
     std::cout << line << std::endl;
 }
 
-void Metrics::progress(const std::string& line) {
+void Metrics::update_live_line(const std::string& line) {
   std::cout << "\r\x1b[K" << line.substr(0, columns_ - 1) << std::flush;
-}
-
-std::string clock_text(double seconds) {
-  const auto total = static_cast<int64_t>(std::llround(seconds));
-  char text[32];
-  if (total >= 3600)
-    std::snprintf(text, sizeof text, "%ld:%02ld:%02ld", total / 3600, total / 60 % 60, total % 60);
-  else
-    std::snprintf(text, sizeof text, "%ld:%02ld", total / 60, total % 60);
-  return text;
-}
-
-std::string short_number(double value) {
-  char text[32];
-  if (value >= 1e6)
-    std::snprintf(text, sizeof text, "%.1fM", value / 1e6);
-  else if (value >= 1e3)
-    std::snprintf(text, sizeof text, "%.0fk", value / 1e3);
-  else
-    std::snprintf(text, sizeof text, "%.0f", value);
-  return text;
 }

@@ -11,24 +11,24 @@
 class Metrics {
  public:
   // Continues the files of `folder` after `step`: lines of later steps, and a torn last one, are
-  // cut off, so that the curves stay single-valued across interruptions. Other lines stay, whatever
-  // they hold.
+  // cut off, so that the curves stay single-valued across interruptions. Other lines
+  // stay, with any content.
   Metrics(const std::filesystem::path& folder, int64_t step);
 
   // Throws UserError(kIo) when the files cannot be opened. A line that later cannot be written is
-  // lost, with a warning, and leaves no trace: training goes on, and so do the lines after it.
+  // lost, with a warning, and leaves no trace: training and the lines after it continue.
 
   // Whether the step that is continued was validated.
   bool validated() const { return validated_; }
 
   // One line of metrics.jsonl; `values` must hold "step".
-  void log(const nlohmann::ordered_json& values);
+  void append_values(const nlohmann::ordered_json& values);
   // One line for people: text log and standard output.
-  void say(const std::string& line);
+  void print(const std::string& line);
   // A regular line for people: text log, and standard output unless that shows progress live.
-  void record(const std::string& line);
+  void print_unless_live(const std::string& line);
   // Rewrites the last line of a live screen.
-  void progress(const std::string& line);
+  void update_live_line(const std::string& line);
   // Standard output is a terminal, PROGRESS_COLUMNS wide: launch/local.sh says so, since ranks
   // cannot see past mpirun.
   bool live() const { return columns_ > 0; }
@@ -43,8 +43,3 @@ class Metrics {
   size_t columns_ = 0;
   bool validated_ = false;
 };
-
-// "1:02:03", "2:03" or "0:07".
-std::string clock_text(double seconds);
-// "1.2M", "35k", "870".
-std::string short_number(double value);

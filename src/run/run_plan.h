@@ -2,13 +2,14 @@
 // --dry_run, of the banner and of conf/'s head comments.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "training/curriculum.h"
 
 struct RunPlan {
   int64_t steps = 0;              // the smaller of train_steps and epochs
-  int64_t global_batch_size = 0;  // windows per optimiser step
+  int64_t global_batch_size = 0;  // windows per optimizer step
   int64_t rows = 0;               // of them, per rank
   int64_t micro_batch = 0;        // of them, per forward pass
   double epochs = 0;              // passes over the train split
@@ -27,12 +28,16 @@ int64_t parameter_count(const ModelConfig& model);
 double flops_per_token(const ModelConfig& model, int64_t window);
 
 // How many steps a GPU is given between two looks at what it reports, given the seconds of one:
-// for about a second, and at most `log_every_steps`. A look costs a wait, and until it nobody sees
-// a request to leave, a gradient that is not finite, or a GPU that stands still.
+// for about a second, and at most `log_every_steps`. A look costs a wait; until then nothing shows
+// a stop request, a gradient that is not finite, or a GPU that hangs.
 int64_t steps_between_looks(double step_seconds, int64_t log_every_steps);
 
-// Sum of the window lengths of the steps in [from, to): what the time left is proportional to.
-double windows_ahead(const Curriculum& curriculum, int64_t from, int64_t to);
+// Sum over the steps in [first_step, end_step) of a function of their window length; estimated from
+// 2000 of them where there are more.
+double sum_over_windows(const Curriculum& curriculum, int64_t first_step, int64_t end_step,
+                        const std::function<double(int64_t window)>& of);
+// Sum of the window lengths themselves: what the time left is proportional to.
+double total_window_length(const Curriculum& curriculum, int64_t first_step, int64_t end_step);
 
 // Weights and both moments in fp32.
 double checkpoint_bytes(const ModelConfig& model);
@@ -44,12 +49,6 @@ double share_bytes(const RunPlan& plan);
 size_t steps_ahead(const RunPlan& plan);
 
 // Peak of a rank at the longest window: weights, gradients, moments, activations of one forward and
-// backward pass, a checkpoint in the making, batches read ahead, LibTorch itself. An estimate,
-// within about a seventh of what CPUs were seen to take (LOG.md).
+// backward pass, a checkpoint being written, batches read ahead, LibTorch itself. An estimate,
+// within about a seventh of what was measured on CPUs (LOG.md).
 double training_bytes(const Config& config, const RunPlan& plan);
-
-// Lines for people: model, step, run, memory, checkpoints.
-std::string describe(const Config& config, const RunPlan& plan, int64_t trajectories, int ranks);
-
-// "612 MB", "2.0 TFLOP".
-std::string si_text(double value, const std::string& unit);

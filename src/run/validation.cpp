@@ -1,58 +1,67 @@
 #include "run/validation.h"
 
-#include "evaluation/evaluation.h"
+#include "evaluation/policies.h"
 
-ValidationReport validate(const Dataset& dataset, const Statistics& statistics,
-                          const ValidationConfig& config, const ModelConfig& model_config,
-                          int64_t window, ControlModel& model, const Communicator& communicator) {
-  const torch::InferenceMode inference;
-  const double begin = MPI_Wtime();
-  const auto n = std::min(dataset.size(), static_cast<size_t>(config.trajectories));
+namespace {
+
+// The trajectories that this rank validates, of the first n.
+std::vector<size_t> share_of(size_t n, const Communicator& communicator) {
   std::vector<size_t> mine;
   for (auto i = static_cast<size_t>(communicator.rank()); i < n;
        i += static_cast<size_t>(communicator.size()))
     mine.push_back(i);
+  return mine;
+}
 
-  std::vector<CartPoleParameters> plants;
-  std::vector<CartPoleState> starts;
-  for (const size_t i : mine) {
-    plants.push_back(dataset[i].shard.plant(dataset[i].row));
-    starts.push_back(dataset[i].shard.start(dataset[i].row));
-  }
-  // [successes, valid steps, of them in swing-up, stabilising]
-  auto counts = torch::zeros({4}, torch::kFloat64);
-  if (!mine.empty())
-    for (const auto& outcome :
-         play_policy("model", plants, starts, static_cast<uint32_t>(config.steps), 0, model,
-                     model_config, window)
-             .outcome)
-      counts[0] += outcome.success;
+double count_successes(const Trials& trials, uint32_t steps, const TrainedModel& model) {
+  double successes = 0;
+  if (trials.size() == 0) return successes;
+  for (const auto& outcome : play_policy(PolicyKind::kModel, trials, {steps, 0}, model).outcome)
+    successes += outcome.success;
+  return successes;
+}
 
-  constexpr size_t kRows = 64;  // windows at once: what bounds the memory
+// The first windows of these trajectories, some at a time: what bounds the memory.
+std::vector<Batch> first_windows(const Dataset& dataset, const std::vector<size_t>& trajectories,
+                                 int64_t window) {
+  constexpr size_t kRows = 64;
   std::vector<Batch> batches;
-  for (size_t at = 0; at < mine.size(); at += kRows) {
-    const size_t rows = std::min(kRows, mine.size() - at);
-    batches.push_back(empty_batch(static_cast<int64_t>(rows), window));
-    for (size_t b = 0; b < rows; ++b)
-      write_window(dataset[mine[at + b]], 0, statistics, model_config.feature_scales,
-                   batches.back(), static_cast<int64_t>(b));
-    counts.narrow(0, 1, 3) += count_targets(batches.back());
+  std::vector<Window> windows;
+  for (const size_t trajectory : trajectories) {
+    windows.push_back({trajectory, 0});
+    if (windows.size() < kRows && trajectory != trajectories.back()) continue;
+    batches.push_back(read_windows(dataset, windows, window));
+    windows.clear();
   }
+  return batches;
+}
+
+}  // namespace
+
+ValidationReport validate(const Dataset& dataset, const ValidationConfig& config,
+                          const TrainedModel& model, const Communicator& communicator) {
+  const torch::InferenceMode inference;
+  const double begin = MPI_Wtime();
+  const auto n = std::min(dataset.size(), static_cast<size_t>(config.trajectories));
+  const auto mine = share_of(n, communicator);
+  const auto batches = first_windows(dataset, mine, model.window);
+
+  auto counts = torch::zeros({kTargetCounts + 1}, torch::kFloat64);  // and successes
+  auto targets = counts.narrow(0, 0, kTargetCounts);
+  counts[kTargetCounts] =
+      count_successes(dataset.trials(mine), static_cast<uint32_t>(config.steps), model);
+  for (const auto& batch : batches) targets += count_targets(batch);
   communicator.sum(counts);
-  auto losses = torch::zeros({4}, torch::kFloat64);
-  const auto device = model->device();
-  const auto scale = force_scale(statistics, device), targets = counts.narrow(0, 1, 3).to(device);
+
+  auto losses = torch::zeros({Losses::kCount}, torch::kFloat64);
+  const auto device = model.device();
+  const auto scale = force_scale(dataset.statistics(), device), on_device = targets.to(device);
   for (const auto& on_cpu : batches) {
     const auto batch = on_cpu.each([&](const torch::Tensor& tensor) { return tensor.to(device); });
-    losses += control_loss(model(batch.features), batch, targets, scale).cpu();
+    losses += control_loss(model(batch.features), batch, on_device, scale).cpu();
   }
   communicator.sum(losses);
 
-  return {losses[0].item<double>(),
-          losses[1].item<double>(),
-          losses[2].item<double>(),
-          losses[3].item<double>(),
-          counts[0].item<double>() / static_cast<double>(n),
-          static_cast<int64_t>(n),
-          MPI_Wtime() - begin};
+  return {Losses(losses), counts[kTargetCounts].item<double>() / static_cast<double>(n),
+          static_cast<int64_t>(n), MPI_Wtime() - begin};
 }

@@ -1,4 +1,4 @@
-// Reads batches ahead of the training in a thread of its own, so that a step need not wait for
+// Reads batches ahead of the training in a separate thread, so that a step need not wait for
 // them.
 #pragma once
 
@@ -14,7 +14,7 @@
 class BatchQueue {
  public:
   // Calls `read` for first_step, first_step + 1, ... below end_step, and holds at most `ahead`
-  // steps that nobody took yet, the one in the making included.
+  // steps that were not taken yet, including the one being read.
   BatchQueue(std::function<std::vector<Batch>(int64_t step)> read, int64_t first_step,
              int64_t end_step, size_t ahead = kAhead);
 

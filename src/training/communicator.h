@@ -23,14 +23,14 @@ class Communicator {
   virtual void broadcast(torch::Tensor tensor) const;
 
   // Collective. Starts a sum as above; finish_sums() ends all that were started. In between
-  // computing goes on, but nobody may touch the tensor. MPI does all of it here: its non-blocking
-  // sums gave no overlap on CPUs.
+  // compute continues, but the tensor must not be touched. MPI does all of it here: its
+  // non-blocking sums gave no overlap on CPUs.
   virtual void start_sum(torch::Tensor tensor) const;
   // `wait` numbers the waits of a step, from 0, for exposed_seconds.
   virtual void finish_sums(size_t /*wait*/) const {}
   static constexpr size_t kWaits = 2;  // for the counts, and for the gradients
 
-  // Seconds per step that computing stood still for started sums, all waits added up, over the
+  // Seconds per step that compute was stalled by started sums, all waits added up, over the
   // `steps` steps since the last call; on a GPU, in the last of them. To be called when the device
   // has nothing to do.
   virtual double exposed_seconds(int64_t steps) const;

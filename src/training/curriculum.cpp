@@ -21,7 +21,7 @@ Lesson Curriculum::at(int64_t step) const {
   if (stages_) {
     lesson.stage = 0;
     for (const double boundary : {0.05, 0.12, 0.20, 0.30})
-      lesson.stage += static_cast<double>(step) >= boundary * static_cast<double>(steps_);
+      *lesson.stage += static_cast<double>(step) >= boundary * static_cast<double>(steps_);
   }
   return lesson;
 }

@@ -3,17 +3,19 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "program/config.h"
 
 struct Lesson {
   int64_t window = 0;  // control steps per window
-  int stage = -1;      // half of the batch is of this stage, half of earlier ones; -1: of all alike
+  // Half of the batch is of this stage, half of earlier ones; none: all stages, uniformly.
+  std::optional<size_t> stage = std::nullopt;
 };
 
 class Curriculum {
  public:
-  // For a run of `steps` optimiser steps. Fills in the derived values of the points curriculum.
+  // For a run of `steps` optimizer steps. Fills in the derived values of the points curriculum.
   Curriculum(const CurriculumConfig& config, int64_t n_positions, int64_t steps);
 
   // window: min(end, start + inc * floor(step / interval)).

@@ -1,5 +1,5 @@
-// device.h in a build without CUDA.
-#include "program/program.h"
+// device.h for CPU-only builds; gpu/device.cpp replaces it.
+#include "program/agreement.h"
 #include "training/device.h"
 
 torch::Device choose_device(const std::string& setting, const MpiSession&) {
@@ -10,15 +10,7 @@ torch::Device choose_device(const std::string& setting, const MpiSession&) {
   return torch::kCPU;
 }
 
-std::unique_ptr<Communicator> make_communicator(torch::Device, double) {
-  return std::make_unique<Communicator>();
-}
-
 std::string describe_device(torch::Device) { return "CPU " + at::get_cpu_capability(); }
 std::string gpu_libraries() { return "no CUDA, cuDNN or NCCL in this build"; }
 double peak_flops(torch::Device, const std::string&) { return 0.0; }
-std::string choose_attention(torch::Device, const Config&, int64_t, const Communicator&) {
-  return "";
-}
 int64_t cache_bytes(torch::Device) { return kCpuCacheBytes; }
-Step on_device(torch::Device, bool, Step step) { return step; }

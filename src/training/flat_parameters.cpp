@@ -34,6 +34,7 @@ FlatParameters::FlatParameters(torch::nn::Module& module, const FlatOptions& opt
     parameter.set_data(weight_views[i].second);
     parameter.mutable_grad() = gradient_views[i].second;
   }
+  for (auto& buffer : module.buffers()) buffer.set_data(buffer.to(options.device));
   round_weights();
 }
 
@@ -53,7 +54,7 @@ void FlatParameters::collect_gradients() {
   collected_ = true;
 }
 
-torch::Tensor FlatParameters::outgoing(int64_t begin, int64_t end) {
+torch::Tensor FlatParameters::prepare_for_sum(int64_t begin, int64_t end) {
   auto sum = gradients.slice(0, begin, end);
   if (!weight_gradients_.defined()) return sum;
   auto last = weight_gradients_.slice(0, begin, end);

@@ -12,8 +12,8 @@ struct FlatOptions {
 
 class FlatParameters {
  public:
-  // Moves the module's parameters to the device, into one buffer, and gives each a gradient inside
-  // another. The views survive backward and updates as long as nobody calls zero_grad of an
+  // Moves the module to the device, its parameters into one buffer, and gives each a gradient
+  // inside another. The views survive backward and updates as long as zero_grad is not called on an
   // optimizer or module.
   //
   // Order: first those that AdamW decays, then the others; both backwards, since that is how a
@@ -26,14 +26,15 @@ class FlatParameters {
   torch::Tensor values;     // [n] float32
   torch::Tensor gradients;  // [n] float32
 
-  // A step: clear, then for all backward passes but the last collect, for the last one every part
-  // of the buffer through outgoing() into the sum over ranks, then collect_sums, then update
-  // `values`, then round_weights.
+  // The calls of a step, in order: clear_gradients; collect_gradients after every backward pass but
+  // the last; prepare_for_sum for every part of the buffer and the sum over ranks of what it
+  // returns; collect_sums; an update of `values`; round_weights.
   void clear_gradients();
   void collect_gradients();  // adds the module's gradients to those of earlier passes
-  torch::Tensor outgoing(int64_t begin, int64_t end);  // what to sum of [begin, end), in place
-  void collect_sums();                                 // the sums -> `gradients`
-  void round_weights();                                // `values` -> the module's weights
+  // Finishes [begin, end) for this step and returns the part to sum over ranks, in place.
+  torch::Tensor prepare_for_sum(int64_t begin, int64_t end);
+  void collect_sums();   // the sums -> `gradients`
+  void round_weights();  // `values` -> the module's weights
 
   int64_t size() const { return values.numel(); }
   int64_t decayed() const { return decayed_; }  // matrices, the position embedding excepted

@@ -45,5 +45,5 @@ void GradientSum::State::complete(size_t bucket) {
 
 void GradientSum::State::start(size_t bucket) {
   const torch::NoGradGuard no_grad;
-  communicator->start_sum(parameters->outgoing(buckets[bucket].begin, buckets[bucket].end));
+  communicator->start_sum(parameters->prepare_for_sum(buckets[bucket].begin, buckets[bucket].end));
 }

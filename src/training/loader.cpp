@@ -1,7 +1,7 @@
 #include "training/loader.h"
 
 #include <bit>
-#include <cmath>
+#include <utility>
 
 #include "cartpole/counter_random.h"
 #include "program/exit_code.h"
@@ -25,66 +25,10 @@ uint64_t permute(uint64_t position, uint64_t size, uint64_t seed, uint64_t epoch
   return position;
 }
 
-void write_features(const CartPoleState& state, double previous_force,
-                    const std::vector<double>& scales, float* token) {
-  const double features[kFeatures] = {
-      state.x,         state.x_dot,   std::sin(state.theta), std::cos(state.theta),
-      state.theta_dot, previous_force};
-  for (size_t k = 0; k < kFeatures; ++k) token[k] = static_cast<float>(features[k] / scales[k]);
-}
-
-void Batch::copy_from(const Batch& other) const {
-  features.copy_(other.features, /*non_blocking=*/true);
-  force.copy_(other.force, true);
-  applied_force.copy_(other.applied_force, true);
-  mode.copy_(other.mode, true);
-  delta.copy_(other.delta, true);
-  valid.copy_(other.valid, true);
-}
-
-Batch empty_batch(int64_t rows, int64_t window) {
-  return {torch::zeros({rows, window, kFeatures}),
-          torch::zeros({rows, window}),
-          torch::zeros({rows, window}),
-          torch::zeros({rows, window}, torch::kInt64),
-          torch::zeros({rows, window, 4}),
-          torch::zeros({rows, window})};
-}
-
-void write_window(const Dataset::Row& source, size_t start, const Statistics& statistics,
-                  const std::vector<double>& scales, Batch& batch, int64_t b) {
-  const auto& [shard, row] = source;
-  const auto window = static_cast<size_t>(batch.valid.size(1));
-  const size_t end = std::min(start + window, static_cast<size_t>(shard.length(row)));
-  const size_t offset = static_cast<size_t>(b) * window;
-  float* features = batch.features.data_ptr<float>() + offset * kFeatures;
-  float* force = batch.force.data_ptr<float>() + offset;
-  float* applied = batch.applied_force.data_ptr<float>() + offset;
-  int64_t* mode = batch.mode.data_ptr<int64_t>() + offset;
-  float* delta = batch.delta.data_ptr<float>() + offset * 4;
-  float* valid = batch.valid.data_ptr<float>() + offset;
-  for (size_t t = start; t < end; ++t) {
-    const size_t k = t - start;
-    const float* s = shard.state(row) + t * 4;
-    const double previous = k ? shard.force_applied(row)[t - 1] : 0.0;
-    write_features({s[0], s[1], s[2], s[3]}, previous, scales, features + k * kFeatures);
-    force[k] = shard.force_expert(row)[t] / static_cast<float>(kForceLimit);
-    applied[k] = shard.force_applied(row)[t] / static_cast<float>(kForceLimit);
-    mode[k] = shard.mode(row)[t];
-    for (size_t d = 0; d < 4; ++d)
-      delta[k * 4 + d] = (s[4 + d] - s[d]) / static_cast<float>(statistics.delta_rms[d]);
-    valid[k] =
-        static_cast<int64_t>(t) + 1 != shard.kick_step(row);  // no force explains that change
-  }
-}
-
-Loader::Loader(const Dataset& dataset, const Statistics& statistics, const Config& config,
-               int64_t global_batch_size)
+Loader::Loader(const Dataset& dataset, const Config& config, int64_t global_batch_size)
     : dataset_(dataset),
-      statistics_(statistics),
       seed_(static_cast<uint64_t>(config.seed)),
       start_share_(config.training.start_share),
-      scales_(config.model.feature_scales),
       global_batch_size_(global_batch_size) {
   if (!config.training.curriculum.stages) return;
   for (size_t i = 0; i < dataset.size(); ++i)
@@ -97,17 +41,17 @@ Loader::Loader(const Dataset& dataset, const Statistics& statistics, const Confi
                           "dataset.stage_shares that are all positive");
 }
 
-std::pair<size_t, size_t> Loader::window_of(int64_t step, int64_t row, const Lesson& lesson) const {
+Window Loader::window_of(int64_t step, int64_t row, const Lesson& lesson) const {
   const auto sample = static_cast<uint64_t>(step * global_batch_size_ + row);
   const auto pick = [&](uint64_t size) {
     return permute(sample % size, size, seed_, sample / size);
   };
   CounterRandom random(seed_, static_cast<uint32_t>(Purpose::kWindow), sample);
   size_t trajectory = 0;
-  if (lesson.stage < 0) {
+  if (!lesson.stage) {
     trajectory = pick(dataset_.size());
   } else {
-    auto stage = static_cast<size_t>(lesson.stage);
+    size_t stage = *lesson.stage;
     if (stage > 0 && random.uniform() < 0.5)
       stage = static_cast<size_t>(random.uniform() * static_cast<double>(stage));
     trajectory = by_stage_[stage][pick(by_stage_[stage].size())];
@@ -120,12 +64,10 @@ std::pair<size_t, size_t> Loader::window_of(int64_t step, int64_t row, const Les
 }
 
 Batch Loader::batch(int64_t step, int64_t first, int64_t rows, const Lesson& lesson) const {
-  Batch batch = empty_batch(rows, lesson.window);
-  for (int64_t b = 0; b < rows; ++b) {
-    const auto [trajectory, start] = window_of(step, first + b, lesson);
-    write_window(dataset_[trajectory], start, statistics_, scales_, batch, b);
-  }
-  return batch;
+  std::vector<Window> windows;
+  for (int64_t row = first; row < first + rows; ++row)
+    windows.push_back(window_of(step, row, lesson));
+  return read_windows(dataset_, windows, lesson.window);
 }
 
 std::vector<Batch> Loader::share(int64_t step, int rank, int64_t rows, int64_t micro_batch,

@@ -51,3 +51,7 @@ double learning_rate_at(const TrainingConfig& config, int64_t step, int64_t step
     share = std::min(1.0, (total - done) / (total * config.decay_share));
   return config.learning_rate * share;
 }
+
+bool decay_has_begun(const TrainingConfig& config, int64_t step, int64_t steps) {
+  return step > config.warmup_steps && learning_rate_at(config, step, steps) < config.learning_rate;
+}

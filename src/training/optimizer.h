@@ -24,5 +24,7 @@ class AdamW {
 // For the update from `step` (counted from 0) to step + 1, in a run of `steps`: a linear rise over
 // warmup_steps, then the configured rate, which wsd (warm-up, stable, decay) lowers to 0 over the
 // last decay_share of the steps, linearly, and cosine over all steps after the warm-up. 0 from the
-// end on, whatever the schedule.
+// end on, with every schedule.
 double learning_rate_at(const TrainingConfig& config, int64_t step, int64_t steps);
+// Whether the learning rate has begun to fall by `step`.
+bool decay_has_begun(const TrainingConfig& config, int64_t step, int64_t steps);

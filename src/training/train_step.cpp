@@ -1,23 +1,24 @@
 #include "training/train_step.h"
 
-torch::Tensor step_orders(double learning_rate, bool stop_requested) {
+torch::Tensor step_scalars(double learning_rate, bool stop_requested) {
   return torch::tensor({learning_rate, stop_requested ? 1.0 : 0.0}, torch::kFloat64);
 }
 
 torch::Tensor train_step(const StepInput& input, const torch::Tensor& force_scale,
                          ControlModel& model, FlatParameters& parameters, AdamW& optimizer,
                          GradientSum& gradient_sum, const Communicator& communicator) {
-  const auto learning_rate = input.orders[0].to(torch::kFloat32);
+  const auto learning_rate = input.scalars[0].to(torch::kFloat32);
 
   // Losses are sums divided by global counts, which travel while the first forward pass runs, and
-  // with them whether anybody must leave.
-  auto counts = torch::zeros({4}, input.orders.options());
-  for (const auto& batch : input.batches) counts.narrow(0, 0, 3) += count_targets(batch);
-  counts[3] = input.orders[1];
+  // with them any stop request.
+  auto counts = torch::zeros({kTargetCounts + 1}, input.scalars.options());
+  for (const auto& batch : input.batches)
+    counts.narrow(0, 0, kTargetCounts) += count_targets(batch);
+  counts[kTargetCounts] = input.scalars[1];
   communicator.start_sum(counts);
 
   parameters.clear_gradients();
-  auto losses = torch::zeros({4}, parameters.values.options());
+  auto losses = torch::zeros({Losses::kCount}, parameters.values.options());
   for (size_t i = 0; i < input.batches.size(); ++i) {
     const auto& batch = input.batches[i];
     const bool last = i + 1 == input.batches.size();
@@ -36,17 +37,13 @@ torch::Tensor train_step(const StepInput& input, const torch::Tensor& force_scal
 
   const auto norm = optimizer.step(learning_rate);
   parameters.round_weights();
-  return torch::cat({losses, norm.unsqueeze(0), counts.slice(0, 0, 4, 3)});
+  return torch::cat({losses, norm.unsqueeze(0), counts.slice(0, 0, 4, 3)});  // see StepReport
 }
 
-StepReport::StepReport(const torch::Tensor& row) {
-  const auto values = row.cpu();
-  const auto* value = values.data_ptr<double>();
-  loss = value[0];
-  loss_force = value[1];
-  loss_mode = value[2];
-  loss_dynamics = value[3];
-  gradient_norm = value[4];
-  tokens = static_cast<int64_t>(value[5]);
-  stop_requested = value[6] > 0;
+StepReport::StepReport(const torch::Tensor& row) : losses(row.slice(0, 0, Losses::kCount)) {
+  const auto rest = row.slice(0, Losses::kCount).cpu();
+  const auto* value = rest.data_ptr<double>();
+  gradient_norm = value[0];
+  tokens = static_cast<int64_t>(value[1]);
+  stop_requested = value[2] > 0;
 }

@@ -1,32 +1,31 @@
-// The story of one optimiser step.
+// The story of one optimizer step.
 #pragma once
 
-#include "model/control_model.h"
+#include "model/control_loss.h"
 #include "training/gradient_sum.h"
 #include "training/optimizer.h"
 
 // What a rank brings to a step.
 struct StepInput {
   std::vector<Batch> batches;  // its share of the global batch, a forward and backward pass each
-  torch::Tensor orders;        // [2] float64, see step_orders
+  torch::Tensor scalars;       // [2] float64, see step_scalars
 };
-// The learning rate, and whether this rank was asked to leave.
-torch::Tensor step_orders(double learning_rate, bool stop_requested);
+// The learning rate, and whether this rank has received a stop request.
+torch::Tensor step_scalars(double learning_rate, bool stop_requested);
 
 struct StepReport {
-  double loss = 0, loss_force = 0, loss_mode = 0,
-         loss_dynamics = 0;     // of the global batch, before the update
+  Losses losses;                // of the global batch, before the update
   double gradient_norm = 0;     // before clipping; not finite: the update was skipped, on all ranks
   int64_t tokens = 0;           // valid control steps in the global batch
-  bool stop_requested = false;  // some rank was asked to leave
+  bool stop_requested = false;  // some rank has received a stop request
 
   StepReport() = default;
   explicit StepReport(const torch::Tensor& row);  // what train_step returned; waits for it
 };
 
 // Collective. Afterwards all ranks hold bit-identical parameters and the same report, [7] float64.
-// Everything is on the parameters' device, and nothing waits for it: a device that records what it
-// is told can repeat the step by itself.
+// Everything is on the parameters' device, and nothing waits for it: a device that records its
+// work can repeat the step by itself.
 torch::Tensor train_step(const StepInput& input, const torch::Tensor& force_scale,
                          ControlModel& model, FlatParameters& parameters, AdamW& optimizer,
                          GradientSum& gradient_sum, const Communicator& communicator);

@@ -1,5 +1,7 @@
-"""How gymnasium_cartpole.txt was made, once: steps of Gymnasium's own CartPole (`pip install gymnasium==1.4.0`), whose
-integrator is explicit Euler and whose force is +-10 N, on several plants, under this project's gravity.
+"""Makes gymnasium_cartpole.txt, which was done once: steps of Gymnasium's CartPole.
+
+It needs `pip install gymnasium==1.4.0`. The integrator is explicit Euler and the force is +-10 N,
+on several plants, under this project's gravity.
 
   python tests/golden/gymnasium_cartpole.py > tests/golden/gymnasium_cartpole.txt
 """
@@ -13,10 +15,15 @@ print("# cart_mass pole_mass half_length force, state before, state after: x x_d
 for _ in range(40):
     env = CartPoleEnv()
     env.gravity = 9.81
-    env.masscart, env.masspole, env.length = random.uniform(0.5, 2), random.uniform(0.05, 0.5), random.uniform(0.25, 1)
-    env.total_mass, env.polemass_length = env.masscart + env.masspole, env.masspole * env.length  # it works them out only at its start
+    env.masscart, env.masspole, env.length = random.uniform(0.5, 2), random.uniform(
+        0.05, 0.5), random.uniform(0.25, 1)
+    # The environment computes these only in its constructor.
+    env.total_mass, env.polemass_length = env.masscart + env.masspole, env.masspole * env.length
     env.reset()
     env.state = before = tuple(random.uniform(-a, a) for a in (2, 2, 3, 6))
     action = random.randrange(2)
     env.step(action)
-    print(*map(repr, map(float, (env.masscart, env.masspole, env.length, 10 if action else -10, *before, *env.state))))
+    print(*map(
+        repr,
+        map(float, (env.masscart, env.masspole, env.length, 10 if action else -10, *before,
+                    *env.state))))

@@ -1,9 +1,11 @@
-"""The job scripts on a real Slurm: munge, slurmctld and two slurmd on this host, under BUILD_FOLDER/slurm_test.
+"""Tests the job scripts on a real Slurm: munge, slurmctld and two slurmd on this host.
 
-  .venv/bin/python tests/slurm/slurm_test.py BUILD_FOLDER      as root; Debian's slurm-wlm, munge and iproute2
+  .venv/bin/python tests/slurm/slurm_test.py BUILD_FOLDER
 
-Everything runs in process and network namespaces of its own: when this process ends, however it ends, the kernel takes all of it
-down. The second node has a network of its own as well, joined to the first by a link that a test cuts.
+It needs root and Debian's slurm-wlm, munge and iproute2. Its files are in BUILD_FOLDER/slurm_test.
+Everything runs in separate process and network namespaces: when this process ends for any reason,
+the kernel ends all of it. The second node also has a separate network, joined to the first by a
+link that a test cuts.
 """
 
 import functools
@@ -24,28 +26,35 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from programs_test import BUILD, ROOT, processes  # takes BUILD_FOLDER
+sys.path[:0] = [
+    str(Path(__file__).resolve().parent.parent / folder) for folder in ("programs", ".")
+]
+from programs import BUILD, ROOT, processes  # takes BUILD_FOLDER
 from relay_test import tensorboard_curve, wandb_records
 
 FOLDER = BUILD / "slurm_test"
 ADDRESSES = {"n1": "10.0.0.1", "n2": "10.0.0.2"}
-ENVIRONMENT = {**os.environ, "SLURM_CONF": str(FOLDER / "slurm.conf"), "PROGRAMS": str(BUILD), "CUDA_VISIBLE_DEVICES": "", "RETRY_PAUSES": "3 6 12"}
+ENVIRONMENT = {
+    **os.environ, "SLURM_CONF": str(FOLDER / "slurm.conf"), "PROGRAMS": str(BUILD),
+    "CUDA_VISIBLE_DEVICES": "", "RETRY_PAUSES": "3 6 12"
+}
 
-
-# SIGPIPE stays ignored, as Python has it: munged hangs up on a client that a busy machine delays for two seconds, and libmunge tries again.
+# SIGPIPE stays ignored, as in Python: munged disconnects a client that a busy machine delays for
+# two seconds, and libmunge tries again.
 client = functools.partial(subprocess.run, restore_signals=False)
 
 
 def call(*command, timeout=60):
-    result = client([str(part) for part in command], capture_output=True, text=True, timeout=timeout, cwd=ROOT, env=ENVIRONMENT)
+    result = client([str(part) for part in command], capture_output=True, text=True,
+                    timeout=timeout, cwd=ROOT, env=ENVIRONMENT)
     if result.returncode:
-        raise RuntimeError(f"{' '.join(map(str, command))}: exit code {result.returncode}\n{result.stdout}{result.stderr}")
+        raise RuntimeError(f"{' '.join(map(str, command))}: exit code {result.returncode}\n"
+                           f"{result.stdout}{result.stderr}")
     return result.stdout
 
 
 def wait_for(condition, otherwise="waited in vain", timeout=60):
-    """`otherwise` is the complaint, or a function that makes it."""
+    """`otherwise` is the error message, or a function that makes it."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
@@ -55,22 +64,26 @@ def wait_for(condition, otherwise="waited in vain", timeout=60):
 
 class Cluster:
     """Two nodes. n1 shares the network of the controller and of this process."""
-
     def __init__(self):
         shutil.rmtree(FOLDER, ignore_errors=True)
         for name in ("state", "tmp-n1", "tmp-n2", "spool-n1", "spool-n2"):
             (FOLDER / name).mkdir(parents=True)
         text = (ROOT / "tests/slurm/slurm.conf.in").read_text()
         self.link()
-        names = {"HOST": socket.gethostname().split(".")[0], "FOLDER": FOLDER, "ADDRESS_1": ADDRESSES["n1"], "ADDRESS_2": ADDRESSES["n2"]}
+        names = {
+            "HOST": socket.gethostname().split(".")[0], "FOLDER": FOLDER,
+            "ADDRESS_1": ADDRESSES["n1"], "ADDRESS_2": ADDRESSES["n2"]
+        }
         for name, value in names.items():
             text = text.replace(f"@{name}@", str(value))
         (FOLDER / "slurm.conf").write_text(text)
-        (FOLDER / "gres.conf").write_text("NodeName=n[1-2] Name=gpu File=/dev/zero\n")  # none is there: the programs use the CPU
+        (FOLDER / "gres.conf").write_text(
+            "NodeName=n[1-2] Name=gpu File=/dev/zero\n")  # there is none: the programs use the CPU
         key = FOLDER / "munge.key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o600)
-        self.start("munged", "--foreground", "--force", f"--key-file={key}", f"--socket={FOLDER}/munge.socket", f"--pid-file={FOLDER}/munged.pid",
+        self.start("munged", "--foreground", "--force", f"--key-file={key}",
+                   f"--socket={FOLDER}/munge.socket", f"--pid-file={FOLDER}/munged.pid",
                    f"--log-file={FOLDER}/munged.log", f"--seed-file={FOLDER}/munged.seed")
         wait_for((FOLDER / "munge.socket").exists)
         conf = FOLDER / "slurm.conf"
@@ -82,18 +95,26 @@ class Cluster:
 
     def await_nodes(self):
         def idle():
-            states = client(["sinfo", "-h", "-N", "-p", "low", "-o", "%T"], capture_output=True, text=True, env=ENVIRONMENT)
+            states = client(["sinfo", "-h", "-N", "-p", "low", "-o", "%T"], capture_output=True,
+                            text=True, env=ENVIRONMENT)
             return states.stdout.split() == ["idle", "idle"]
+
         def complaints():
-            return "".join(f"\n{path.name}: {line}" for path in sorted(FOLDER.glob("slurmd-*.log")) for line in path.read_text().splitlines() if "error:" in line)
+            return "".join(f"\n{path.name}: {line}" for path in sorted(FOLDER.glob("slurmd-*.log"))
+                           for line in path.read_text().splitlines() if "error:" in line)
+
         wait_for(idle, lambda: f"the nodes do not come up; see {FOLDER}/*.log{complaints()}")
 
     def start(self, *command):
         with open(FOLDER / "daemons.log", "a") as log:
-            return subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, env=ENVIRONMENT)
+            return subprocess.Popen([str(part) for part in command], stdout=log, stderr=log,
+                                    env=ENVIRONMENT)
 
     def lose(self, node, number):
-        """Silences the node's daemons, those that watch over the job's steps included, and leaves its processes alone."""
+        """Silences the node's daemons, including those that watch the job's steps.
+
+        The job's processes continue.
+        """
         self.nodes[node].kill()
         self.nodes[node].wait()
         for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -108,21 +129,26 @@ class Cluster:
     def restore(self, node, wait=True):
         while self.silent:
             os.kill(self.silent.pop(), signal.SIGKILL)
-        # Shared memory of its own, as on any other machine: Open MPI names its segments after job and step, and those of a former start live on.
-        own_memory = ("unshare", "--mount", "bash", "-c", 'mount -t tmpfs none /dev/shm && exec "$@"', "slurmd")
-        self.nodes[node] = self.start(*self.within(node), *own_memory, "slurmd", "-D", "-N", node, "-f", FOLDER / "slurm.conf")
+        # Separate shared memory, as on any other machine: Open MPI names its segments after job and
+        # step, and those of an earlier start still exist.
+        own_memory = ("unshare", "--mount", "bash", "-c",
+                      'mount -t tmpfs none /dev/shm && exec "$@"', "slurmd")
+        self.nodes[node] = self.start(*self.within(node), *own_memory, "slurmd", "-D", "-N", node,
+                                      "-f", FOLDER / "slurm.conf")
         if wait:
             self.await_nodes()
 
     def within(self, node):
-        """What makes a command use the node's network."""
+        """Returns the prefix that makes a command use the node's network."""
         return ("nsenter", f"--net=/proc/{self.network.pid}/ns/net") if node == "n2" else ()
 
     def link(self):
-        """Gives n2 a network of its own, which ends with the process that holds it."""
+        """Gives n2 a separate network, which ends with the process that holds it."""
         self.network = self.start("unshare", "--net", "sleep", "infinity")
-        wait_for(lambda: os.readlink(f"/proc/{self.network.pid}/ns/net") != os.readlink("/proc/self/ns/net"))
-        call("ip", "link", "add", "n1", "type", "veth", "peer", "name", "n2", "netns", self.network.pid)
+        wait_for(lambda: os.readlink(f"/proc/{self.network.pid}/ns/net") != os.readlink(
+            "/proc/self/ns/net"))
+        call("ip", "link", "add", "n1", "type", "veth", "peer", "name", "n2", "netns",
+             self.network.pid)
         for node, address in ADDRESSES.items():
             call(*self.within(node), "ip", "address", "add", f"{address}/24", "dev", node)
             call(*self.within(node), "ip", "link", "set", node, "up")
@@ -136,12 +162,15 @@ class Cluster:
 
 
 def job(number):
-    """What Slurm knows of a job, as a dictionary."""
-    return dict(field.split("=", 1) for field in call("scontrol", "show", "job", number, "-o").split() if "=" in field)
+    """Returns what Slurm knows about a job, as a dictionary."""
+    return dict(
+        field.split("=", 1)
+        for field in call("scontrol", "show", "job", number, "-o").split()
+        if "=" in field)
 
 
 def ranks(out):
-    """Processes that train into `out`."""
+    """Returns the processes that train into `out`."""
     return processes("train_gpt2", out)
 
 
@@ -154,8 +183,10 @@ def digest(path):
     return sha.hexdigest()
 
 
-# The learning rate and the window depend on the step alone, so that a run may end at any step and still equal an unbroken one.
-ANY_END = ("--training.epochs", 1000000, "--training.schedule", "constant", "--training.curriculum.points.interval", 10, "--training.save_every_steps", 100,
+# The learning rate and the window depend only on the step, so a run may end at any step and still
+# equal an unbroken one.
+ANY_END = ("--training.epochs", 1000000, "--training.schedule", "constant",
+           "--training.curriculum.points.interval", 10, "--training.save_every_steps", 100,
            "--training.print_every_steps", 1000000)
 ENDLESS = ("--training.train_steps", 1000000, *ANY_END)
 TWO_NODES = ("--nodes=2", "--ntasks-per-node=1")
@@ -169,7 +200,8 @@ class Slurm(unittest.TestCase):
     def setUpClass(cls):
         cls.cluster = Cluster()
         cls.data = FOLDER / "data"
-        call(ROOT / "launch/local.sh", 2, BUILD / "generate_trajectories", "--config", "tests/tiny.yaml", "--dataset.path", cls.data)
+        call(ROOT / "launch/local.sh", 2, BUILD / "generate_trajectories", "--config",
+             "tests/tiny.yaml", "--dataset.path", cls.data)
 
     def setUp(self):
         self.folder = FOLDER / self._testMethodName
@@ -181,133 +213,175 @@ class Slurm(unittest.TestCase):
         return "\n".join(path.read_text() for path in self.folder.glob(f"*-{number}.log"))
 
     def submit(self, script, *settings, options=TWO_NODES, data=None):
-        return call("sbatch", "--parsable", f"--output={self.folder}/%x-%j.log", *options, f"slurm/{script}.sbatch", "tests/tiny.yaml",
-                    "--dataset.path", data or self.data, "--out_dir", self.out, *settings).split(";")[0].strip()
+        return call("sbatch", "--parsable", f"--output={self.folder}/%x-%j.log", *options,
+                    f"slurm/{script}.sbatch", "tests/tiny.yaml", "--dataset.path", data
+                    or self.data, "--out_dir", self.out, *settings).split(";")[0].strip()
 
     def state(self, number, states, timeout=60):
-        """Waits until the job is in one of the states, and returns what Slurm knows of it."""
-        wait_for(lambda: job(number)["JobState"] in states, lambda: f"job {number} is {job(number)['JobState']}, not {states}\n{self.log(number)}", timeout)
+        """Waits until the job is in one of the states; returns what Slurm knows about it."""
+        wait_for(
+            lambda: job(number)["JobState"] in states,
+            lambda: f"job {number} is {job(number)['JobState']}, not {states}\n{self.log(number)}",
+            timeout)
         return job(number)
 
     def step(self):
-        """Of the newest checkpoint."""
-        return max((int(path.name.split("_")[1].split(".")[0]) for path in self.out.glob("checkpoint_*.pt.sha256")), default=0)
+        """Returns the step of the newest checkpoint."""
+        return max((int(path.name.split("_")[1].split(".")[0])
+                    for path in self.out.glob("checkpoint_*.pt.sha256")), default=0)
 
     def progress(self, number, timeout=90):
-        """Waits until a leg has committed two checkpoints more."""
+        """Waits until a segment has committed two more checkpoints."""
         begin = self.step()
+
         def progressed():
             self.assertNotIn(job(number)["JobState"], OVER, self.log(number))
             return self.step() >= begin + 200
+
         wait_for(progressed, lambda: f"no progress since step {begin}\n{self.log(number)}", timeout)
 
     def restarted(self, number, times, timeout=60):
         def running():
             found = job(number)
             return found["JobState"] == "RUNNING" and found["Restarts"] == str(times)
-        wait_for(running, lambda: f"{job(number)['JobState']}, started again {job(number)['Restarts']} times\n{self.log(number)}", timeout)
+
+        wait_for(
+            running,
+            lambda: f"{job(number)['JobState']}, started again {job(number)['Restarts']} times\n"
+            f"{self.log(number)}", timeout)
 
     def leave(self, number):
-        """As Slurm says it before the time limit."""
+        """Sends a stop request, as Slurm does before the time limit."""
         call("scancel", "--batch", "--signal=USR1", number)
 
     def end(self, number):
-        """Lets the run leave with a checkpoint, and keeps it from starting again."""
+        """Stops the run with a checkpoint, and keeps it from starting again."""
         self.leave(number)
         self.state(number, ("PENDING",))
         call("scancel", number)
 
     def assert_equals_an_unbroken_run(self):
-        """Every loss, and the newest checkpoint that an unbroken run has as well."""
+        """Compares every loss, and the newest checkpoint that an unbroken run also has."""
         steps = torch.load(self.out / "state.pt")["step"]
         unbroken = self.unbroken_run(steps)
-        same = max((path.name for path in self.out.glob("checkpoint_*00.pt")), key=lambda name: int(name[11:-3]))
+        same = max((path.name for path in self.out.glob("checkpoint_*00.pt")),
+                   key=lambda name: int(name[11:-3]))
         self.assertEqual(*(digest(run / same) for run in (self.out, unbroken)))
-        losses = [[(line["step"], line["loss"]) for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if line["step"] <= steps]
+        losses = [[(line["step"], line["loss"])
+                   for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+                   if line["step"] <= steps]
                   for run in (self.out, unbroken)]
         self.assertEqual(*losses)
 
     @classmethod
     def unbroken_run(cls, steps):
-        """The folder of a run of two ranks that went that far in one go, with all its checkpoints. It serves all tests."""
+        """Returns the folder of an unbroken run of two ranks that has at least `steps` steps.
+
+        The run keeps all its checkpoints. All tests share it.
+        """
         if steps > cls.unbroken_steps:
             cls.unbroken_steps = 2 * steps
             shutil.rmtree(FOLDER / "unbroken", ignore_errors=True)
-            call(ROOT / "launch/local.sh", 2, BUILD / "train_gpt2", "--config", "tests/tiny.yaml", "--dataset.path", cls.data, "--out_dir", FOLDER / "unbroken",
-                 *ANY_END, "--training.train_steps", cls.unbroken_steps, "--training.keep_every_steps", 100, timeout=600)
+            call(ROOT / "launch/local.sh", 2, BUILD / "train_gpt2", "--config", "tests/tiny.yaml",
+                 "--dataset.path", cls.data, "--out_dir", FOLDER / "unbroken", *ANY_END,
+                 "--training.train_steps", cls.unbroken_steps, "--training.keep_every_steps", 100,
+                 timeout=600)
         return FOLDER / "unbroken"
 
     def test_generate_train_evaluate_over_both_nodes(self):
         data = self.folder / "data"
-        said = call("slurm/submit.sh", "tests/tiny.yaml", "--nodes=2", "--ntasks-per-node=1", f"--output={self.folder}/%x-%j.log", "--",
-                    "--dataset.path", data, "--out_dir", self.out)
-        numbers = [word.rstrip(",") for word in said.splitlines()[0].split() if word.rstrip(",").isdigit()]
+        said = call("slurm/submit.sh", "tests/tiny.yaml", "--nodes=2", "--ntasks-per-node=1",
+                    f"--output={self.folder}/%x-%j.log", "--", "--dataset.path", data, "--out_dir",
+                    self.out)
+        numbers = [
+            word.rstrip(",") for word in said.splitlines()[0].split() if word.rstrip(",").isdigit()
+        ]
         self.assertEqual(len(numbers), 3, said)
         watch = call("bash", "-c", next(line for line in said.splitlines() if "squeue" in line))
         self.assertIn(f"tests/tiny.yaml --dataset.path {data}"[:80], watch)
         for number in numbers:
             found = self.state(number, OVER, timeout=120)
-            self.assertEqual((found["JobState"], found["ExitCode"]), ("COMPLETED", "0:0"), self.log(number))
+            self.assertEqual((found["JobState"], found["ExitCode"]), ("COMPLETED", "0:0"),
+                             self.log(number))
         self.assertIn("2 ranks", self.log(numbers[1]))
         self.assertTrue((self.out / "DONE").exists())
         self.assertIn("closed_loop", (self.out / "evaluation/evaluation.json").read_text())
-        again = self.submit("train", data=data)  # a chain that goes on after its end costs nothing
+        again = self.submit("train", data=data)  # a chain past its end costs nothing
         self.assertEqual(self.state(again, OVER)["JobState"], "COMPLETED")
         self.assertIn("nothing to do: the run is complete", self.log(again))
 
     def test_what_slurm_refuses_leaves_nothing_in_the_queue(self):
         def refused(*options):
-            return client(["slurm/submit.sh", "tests/tiny.yaml", *options], capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT)
-        self.assertIn("Slurm refused the job 'generate'; nothing is queued", refused("--partition=none").stderr)
+            return client(["slurm/submit.sh", "tests/tiny.yaml", *options], capture_output=True,
+                          text=True, cwd=ROOT, env=ENVIRONMENT)
+
+        self.assertIn("Slurm refused the job 'generate'; nothing is queued",
+                      refused("--partition=none").stderr)
         sbatch = self.folder / "sbatch"
-        sbatch.write_text(f'#!/bin/bash\n[[ "$*" != *evaluate.sbatch* ]] || export SBATCH_PARTITION=none\nexec {shutil.which("sbatch")} "$@"\n')
+        sbatch.write_text('#!/bin/bash\n'
+                          '[[ "$*" != *evaluate.sbatch* ]] || export SBATCH_PARTITION=none\n'
+                          f'exec {shutil.which("sbatch")} "$@"\n')
         sbatch.chmod(0o755)
         with unittest.mock.patch.dict(ENVIRONMENT, PATH=f"{self.folder}:{ENVIRONMENT['PATH']}"):
             said = refused(*TWO_NODES, "--hold", f"--output={self.folder}/%x-%j.log")
         self.assertEqual(said.returncode, 1)
         self.assertIn("Slurm refused the job 'evaluate'; nothing is queued", said.stderr)
         wait_for(lambda: call("squeue", "-h").strip() == "", lambda: call("squeue"))
-        self.assertIn("there is no configuration none.yaml", client([ROOT / "slurm/submit.sh", "none.yaml"], capture_output=True, text=True, cwd="/").stderr)
-        self.assertIn("slurm/submit.sh CONFIG", client([ROOT / "slurm/submit.sh"], capture_output=True, text=True, cwd="/").stderr)
-        outside = call("sbatch", "--parsable", f"--chdir={self.folder}", f"--output={self.folder}/%x-%j.log", "slurm/train.sbatch", "x.yaml").strip()
+        self.assertIn(
+            "there is no configuration none.yaml",
+            client([ROOT / "slurm/submit.sh", "none.yaml"], capture_output=True, text=True,
+                   cwd="/").stderr)
+        self.assertIn(
+            "slurm/submit.sh CONFIG",
+            client([ROOT / "slurm/submit.sh"], capture_output=True, text=True, cwd="/").stderr)
+        outside = call("sbatch", "--parsable", f"--chdir={self.folder}",
+                       f"--output={self.folder}/%x-%j.log", "slurm/train.sbatch", "x.yaml").strip()
         self.assertEqual(self.state(outside, OVER)["ExitCode"], "78:0")
         self.assertIn("train: submit from the checkout", self.log(outside))
 
-    def test_three_legs_cut_by_the_time_limit_equal_one_run(self):
-        # Slurm looks at time limits every 30 s: it warns 5 to 35 s after the start.
-        number = self.submit("train", *ENDLESS, options=(*TWO_NODES, "--time=1", "--signal=B:USR1@25"))
-        def three_legs():
+    def test_three_segments_cut_by_the_time_limit_equal_one_run(self):
+        # Slurm checks time limits every 30 s: it warns 5 to 35 s after the start.
+        number = self.submit("train", *ENDLESS,
+                             options=(*TWO_NODES, "--time=1", "--signal=B:USR1@25"))
+
+        def three_segments():
             self.assertNotIn(job(number)["JobState"], OVER, self.log(number))
-            return self.log(number).count("a checkpoint is committed") >= 3
-        wait_for(three_legs, lambda: self.log(number), timeout=300)
-        wait_for(lambda: "3 legs done" in call("squeue", "-h", "--Format=Comment:200", "--jobs", number), "the comment does not count the legs")
+            return self.log(number).count("a checkpoint is saved") >= 3
+
+        wait_for(three_segments, lambda: self.log(number), timeout=300)
+        wait_for(
+            lambda: "3 segments done" in call("squeue", "-h", "--Format=Comment:200", "--jobs",
+                                              number), "the comment does not count the segments")
         call("scancel", number)
         self.assertEqual(self.log(number).count("resumed at step"), 2)
         self.assert_equals_an_unbroken_run()
 
     def test_asked_to_leave_before_there_are_ranks(self):
-        """srun drops a signal, or ends by it, while it starts its tasks."""
+        """While srun starts its tasks, a signal is lost or ends it."""
         number = self.submit("train", *ENDLESS)
-        for leg in range(1, 4):
-            wait_for(lambda: f"leg {leg} on n" in self.log(number), lambda: self.log(number))
-            time.sleep(0.2 * (leg - 1))
+        for segment in range(1, 4):
+            wait_for(lambda: f"segment {segment} on n" in self.log(number),
+                     lambda: self.log(number))
+            time.sleep(0.2 * (segment - 1))
             self.leave(number)
-            self.restarted(number, leg)
+            self.restarted(number, segment)
         self.progress(number)
         self.end(number)
         self.assert_equals_an_unbroken_run()
 
     def stand_in(self, does):
-        """Programs that do as told, for what the scripts make of it."""
+        """Replaces the programs with scripts that run `does`, to test how the job scripts react."""
         programs = self.folder / "programs"
         programs.mkdir(exist_ok=True)
         for name in ("train_gpt2", "generate_trajectories"):
-            (programs / name).write_text(f"#!/bin/bash\nif [[ $1 == --show ]]; then echo {self.out}; exit; fi\n{does}\n")
+            (programs / name).write_text(
+                f"#!/bin/bash\nif [[ $1 == --show ]]; then echo {self.out}; exit; fi\n{does}\n")
             (programs / name).chmod(0o755)
-        return unittest.mock.patch.dict(ENVIRONMENT, PROGRAMS=str(programs), RETRY_PAUSES="0 0 0", LEAVE_SECONDS="2")
+        return unittest.mock.patch.dict(ENVIRONMENT, PROGRAMS=str(programs), RETRY_PAUSES="0 0 0",
+                                        STOP_SECONDS="2")
 
     def ends(self, number, code, *texts, timeout=120):
-        """Waits until the job is over, and returns what Slurm knows of it."""
+        """Waits until the job is over; returns what Slurm knows about it."""
         found = self.state(number, OVER, timeout)
         self.assertEqual(found["ExitCode"], f"{code}:0", self.log(number))
         for text in texts:
@@ -317,23 +391,35 @@ class Slurm(unittest.TestCase):
     def test_a_run_that_gets_nowhere_is_given_up(self):
         with self.stand_in("echo started; exit 74"):
             number = self.submit("train")
-        self.ends(number, 93, "exit code 74, 3 restarts without progress", "three legs in a row without progress; given up")
-        self.assertEqual(self.log(number).count("started"), 3 * 4 * 2)  # legs, starts of each, ranks
+        self.ends(number, 93, "exit code 74, 3 restarts without progress",
+                  "three segments in a row without progress: giving up")
+        self.assertEqual(self.log(number).count("started"),
+                         3 * 4 * 2)  # segments, starts of each, ranks
 
     def test_legs_that_get_nowhere_are_counted_in_a_row(self):
-        with self.stand_in(f"""echo started
-            if [[ $0 == *generate* ]]; then scancel --batch --signal=USR1 $SLURM_JOB_ID; sleep 100; fi
-            if [[ $SLURM_RESTART_COUNT == 1 ]]; then mkdir -p {self.out}; touch {self.out}/checkpoint_1.pt.sha256; fi
+        with self.stand_in("""echo started
+            if [[ $0 == *generate* ]]; then """
+                           """scancel --batch --signal=USR1 $SLURM_JOB_ID; sleep 100; fi
+            if [[ $SLURM_RESTART_COUNT == 1 ]]; then """
+                           f"""mkdir -p {self.out}; touch {self.out}/checkpoint_1.pt.sha256; fi
             exit 75"""):
-            generate, train = (self.submit(script, options=("--nodes=1", "--ntasks=1")) for script in ("generate", "train"))
-        wait_for(lambda: "2 legs done, the last 2 without progress: tests/tiny.yaml" in call("squeue", "-h", "--Format=Comment:200", "--jobs", generate),
-                 lambda: self.log(generate))
+            generate, train = (self.submit(script, options=("--nodes=1", "--ntasks=1"))
+                               for script in ("generate", "train"))
+        wait_for(
+            lambda: "2 segments done, the last 2 without progress: tests/tiny.yaml" in call(
+                "squeue", "-h", "--Format=Comment:200", "--jobs", generate),
+            lambda: self.log(generate))
         for number, starts in ((generate, 3), (train, 5)):
-            self.ends(number, 93, "three legs in a row without progress; given up. Most often the time limit (")
+            self.ends(
+                number, 93,
+                "three segments in a row without progress: giving up. Most often the time limit (")
             self.assertEqual(self.log(number).count("started"), starts, self.log(number))
 
     def test_progress_renews_the_restarts(self):
-        """A file written again under its name is progress, as where a damaged checkpoint was passed over."""
+        """A file written again under its name is progress.
+
+        This happens where a damaged checkpoint was passed over.
+        """
         with self.stand_in(f"""sleep 0.5; mkdir -p {self.out}; cd {self.out}
             if [[ $SLURM_PROCID == 0 && ! $SLURM_RESTART_COUNT ]]; then
               echo >>starts
@@ -342,34 +428,47 @@ class Slurm(unittest.TestCase):
             exit 1"""):
             number = self.submit("train")
         self.ends(number, 93)
-        self.assertEqual(self.log(number).count("1 of 3"), 4 + 3, self.log(number))  # once more in each leg of the three without
+        self.assertEqual(self.log(number).count("1 of 3"), 4 + 3,
+                         self.log(number))  # once more in each segment of the three without
 
     def test_a_node_that_lost_a_gpu_is_left_out(self):
-        one, lost, smi = ("--nodes=1", "--ntasks=1", "--gpus-per-node=1"), self.folder / "lost", self.folder / "nvidia-smi"
-        smi.write_text(f'#!/bin/bash\n[[ $SLURMD_NODENAME == $(<{lost}) ]] || echo "GPU 0: stand-in"\n')
+        one, lost, smi = ("--nodes=1", "--ntasks=1",
+                          "--gpus-per-node=1"), self.folder / "lost", self.folder / "nvidia-smi"
+        smi.write_text(
+            f'#!/bin/bash\n[[ $SLURMD_NODENAME == $(<{lost}) ]] || echo "GPU 0: stand-in"\n')
         smi.chmod(0o755)
         with unittest.mock.patch.dict(ENVIRONMENT, PATH=f"{self.folder}:{ENVIRONMENT['PATH']}"):
-            with self.stand_in(f"[[ -e {lost} ]] || echo $SLURMD_NODENAME >{lost}; [[ $SLURMD_NODENAME != $(<{lost}) ]] || exit 69"):
+            with self.stand_in(f"[[ -e {lost} ]] || echo $SLURMD_NODENAME >{lost}; "
+                               f"[[ $SLURMD_NODENAME != $(<{lost}) ]] || exit 69"):
                 found = self.ends(number := self.submit("train", options=one), 0)
                 node = lost.read_text().strip()
                 self.assertIn(f"GPUs are missing on {node}", self.log(number))
                 self.assertEqual((found["Restarts"], found["ExcNodeList"]), ("1", node))
-                number = self.submit("train", options=(*one, "--no-requeue", f"--exclude={({*ADDRESSES} - {node}).pop()}"))
-                self.ends(number, 69, "the partition low has too few nodes; none is excluded", "submit the same command to continue")
-                number = self.submit("train", options=("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1"))
-                self.ends(number, 93, f"GPUs are missing on {node}", "three legs in a row without progress")
+                number = self.submit(
+                    "train",
+                    options=(*one, "--no-requeue", f"--exclude={({*ADDRESSES} - {node}).pop()}"))
+                self.ends(number, 69, "the partition low has too few nodes; none is excluded",
+                          "submit the same command to continue")
+                number = self.submit(
+                    "train", options=("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1"))
+                self.ends(number, 93, f"GPUs are missing on {node}",
+                          "three segments in a row without progress")
             with self.stand_in("[[ $SLURM_RESTART_COUNT ]] || exit 69"):
                 lost.write_text("none")
                 number = self.submit("train", options=one)
-                self.assertEqual(self.ends(number, 0, "every node shows the GPUs that the job was given")["Restarts"], "1")
-                self.ends(self.submit("train", options=("--nodes=1", "--ntasks=2")), 69, "Slurm gave this job no GPU(s) on a node of 2 ranks")
+                self.assertEqual(
+                    self.ends(number, 0,
+                              "every node shows the GPUs that the job was given")["Restarts"], "1")
+                self.ends(self.submit("train", options=("--nodes=1", "--ntasks=2")), 69,
+                          "Slurm gave this job no GPU(s) on a node of 2 ranks")
 
     def test_tasks_of_an_array_are_queued_again_one_by_one(self):
-        with self.stand_in(f"""if [[ $SLURM_ARRAY_TASK_ID == 1 ]]; then sleep 5; exit; fi
+        with self.stand_in("""if [[ $SLURM_ARRAY_TASK_ID == 1 ]]; then sleep 5; exit; fi
             [[ $SLURM_RESTART_COUNT ]] || exit 75"""):
             number = self.submit("train", options=("--nodes=1", "--ntasks=1", "--array=1-3"))
         for task, starts in ((1, 0), (2, 1), (3, 1)):
-            wait_for(lambda: job(f"{number}_{task}")["JobState"] == "COMPLETED", lambda: call("scontrol", "show", "job", number))
+            wait_for(lambda: job(f"{number}_{task}")["JobState"] == "COMPLETED",
+                     lambda: call("scontrol", "show", "job", number))
             self.assertEqual(job(f"{number}_{task}")["Restarts"], str(starts))
 
     def test_a_heterogeneous_job_is_refused(self):
@@ -382,19 +481,22 @@ class Slurm(unittest.TestCase):
         wait_for(lambda: self.log(number).count("started") == 2, lambda: self.log(number))
         self.leave(number)
         self.restarted(number, 1)
-        self.assertIn("exit code 76 as the time is nearly up: what was written before stands", self.log(number))
+        self.assertIn("exit code 76 near the time limit: what was written before is kept",
+                      self.log(number))
 
     def test_generation_goes_on_after_its_time_limit(self):
-        many = ("--dataset.train_shards", 300, "--dataset.trajectories_per_shard", 2000, "--dataset.steps", 16)  # ten seconds of simulation
+        many = ("--dataset.train_shards", 300, "--dataset.trajectories_per_shard", 2000,
+                "--dataset.steps", 16)  # ten seconds of simulation
         data = self.folder / "data"
         number = self.submit("generate", *many, data=data)
         wait_for(lambda: len(list(data.glob("train/*.h5"))) > 20, lambda: self.log(number))
         self.leave(number)
         self.restarted(number, 1)
-        self.assertEqual(self.state(number, OVER, timeout=120)["JobState"], "COMPLETED", self.log(number))
-        self.assertIn("shards were there already", self.log(number))
+        self.assertEqual(
+            self.state(number, OVER, timeout=120)["JobState"], "COMPLETED", self.log(number))
+        self.assertIn("shards existed already", self.log(number))
 
-    def test_the_relay_has_sent_everything_before_a_leg_ends(self):
+    def test_the_relay_has_sent_everything_before_a_segment_ends(self):
         """Slurm kills what is left of a job whose script has ended."""
         relayed = ("--wandb.mode", "offline", "--wandb.log_every_steps", 1)
         number = self.submit("train", *relayed, "--training.validate_every_steps", 20)
@@ -405,7 +507,7 @@ class Slurm(unittest.TestCase):
         self.assertEqual(last_step, 20)
         self.assertIn("validation/success", row)
 
-        self.out = self.folder / "two_legs"
+        self.out = self.folder / "two_segments"
         number = self.submit("train", *ENDLESS, *relayed)
         self.progress(number)
         self.leave(number)
@@ -417,28 +519,32 @@ class Slurm(unittest.TestCase):
 
     def test_whatever_ends_a_run_it_goes_on_and_ends_the_same(self):
         number = self.submit("train", *ENDLESS, "--training.hang_seconds", 5)
-        waits = call("sbatch", "--parsable", f"--dependency=afterok:{number}", f"--output={self.folder}/waits.log", "--wrap", "true").strip()
+        waits = call("sbatch", "--parsable", f"--dependency=afterok:{number}",
+                     f"--output={self.folder}/waits.log", "--wrap", "true").strip()
         self.progress(number)
         os.kill(max(ranks(self.out)), signal.SIGKILL)
         self.progress(number)
-        self.assertEqual(self.log(number).count("starting again in the same allocation, 1 of 3"), 1)
+        self.assertEqual(self.log(number).count("restarting in the same allocation, 1 of 3"), 1)
         os.kill(max(ranks(self.out)), signal.SIGSTOP)
         self.progress(number)
         self.assertIn("no progress for 5 s while training up to step", self.log(number))
-        self.assertEqual(self.log(number).count("starting again in the same allocation, 1 of 3"), 2)
+        self.assertEqual(self.log(number).count("restarting in the same allocation, 1 of 3"), 2)
         self.assertEqual(job(number)["Restarts"], "0")
 
         call("scontrol", "requeue", number)
         self.restarted(number, 1)
         self.progress(number)
 
-        urgent = call("sbatch", "--parsable", "--partition=high", "--nodes=2", "--exclusive", f"--output={self.folder}/urgent.log", "--wrap", "sleep 1").strip()
+        urgent = call("sbatch", "--parsable", "--partition=high", "--nodes=2", "--exclusive",
+                      f"--output={self.folder}/urgent.log", "--wrap", "sleep 1").strip()
         self.assertEqual(self.state(urgent, OVER)["JobState"], "COMPLETED")
         self.restarted(number, 2)
         self.progress(number)
         self.leave(number)
         self.restarted(number, 3)
-        self.assertEqual(job(waits)["JobState"], "PENDING", "what depends on the job waits through all its legs")
+        self.assertEqual(
+            job(waits)["JobState"], "PENDING",
+            "what depends on the job waits through all its segments")
 
         call("scancel", number)
         self.assertEqual(self.state(number, OVER)["JobState"], "CANCELLED")
@@ -449,7 +555,8 @@ class Slurm(unittest.TestCase):
         self.assert_equals_an_unbroken_run()
 
     def test_ranks_that_outlive_their_node_commit_nothing(self):
-        number = self.submit("train", *ENDLESS, "--training.hang_seconds", 5, options=("--nodes=1", "--ntasks=2"))
+        number = self.submit("train", *ENDLESS, "--training.hang_seconds", 5,
+                             options=("--nodes=1", "--ntasks=2"))
         self.progress(number)
         node, zombies = job(number)["BatchHost"], ranks(self.out)
         self.assertEqual(len(zombies), 2)
@@ -461,8 +568,10 @@ class Slurm(unittest.TestCase):
         self.assertGreater(self.step(), before, "while Slurm noticed nothing, they went on")
         self.progress(number)
         self.assertNotEqual(job(number)["BatchHost"], node)
-        # Who waits for one that has left is ended by its watchdog, after six times hang_seconds where a checkpoint was being saved.
-        wait_for(lambda: not set(zombies) & set(ranks(self.out)), "ranks of the lost node live on", timeout=90)
+        # The watchdog ends a rank that waits for one that has exited, after six times hang_seconds
+        # if a checkpoint was being saved.
+        wait_for(lambda: not set(zombies) & set(ranks(self.out)), "ranks of the lost node live on",
+                 timeout=90)
         self.end(number)
         resumed = int(self.log(number).rsplit("resumed at step ", 1)[1].split()[0])
         lines = list(map(json.loads, (self.out / "metrics.jsonl").read_text().splitlines()))
@@ -498,18 +607,24 @@ class Slurm(unittest.TestCase):
     def test_mpirun_with_a_host_file(self):
         hosts, agent = self.folder / "hosts", self.folder / "agent"
         hosts.write_text("".join(f"{address} slots=1\n" for address in ADDRESSES.values()))
-        agent.write_text(f'#!/bin/bash\n[[ $1 == {ADDRESSES["n2"]} ]] && shift && exec {" ".join(self.cluster.within("n2"))} unshare --uts bash -c "hostname n2; $*"\n')
-        agent.chmod(0o755)  # in ssh's place
-        with unittest.mock.patch.dict(ENVIRONMENT, OMPI_MCA_plm_rsh_agent=str(agent), PRTE_MCA_plm_ssh_agent=str(agent)):  # of Open MPI 4, of 5
-            said = call("launch/multinode.sh", hosts, BUILD / "train_gpt2", "--config", "tests/tiny.yaml", "--dataset.path", self.data, "--out_dir", self.out)
+        agent.write_text(f'#!/bin/bash\n[[ $1 == {ADDRESSES["n2"]} ]] && shift && '
+                         f'exec {" ".join(self.cluster.within("n2"))} '
+                         'unshare --uts bash -c "hostname n2; $*"\n')
+        agent.chmod(0o755)  # instead of ssh
+        with unittest.mock.patch.dict(ENVIRONMENT, OMPI_MCA_plm_rsh_agent=str(agent),
+                                      PRTE_MCA_plm_ssh_agent=str(agent)):  # of Open MPI 4, of 5
+            said = call("launch/multinode.sh", hosts, BUILD / "train_gpt2", "--config",
+                        "tests/tiny.yaml", "--dataset.path", self.data, "--out_dir", self.out)
         self.assertIn("2 on 2 node(s)", said)
         self.assertTrue((self.out / "DONE").exists())
 
     def test_exit_codes_are_seen_in_the_state(self):
-        for settings, data, code in (((), self.folder / "none", 65), (("--training.batch_size", 3), self.data, 78)):
+        for settings, data, code in (((), self.folder / "none", 65), (("--training.batch_size", 3),
+                                                                      self.data, 78)):
             number = self.submit("train", *settings, data=data)
             found = self.state(number, OVER)
-            self.assertEqual((found["JobState"], found["ExitCode"]), ("FAILED", f"{code}:0"), self.log(number))
+            self.assertEqual((found["JobState"], found["ExitCode"]), ("FAILED", f"{code}:0"),
+                             self.log(number))
 
     def test_mpirun_inside_the_allocation(self):
         with unittest.mock.patch.dict(ENVIRONMENT, LAUNCHER="mpirun"):
@@ -518,8 +633,9 @@ class Slurm(unittest.TestCase):
         self.assertIn("2 ranks", self.log(number))
         self.leave(number)
         self.restarted(number, 1)
-        self.assertIn("exit code 75: a checkpoint is committed", self.log(number))
-        self.assertNotRegex(self.log(number), "mpirun: |mpirun detected|prterun|terminated normally")  # the launcher's own words about an exit code that is wanted
+        self.assertIn("exit code 75: a checkpoint is saved", self.log(number))
+        self.assertNotRegex(self.log(number), "mpirun: |mpirun detected|prterun|terminated normally"
+                           )  # the launcher's own words about an exit code that is wanted
         self.progress(number)
         self.end(number)
         self.assert_equals_an_unbroken_run()
@@ -527,52 +643,80 @@ class Slurm(unittest.TestCase):
     def test_a_table_of_scaling(self):
         out = self.folder / "table"
         with unittest.mock.patch.dict(ENVIRONMENT, OUT=str(out)):
-            number = call("sbatch", "--parsable", f"--output={self.folder}/%x-%j.log", "--nodes=2", "--ntasks-per-node=1", "slurm/scaling.sbatch",
-                          "tests/tiny.yaml", "--dataset.path", self.data).strip()
+            number = call("sbatch", "--parsable", f"--output={self.folder}/%x-%j.log", "--nodes=2",
+                          "--ntasks-per-node=1", "slurm/scaling.sbatch", "tests/tiny.yaml",
+                          "--dataset.path", self.data).strip()
         self.assertEqual(self.state(number, OVER)["JobState"], "COMPLETED", self.log(number))
-        rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in (out / "scaling.md").read_text().splitlines()]
-        self.assertEqual([row[:3] for row in rows[2:]], [["weak", "1", "64"], ["weak", "2", "128"], ["strong", "1", "128"], ["strong", "2", "128"]])
+        rows = [[cell.strip()
+                 for cell in line.strip("|").split("|")]
+                for line in (out / "scaling.md").read_text().splitlines()]
+        self.assertEqual([row[:3] for row in rows[2:]],
+                         [["weak", "1", "64"], ["weak", "2", "128"], ["strong", "1", "128"],
+                          ["strong", "2", "128"]])
         self.assertEqual([rows[2][5], rows[4][5]], ["100.0%", "100.0%"])
 
     def test_programs_of_a_container(self):
         image, stand_in = self.folder / "image.sif", self.folder / "apptainer"
         image.touch()
-        stand_in.write_text(f'#!/bin/bash\n[[ $1 == exec && $2 == --nv && $3 == {image} ]] && exec {BUILD}/"${{@:4}}"\n')
+        stand_in.write_text('#!/bin/bash\n'
+                            f'[[ $1 == exec && $2 == --nv && $3 == {image} ]] && '
+                            f'exec {BUILD}/"${{@:4}}"\n')
         gpus = ("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1")
         stand_in.chmod(0o755)
-        with unittest.mock.patch.dict(ENVIRONMENT, CONTAINER=str(image), PROGRAMS="none", PATH=f"{self.folder}:{ENVIRONMENT['PATH']}"):
-            self.assertEqual(self.state(number := self.submit("train", "--device", "cpu", options=gpus), OVER)["JobState"], "COMPLETED", self.log(number))
+        with unittest.mock.patch.dict(ENVIRONMENT, CONTAINER=str(image), PROGRAMS="none",
+                                      PATH=f"{self.folder}:{ENVIRONMENT['PATH']}"):
+            self.assertEqual(
+                self.state(number := self.submit("train", "--device", "cpu", options=gpus),
+                           OVER)["JobState"], "COMPLETED", self.log(number))
             image.unlink()
-            self.assertEqual(self.state(number := self.submit("train"), OVER)["ExitCode"], "78:0", self.log(number))
-        self.assertIn(f"CONTAINER={image} wants that image", self.log(number))
+            self.assertEqual(
+                self.state(number := self.submit("train"), OVER)["ExitCode"], "78:0",
+                self.log(number))
+        self.assertIn(f"CONTAINER={image} needs that image", self.log(number))
         checkout = self.folder / "checkout"
         checkout.mkdir()
         for name in ("launch", "slurm"):
             (checkout / name).symlink_to(ROOT / name)
         with unittest.mock.patch.dict(ENVIRONMENT, PROGRAMS=""):
-            self.assertEqual(self.state(number := self.submit("train", options=(*gpus, f"--chdir={checkout}")), OVER)["ExitCode"], "78:0", self.log(number))
-        self.assertIn("build/gpu/train_gpt2 is not there", self.log(number))
+            self.assertEqual(
+                self.state(number := self.submit("train", options=(*gpus, f"--chdir={checkout}")),
+                           OVER)["ExitCode"], "78:0", self.log(number))
+        self.assertIn("build/gpu/train_gpt2 does not exist", self.log(number))
 
     def test_tasks_that_pmix_does_not_connect_are_refused(self):
-        alone = client(["srun", "--mpi=none", "--nodes=2", "--ntasks=2", BUILD / "train_gpt2", "--config", "tests/tiny.yaml", "--dataset.path", self.data,
-                        "--out_dir", self.out], capture_output=True, text=True, cwd=ROOT, env={**ENVIRONMENT, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}, timeout=60)
+        alone = client([
+            "srun", "--mpi=none", "--nodes=2", "--ntasks=2", BUILD / "train_gpt2", "--config",
+            "tests/tiny.yaml", "--dataset.path", self.data, "--out_dir", self.out
+        ], capture_output=True, text=True, cwd=ROOT, env={
+            **ENVIRONMENT, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"
+        }, timeout=60)
         self.assertNotEqual(alone.returncode, 0, alone.stdout)
-        self.assertEqual(alone.stderr.count("the launcher started 2 tasks (SLURM_STEP_NUM_TASKS), but each is alone"), 1, alone.stderr)
+        self.assertEqual(
+            alone.stderr.count(
+                "the launcher started 2 tasks (SLURM_STEP_NUM_TASKS), but each is alone"), 1,
+            alone.stderr)
         self.assertFalse((self.out / "metrics.jsonl").exists())
 
     def test_what_needs_one_process_runs_in_a_shell_of_several_tasks(self):
         settings = f"--config tests/tiny.yaml --dataset.path {self.data} --out_dir {self.out}"
-        show, check, train = (f"{BUILD}/train_gpt2 {settings}{what}" for what in (" --show out_dir", " --dry_run", "_new"))
+        show, check, train = (f"{BUILD}/train_gpt2 {settings}{what}" for what in (" --show out_dir",
+                                                                                  " --dry_run",
+                                                                                  "_new"))
         evaluate = f"{BUILD}/evaluate_policy {settings} --evaluation.steps 260"
         call(ROOT / "launch/local.sh", 1, *train.replace("_new", "").split())
         root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
         def codes(*options, runs):
-            """How programs end in a shell on a terminal, and all that was said."""
-            line = "[[ $SLURM_PROCID == 0 ]] || exit 0; " + "".join(f"{run}; echo code $?; " for run in runs)
-            said = client(["script", "--quiet", "--command", shlex.join(["srun", *options, "--pty", "bash", "-c", line]), "/dev/null"], text=True, cwd=ROOT,
-                           timeout=60, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**ENVIRONMENT, **root}).stdout
+            """Returns how programs end in a shell on a terminal, and all that they print."""
+            line = "[[ $SLURM_PROCID == 0 ]] || exit 0; " + "".join(
+                f"{run}; echo code $?; " for run in runs)
+            said = client([
+                "script", "--quiet", "--command",
+                shlex.join(["srun", *options, "--pty", "bash", "-c", line]), "/dev/null"
+            ], text=True, cwd=ROOT, timeout=60, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, env={**ENVIRONMENT, **root}).stdout
             return re.findall(r"code (\d+)", said), said
+
         for mpi in ("none", "pmix"):
             found, said = codes("--ntasks=4", f"--mpi={mpi}", runs=(show, check, evaluate, train))
             self.assertEqual(found, ["0", "0", "0", "78"], said)
@@ -581,18 +725,27 @@ class Slurm(unittest.TestCase):
         self.assertEqual(found, ["0"], said)
 
         for run, program in ((check, "train_gpt2"), (evaluate, "evaluate_policy")):
-            said = client(["srun", "--ntasks=2", "--mpi=none", *run.split()], capture_output=True, text=True, cwd=ROOT, env={**ENVIRONMENT, **root}, timeout=60)
-            self.assertEqual(said.stderr.count(f"{program}: this is work for one process, task 0 does it"), 1, said.stderr)
+            said = client(["srun", "--ntasks=2", "--mpi=none", *run.split()], capture_output=True,
+                          text=True, cwd=ROOT, env={**ENVIRONMENT, **root}, timeout=60)
+            self.assertEqual(
+                said.stderr.count(f"{program}: this is work for one process, task 0 does it"), 1,
+                said.stderr)
             self.assertEqual(len(re.findall("written", said.stdout)), 1, said.stdout)
 
 
 if __name__ == "__main__":
-    if os.geteuid() != 0 or not all(shutil.which(program) for program in ("munged", "slurmctld", "slurmd", "ip")):
-        sys.exit("slurm_test: needs root, slurmctld, slurmd, munged and ip (tools/setup.sh --slurm); leave it out with tools/check.sh --no-slurm")
+    if os.geteuid() != 0 or not all(
+            shutil.which(program) for program in ("munged", "slurmctld", "slurmd", "ip")):
+        sys.exit(
+            "slurm_test: needs root, slurmctld, slurmd, munged and ip (tools/setup.sh --slurm); "
+            "leave it out with tools/check.sh --no-slurm")
     namespaces = ("unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
     if "INSIDE" not in os.environ:
         if subprocess.run([*namespaces, "true"], stderr=subprocess.DEVNULL).returncode:
-            sys.exit("slurm_test: this host allows no namespaces (a privileged container does); leave it out with tools/check.sh --no-slurm")
-        # The first process of a namespace must collect the children that others leave behind: a shell does.
-        os.execvpe("unshare", [*namespaces, "bash", "-c", '"$@" & wait $!', "bash", *sys.orig_argv], {**os.environ, "INSIDE": "1"})
+            sys.exit("slurm_test: this host allows no namespaces (a privileged container does); "
+                     "leave it out with tools/check.sh --no-slurm")
+        # The first process of a namespace must reap the orphaned children of other processes: a
+        # shell does.
+        os.execvpe("unshare", [*namespaces, "bash", "-c", '"$@" & wait $!', "bash", *sys.orig_argv],
+                   {**os.environ, "INSIDE": "1"})
     unittest.main(verbosity=2, warnings="ignore")  # of daemons that live as long as this process

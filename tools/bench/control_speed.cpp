@@ -13,7 +13,7 @@
 
 namespace {
 
-constexpr size_t kTrials = 128;  // as in datagen/splits.cpp
+constexpr size_t kTrials = 128;  // as in src/data/simulate.cpp
 constexpr uint32_t kSteps = 1024;
 
 double seconds_of(const std::function<void()>& body) {
@@ -66,12 +66,12 @@ int main(int argc, char** argv) {
          }},
         {"with noise, judged and recorded in fp32",
          [&] {
-           play(policy, plants, starts,
+           play(policy, {plants, starts},
                 {.steps = kSteps, .disturbances = &noise, .recording = &recording});
          }},
         {"and the stabiliser designed for each plant", [&] {
            expert = ExpertBatch(plants);
-           play(policy, plants, starts,
+           play(policy, {plants, starts},
                 {.steps = kSteps, .disturbances = &noise, .recording = &recording});
          }}};
     for (const auto& [name, body] : parts) {

@@ -1,11 +1,15 @@
 #!/usr/bin/env python3
-"""How fast the expert is simulated on one core, and how fast generate_trajectories fills a disk beside a plain sequential write.
+"""Measures how fast one core simulates the expert and how fast generate_trajectories fills a disk.
 
-  tools/bench/generator_speed.py BUILD [--folder DISK] [--shards 40] [--rounds 5] [--out tools/bench/results/NAME.md]
+A plain sequential write is the reference for the disk.
 
-The kernels' rates come from control_speed. On the disk the two contenders take turns, and every byte is synced before the
-clock stops: a plain write of as many files of the same size, one after the other, out of memory; and the generator, which
-simulates, converts to fp32, writes through HDF5, reads back, compares, hashes and renames.
+  tools/bench/generator_speed.py BUILD [--folder DISK] [--shards 40] [--rounds 5]
+      [--out tools/bench/results/NAME.md]
+
+The kernels' rates come from control_speed. On the disk the two contenders take turns, and every
+byte is synced before the clock stops. One is a plain write of as many files of the same size, one
+after the other, from memory. The other is the generator, which simulates, converts to fp32, writes
+through HDF5, reads back, compares, hashes and renames.
 """
 
 import argparse
@@ -34,8 +38,11 @@ def plain_write(folder, files, size):
 
 
 def generate(build, folder, shards, ranks):
-    command = [ROOT / "launch/local.sh", ranks, build / "generate_trajectories", "--config", ROOT / "conf/cartpole_aidan.yaml",
-               "--dataset.train_shards", shards, "--dataset.evaluation_trajectories", 16, "--dataset.path", folder / "data"]
+    command = [
+        ROOT / "launch/local.sh", ranks, build / "generate_trajectories", "--config",
+        ROOT / "conf/cartpole_aidan.yaml", "--dataset.train_shards", shards,
+        "--dataset.evaluation_trajectories", 16, "--dataset.path", folder / "data"
+    ]
     begin = time.monotonic()
     subprocess.run([str(part) for part in command], check=True, capture_output=True)
     seconds = time.monotonic() - begin
@@ -44,19 +51,24 @@ def generate(build, folder, shards, ranks):
 
 
 def spread(values, digits=1):
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    return (f"{statistics.median(values):.{digits}f} "
+            f"({min(values):.{digits}f} to {max(values):.{digits}f})")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("build", type=Path)
-    parser.add_argument("--folder", type=Path, default=ROOT / "build", help="where the disk is that is written to")
+    parser.add_argument("--folder", type=Path, default=ROOT / "build",
+                        help="where the disk is that is written to")
     parser.add_argument("--shards", type=int, default=40, help="of 1,600 trajectories, 41 MB")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
 
-    kernels = json.loads(subprocess.run([options.build.resolve() / "tests/control_speed"], check=True, capture_output=True, text=True).stdout)
+    kernels = json.loads(
+        subprocess.run([options.build.resolve() / "tests/control_speed"], check=True,
+                       capture_output=True, text=True).stdout)
     ranks = os.cpu_count()
     plain, full = [], {1: [], ranks: []}
     size = 41_000_000
@@ -67,27 +79,44 @@ def main():
                 if contender is None:
                     rate = plain_write(folder, options.shards, size)
                 else:
-                    rate, size = generate(options.build.resolve(), folder, options.shards, contender)
+                    rate, size = generate(options.build.resolve(), folder, options.shards,
+                                          contender)
                 if round >= 0:
                     full.get(contender, plain).append(rate)
             finally:
                 shutil.rmtree(folder)
 
-    compiler = subprocess.run(["c++", "--version"], capture_output=True, text=True).stdout.splitlines()[0]
-    disk = subprocess.run(["stat", "--file-system", "--format=%T", options.folder], capture_output=True, text=True).stdout.strip()
-    cpu = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
-    lines = [f"# How fast the expert is simulated and written", "",
-             f"{date.today()}, {os.cpu_count()} processors, {cpu}; {compiler}, {disk}; `tools/bench/generator_speed.py BUILD --shards {options.shards} --rounds {options.rounds}`.", "",
-             "Millions of control steps of 20 ms per second on one core, fp64, classical Runge-Kutta: median (minimum to maximum).", "",
-             "| part of the work | " + " | ".join(kernels) + " |", "|---" * (len(kernels) + 1) + "|"]
+    compiler = subprocess.run(["c++", "--version"], capture_output=True,
+                              text=True).stdout.splitlines()[0]
+    disk = subprocess.run(["stat", "--file-system", "--format=%T", options.folder],
+                          capture_output=True, text=True).stdout.strip()
+    cpu = next(
+        line.split(":")[1].strip()
+        for line in open("/proc/cpuinfo")
+        if line.startswith("model name"))
+    lines = [
+        "# How fast the expert is simulated and written", "",
+        f"{date.today()}, {os.cpu_count()} processors, {cpu}; {compiler}, {disk}; "
+        f"`tools/bench/generator_speed.py BUILD --shards {options.shards} "
+        f"--rounds {options.rounds}`.", "",
+        "Millions of control steps of 20 ms per second on one core, fp64, classical Runge-Kutta: "
+        "median (minimum to maximum).", "", "| part of the work | " + " | ".join(kernels) + " |",
+        "|---" * (len(kernels) + 1) + "|"
+    ]
     for part in next(iter(kernels.values())):
-        lines.append(f"| {part} | " + " | ".join(spread(kernel[part]) for kernel in kernels.values()) + " |")
-    lines += ["", f"On the disk, {options.shards} files of {size / 1e6:.0f} MB, synced, in turns: MB/s, and the share of the plain write of the same round.", "",
-              "| | MB/s | of the plain write |", "|---|---|---|",
-              f"| plain sequential write | {spread([rate / 1e6 for rate in plain], 0)} | 1 |"]
+        lines.append(f"| {part} | " +
+                     " | ".join(spread(kernel[part]) for kernel in kernels.values()) + " |")
+    lines += [
+        "", f"On the disk, {options.shards} files of {size / 1e6:.0f} MB, synced, in turns: MB/s, "
+        "and the share of the plain write of the same round.", "",
+        "| | MB/s | of the plain write |", "|---|---|---|",
+        f"| plain sequential write | {spread([rate / 1e6 for rate in plain], 0)} | 1 |"
+    ]
     for ranks, rates in full.items():
         shares = [rate / raw for rate, raw in zip(rates, plain)]
-        lines.append(f"| generate_trajectories, {ranks} rank{'s' * (ranks > 1)}, start of the programs included | {spread([rate / 1e6 for rate in rates], 0)} | {spread(shares, 2)} |")
+        lines.append(f"| generate_trajectories, {ranks} rank{'s' * (ranks > 1)}, "
+                     "start of the programs included "
+                     f"| {spread([rate / 1e6 for rate in rates], 0)} | {spread(shares, 2)} |")
     text = "\n".join(lines) + "\n"
     print(text)
     if options.out:

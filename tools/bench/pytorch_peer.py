@@ -1,6 +1,8 @@
-"""The peer of the speed benchmarks: the same network, loss and optimiser as one would write them in PyTorch, one process,
-on batches that lie ready in memory; eager, or with torch.compile. Prints one line of JSON: seconds of every measured step
-(on a GPU, means of ten steps between two looks at the clock)."""
+"""The peer of the speed benchmarks: the same network, loss and optimizer in ordinary PyTorch.
+
+It is one process on batches in memory, eager or with torch.compile. It prints one line of JSON:
+the seconds of every measured step (on a GPU, means of ten steps between two clock readings).
+"""
 
 import argparse
 import json
@@ -48,24 +50,32 @@ def main():
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--precision", choices=["fp32", "bf16"], required=True)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--compile", help="mode of torch.compile, such as reduce-overhead (CUDA graphs)")
+    parser.add_argument("--compile",
+                        help="mode of torch.compile, such as reduce-overhead (CUDA graphs)")
     o = parser.parse_args()
     torch.set_num_threads(o.threads)
     torch.set_flush_denormal(True)
     torch.manual_seed(0)
     model = ControlModel(o.layers, o.width, o.heads, o.positions).to(o.device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.99), weight_decay=0.01,
+                                  fused=True)
     shape = (o.batch, o.positions)
-    batches = [tuple(part.to(o.device) for part in (torch.randn(*shape, 6), torch.randn(shape), torch.randint(2, shape),
-                                                    torch.randn(*shape, 4))) for _ in range(4)]
+    batches = [
+        tuple(
+            part.to(o.device)
+            for part in (torch.randn(*shape, 6), torch.randn(shape), torch.randint(2, shape),
+                         torch.randn(*shape, 4)))
+        for _ in range(4)
+    ]
 
     def loss_of(features, force, mode, delta):
         with torch.autocast(o.device, torch.bfloat16, enabled=o.precision == "bf16"):
             out = model(features)
         out = out.float()
         predicted = out[..., 3:7] + out[..., 7:] * force.unsqueeze(-1)
-        return (F.mse_loss(out[..., 0], force) + F.cross_entropy(out[..., 1:3].reshape(-1, 2), mode.flatten())
-                + F.mse_loss(predicted, delta))
+        return (F.mse_loss(out[..., 0], force) +
+                F.cross_entropy(out[..., 1:3].reshape(-1, 2), mode.flatten()) +
+                F.mse_loss(predicted, delta))
 
     if o.compile:
         loss_of = torch.compile(loss_of, mode=o.compile)

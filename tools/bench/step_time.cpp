@@ -10,6 +10,7 @@
 #include "program/program.h"
 #include "run/run_plan.h"
 #include "training/device.h"
+#include "training/device_step.h"
 
 using nlohmann::ordered_json;
 
@@ -55,9 +56,9 @@ ordered_json breakdown(torch::Device device, int64_t steps, const std::function<
   return list;
 }
 
-ExitCode time_steps(const Config& config, const MpiSession& mpi) {
-  at::set_num_threads(mpi.processors());
-  at::globalContext().setFlushDenormal(true);
+ExitCode time_steps(const CommandLine& command_line, const MpiSession& mpi) {
+  const Config& config = command_line.config;
+  start_torch(mpi);
   const auto device = choose_device(config.device, mpi);
   const auto communicator = make_communicator(device, 60);
   torch::manual_seed(static_cast<uint64_t>(config.seed));
@@ -69,16 +70,17 @@ ExitCode time_steps(const Config& config, const MpiSession& mpi) {
   const int64_t window = config.model.n_positions, rows = config.training.batch_size;
   const std::string attention = choose_attention(device, config, window, *communicator);
   const auto scale = torch::ones({2}, torch::TensorOptions().device(device));
-  const Step step = on_device(device, config.training.cuda_graphs, [&](const StepInput& input) {
-    return train_step(input, scale, model, parameters, optimizer, gradient_sum, *communicator);
-  });
+  const Step step =
+      make_device_step(device, config.training.cuda_graphs, [&](const StepInput& input) {
+        return train_step(input, scale, model, parameters, optimizer, gradient_sum, *communicator);
+      });
   std::vector<Batch> batches;
-  for (int i = 0; i < 4; ++i) batches.push_back(staged(random_batch(rows, window), device));
+  for (int i = 0; i < 4; ++i) batches.push_back(pin_for_copy(random_batch(rows, window), device));
   StepReport report;
   const auto run = [&](int64_t steps) {
     torch::Tensor last;
     for (int64_t i = 0; i < steps; ++i)
-      last = step({{batches[static_cast<size_t>(i) % batches.size()]}, step_orders(1e-4, false)});
+      last = step({{batches[static_cast<size_t>(i) % batches.size()]}, step_scalars(1e-4, false)});
     report = StepReport(last);  // waits for the device
   };
 
@@ -108,7 +110,7 @@ ExitCode time_steps(const Config& config, const MpiSession& mpi) {
       {"peak_flops", peak_flops(device, config.training.precision)},
       {"milliseconds", milliseconds},
       {"exposed_milliseconds", exposed / static_cast<double>(milliseconds.size())},
-      {"loss", report.loss}};
+      {"loss", report.losses.total}};
   if (config.evaluation.examples == 1)
     result["breakdown"] = breakdown(device, 10, [&] { run(10); });
   if (mpi.rank() == 0) std::cout << result.dump() << std::endl;

@@ -1,0 +1,26 @@
+// The linear-quadratic regulator that keeps a pole upright.
+#pragma once
+
+#include <array>
+
+#include "cartpole/cartpole.h"
+
+using FeedbackGain = std::array<double, 4>;  // force = -gain . [x, x_dot, theta, theta_dot]
+using Matrix4 = std::array<std::array<double, 4>, 4>;
+
+// One control period near upright: state' = A state + B force.
+struct Linearization {
+  Matrix4 A;
+  std::array<double, 4> B;
+};
+Linearization linearize_upright(const CartPoleParameters& plant);
+
+// Discrete LQR: the least sum of state' Q state + R force^2, which is state' cost state.
+constexpr std::array<double, 4> kStateWeight{1.0, 0.1, 10.0, 1.0};  // Q, diagonal
+constexpr double kForceWeight = 0.1;                                // R
+struct Regulator {
+  FeedbackGain gain;
+  Matrix4 cost;
+};
+// Throws std::runtime_error when what it found does not solve the Riccati equation.
+Regulator regulate(const Linearization& plant);

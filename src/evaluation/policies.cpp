@@ -1,0 +1,78 @@
+#include "evaluation/policies.h"
+
+#include <algorithm>
+
+#include "cartpole/expert.h"
+#include "model/model_policy.h"
+#include "training/device.h"
+
+namespace {
+
+template <class Values>
+void append(Values& to, const Values& from) {
+  to.insert(to.end(), from.begin(), from.end());
+}
+
+// The network plays as many trials together as fit into its cache.
+Rollout play_model(const Trials& trials, const RolloutOptions& options, const TrainedModel& model,
+                   int64_t bytes) {
+  const int64_t bytes_per_trial = 2 * model.config.n_layer * model.window * model.config.n_embd *
+                                  static_cast<int64_t>(sizeof(float));
+  const int64_t room = bytes ? bytes : cache_bytes(model.device());
+  const auto at_once = static_cast<size_t>(std::max<int64_t>(1, room / bytes_per_trial));
+  Rollout all;
+  all.recording.steps = options.recorded_steps;
+  for (size_t begin = 0; begin < trials.size(); begin += at_once) {
+    const size_t end = std::min(begin + at_once, trials.size());
+    ModelPolicy network(model, static_cast<int64_t>(end - begin));
+    const Rollout part =
+        play([&](const StateBatch& states, const std::vector<double>& previous,
+                 std::vector<double>& force,
+                 std::vector<uint8_t>& mode) { network.act(states, previous, force, mode); },
+             trials.slice(begin, end), options);
+    append(all.outcome, part.outcome);
+    append(all.recording.state, part.recording.state);
+    append(all.recording.force_policy, part.recording.force_policy);
+    append(all.recording.force_applied, part.recording.force_applied);
+    append(all.recording.mode, part.recording.mode);
+  }
+  return all;
+}
+
+}  // namespace
+
+std::string name_of(PolicyKind policy) {
+  switch (policy) {
+    case PolicyKind::kModel:
+      return "model";
+    case PolicyKind::kExpert:
+      return "expert";
+    case PolicyKind::kNominalExpert:
+      return "nominal_expert";
+    case PolicyKind::kStabilizer:
+      return "stabiliser";
+    case PolicyKind::kZeroForce:
+      return "zero_force";
+  }
+  return "";
+}
+
+Rollout play_policy(PolicyKind policy, const Trials& trials, const RolloutOptions& options,
+                    const TrainedModel& model, int64_t cache_bytes) {
+  if (policy == PolicyKind::kModel) return play_model(trials, options, model, cache_bytes);
+  const bool nominal = policy == PolicyKind::kNominalExpert;
+  ExpertBatch expert(nominal ? std::vector<CartPoleParameters>(trials.size()) : trials.plants);
+  return play(
+      [&](const StateBatch& states, const std::vector<double>&, std::vector<double>& force,
+          std::vector<uint8_t>& mode) {
+        if (policy == PolicyKind::kZeroForce) {
+          std::fill(force.begin(), force.end(), 0.0);
+        } else if (policy == PolicyKind::kStabilizer) {
+          expert.stabilize(states, force);
+          std::fill(mode.begin(), mode.end(), kStabilize);
+        } else {
+          expert.act(states, force, mode);
+        }
+      },
+      trials, options);
+}

@@ -1,0 +1,25 @@
+// The network and its reference policies in closed loop.
+#pragma once
+
+#include <array>
+
+#include "cartpole/rollout.h"
+#include "model/trained_model.h"
+
+enum class PolicyKind {
+  kModel,
+  kExpert,         // knows each plant
+  kNominalExpert,  // assumes the nominal plant
+  kStabilizer,     // the expert's stabilizer alone
+  kZeroForce
+};
+inline constexpr std::array kPolicies{PolicyKind::kModel, PolicyKind::kExpert,
+                                      PolicyKind::kNominalExpert, PolicyKind::kStabilizer,
+                                      PolicyKind::kZeroForce};
+// As evaluation.json and trials.csv have it.
+std::string name_of(PolicyKind policy);
+
+// Plays the trials without disturbances. The model plays as many together as `cache_bytes` of keys
+// and values allow (0: as device.h has it).
+Rollout play_policy(PolicyKind policy, const Trials& trials, const RolloutOptions& options,
+                    const TrainedModel& model, int64_t cache_bytes = 0);

@@ -1,0 +1,23 @@
+// A trained network with what one must know to use it.
+#pragma once
+
+#include "model/checkpoint.h"
+#include "model/control_model.h"
+
+struct TrainedModel {
+  ControlModel network{nullptr};  // in eval mode
+  ModelConfig config;
+  int64_t window = 0;  // at most the longest window trained on: no position beyond it
+
+  Heads operator()(const torch::Tensor& features, KeyValueCache* cache = nullptr) const {
+    return network.ptr()->forward(features, cache);
+  }
+  torch::Device device() const { return network.ptr()->device(); }
+};
+
+// As the checkpoint's own configuration describes it, on the device. Throws UserError(kData) when
+// nothing is trained yet.
+TrainedModel load_trained_model(const Checkpoint& checkpoint, torch::Device device);
+
+// Copies tensors by name into views of the same shapes. Throws where the names differ.
+void copy_by_name(const NamedTensors& from, const NamedTensors& to);

@@ -1,0 +1,271 @@
+#include "program/settings.h"
+
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <regex>
+#include <stdexcept>
+
+namespace {
+
+constexpr int64_t kNoLimit = INT64_MAX;
+
+// Decimal notation only; anything else, including nan and infinities, gives nan.
+double parse_number(const std::string& text) {
+  static const std::regex decimal(R"([-+]?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][-+]?[0-9]+)?)");
+  double value = 0;
+  const char* first = text.data() + (text.starts_with('+') ? 1 : 0);
+  if (!std::regex_match(text, decimal) ||
+      std::from_chars(first, text.data() + text.size(), value).ec != std::errc{})
+    return std::nan("");
+  return value;
+}
+
+}  // namespace
+
+Settings::Settings(Config& config, bool reset) : reset_(reset) {
+  add_run(config);
+  add_model(config.model);
+  add_training(config.training);
+  add_dataset(config.dataset);
+  add_validation_and_evaluation(config.validation, config.evaluation);
+  add_wandb(config.wandb);
+}
+
+template <class T, class Assign>
+void Settings::add_setting(const char* key, T& field, const T& preset, Role role, const char* help,
+                           Assign assign) {
+  if (reset_) field = preset;
+  settings_.push_back({key, role, help, assign, [&field] { return yaml_text(field); }});
+}
+
+using enum Role;
+
+void Settings::add_run(Config& config) {
+  add("out_dir", config.out_dir, "output/cartpole_aidan", kFree,
+      "run directory: checkpoints, logs, evaluation");
+  add("seed", config.seed, 0, {0, kNoLimit}, kDefinesRun, "seed of initialization and data order");
+  add("device", config.device, "auto", kFree,
+      "where to compute: auto (GPUs where there are any), cpu or cuda", {"auto", "cpu", "cuda"});
+}
+
+void Settings::add_model(ModelConfig& model) {
+  add("model.family", model.family, "gpt2", kDefinesRun, "the network", {"gpt2"});
+  add("model.n_positions", model.n_positions, 1024, {2, 1 << 20}, kDefinesRun,
+      "context: control steps the network sees");
+  add("model.n_dims", model.n_dims, 4, {4, 4}, kDefinesRun,
+      "state dimension [x, x_dot, theta, theta_dot]: 4");
+  add("model.n_embd", model.n_embd, 512, {1, 1 << 16}, kDefinesRun, "width, a multiple of n_head");
+  add("model.n_layer", model.n_layer, 16, {1, 1024}, kDefinesRun, "transformer blocks");
+  add("model.n_head", model.n_head, 16, {1, 1024}, kDefinesRun, "attention heads");
+  add("model.feature_scales", model.feature_scales, {1.0, 1.0, 0.3, 1.0, 2.0, 10.0}, 1e-30,
+      kDefinesRun,
+      "the token [x, x_dot, sin theta, cos theta, theta_dot, previous force] is divided by "
+      "these");
+}
+
+void Settings::add_training(TrainingConfig& training) {
+  add("training.epochs", training.epochs, 1000, {1, kNoLimit}, kDefinesRun,
+      "upper bound: passes over the train split");
+  add("training.batch_size", training.batch_size, 16, {1, 1 << 20}, kFree,
+      "windows per rank and forward pass; smaller saves memory");
+  add("training.global_batch_size", training.global_batch_size, 0, {0, 1 << 24}, kDefinesRun,
+      "windows per optimizer step, over all ranks; 0: batch_size x ranks");
+  add("training.learning_rate", training.learning_rate, 1e-4, {0.0, 10.0}, kDefinesRun,
+      "AdamW learning rate after warm-up");
+  add("training.train_steps", training.train_steps, 10'000'000, {1, kNoLimit}, kDefinesRun,
+      "upper bound: optimizer steps");
+  add("training.schedule", training.schedule, "wsd", kDefinesRun,
+      "learning rate after warm-up: wsd (stable, then a linear decay to 0), cosine (to 0) or "
+      "constant",
+      {"wsd", "cosine", "constant"});
+  add("training.warmup_steps", training.warmup_steps, 100, {0, kNoLimit}, kDefinesRun,
+      "steps over which the learning rate rises from 0");
+  add("training.decay_share", training.decay_share, 0.3, {0.0, 1.0}, kDefinesRun,
+      "wsd: the last share of the steps, over which the learning rate falls to 0");
+  add("training.weight_decay", training.weight_decay, 0.01, {0.0, 10.0}, kDefinesRun,
+      "AdamW decay of matrices, positions excepted");
+  add("training.gradient_clip", training.gradient_clip, 1.0, {1e-6, 1e9}, kDefinesRun,
+      "largest norm of the gradient");
+  add("training.precision", training.precision, "fp32", kDefinesRun,
+      "fp32, or bf16: weights and activations in bf16, master weights, sums and losses in fp32",
+      {"fp32", "bf16"});
+  add("training.reduce_precision", training.reduce_precision, "auto", kDefinesRun,
+      "in which gradients travel between ranks: fp32, bf16 or auto, that of training.precision",
+      {"auto", "fp32", "bf16"});
+  add("training.cuda_graphs", training.cuda_graphs, true, kFree,
+      "GPUs repeat a recorded step; false: kernel by kernel");
+  add("training.start_share", training.start_share, 0.5, {0.0, 1.0}, kDefinesRun,
+      "share of windows that begin at step 0 of their trajectory");
+  add("training.save_every_steps", training.save_every_steps, 250, {1, kNoLimit}, kFree,
+      "steps between checkpoints");
+  add("training.keep_every_steps", training.keep_every_steps, 1000, {0, kNoLimit}, kFree,
+      "checkpoints at multiples of this are never deleted; 0: none");
+  add("training.keep_last", training.keep_last, 3, {2, 1 << 20}, kFree,
+      "newest checkpoints that are kept");
+  add("training.log_every_steps", training.log_every_steps, 10, {1, kNoLimit}, kFree,
+      "steps between lines of metrics.jsonl");
+  add("training.print_every_steps", training.print_every_steps, 100, {1, kNoLimit}, kFree,
+      "steps between lines of model_training_log.txt");
+  add("training.validate_every_steps", training.validate_every_steps, 10'000, {0, kNoLimit},
+      kDefinesRun, "steps between validations; 0: none");
+  add("training.hang_seconds", training.hang_seconds, 600, {1, 1 << 30}, kFree,
+      "a training that makes no progress for so long is ended with exit code 76");
+  add("training.curriculum.points.start", training.curriculum.points.start, 0, {0, 1 << 20},
+      kDefinesRun, "first window length; 0: 128, or n_positions if that is less");
+  add("training.curriculum.points.end", training.curriculum.points.end, 0, {0, 1 << 20},
+      kDefinesRun, "last window length; 0: n_positions");
+  add("training.curriculum.points.inc", training.curriculum.points.inc, 0, {0, 1 << 20},
+      kDefinesRun, "growth per interval; 0: (end - start) / 14");
+  add("training.curriculum.points.interval", training.curriculum.points.interval, 0, {0, kNoLimit},
+      kDefinesRun, "steps between growths; 0: train_steps / 40");
+  add("training.curriculum.stages", training.curriculum.stages, false, kDefinesRun,
+      "begin with easy tasks: the five stages of the dataset follow each other at 5, 12, 20 and "
+      "30 % of the steps; half of a batch is of the current stage, half of earlier ones");
+}
+
+void Settings::add_dataset(DatasetConfig& dataset) {
+  add("dataset.path", dataset.path, "dataset_cartpole_aidan", kFree, "folder of the dataset");
+  add("dataset.seed", dataset.seed, 1, {0, kNoLimit}, kDefinesData, "seed of the generator");
+  add("dataset.train_shards", dataset.train_shards, 100, {1, 100000}, kDefinesData,
+      "files of the train split");
+  add("dataset.trajectories_per_shard", dataset.trajectories_per_shard, 1600, {1, 1 << 24},
+      kDefinesData, "trajectories per file");
+  add("dataset.evaluation_trajectories", dataset.evaluation_trajectories, 1024, {1, 1 << 24},
+      kDefinesData, "trajectories of each held-out split");
+  add("dataset.steps", dataset.steps, 1024, {2, 1 << 20}, kDefinesData,
+      "recorded control steps (20 ms) per trajectory");
+  add("dataset.force_gain_spread", dataset.force_gain_spread, 0.2, {0.0, 0.9}, kDefinesData,
+      "executed forces of a train trajectory are the expert's times a factor within 1 -+ this");
+  add("dataset.force_noise", dataset.force_noise, 0.1, {0.0, 1.0}, kDefinesData,
+      "noise on the executed force (labels stay clean), as a share of the force limit");
+  add("dataset.excitation_share", dataset.excitation_share, 0.0, {0.0, 1.0}, kDefinesData,
+      "share of the train split whose first 1 to 50 executed forces are noise of 5 N");
+  add("dataset.kick_share", dataset.kick_share, 0.5, {0.0, 1.0}, kDefinesData,
+      "share of the kicked stage's trajectories whose pole is hit once, by 4 to 8 rad/s");
+  add("dataset.stage_shares", dataset.stage_shares, {0, 0, 0, 1, 0}, 0, kDefinesData,
+      "share of the train split by stage: balance, catch, swing-up, unknown plant, kicked");
+}
+
+void Settings::add_validation_and_evaluation(ValidationConfig& validation,
+                                             EvaluationConfig& evaluation) {
+  add("validation.trajectories", validation.trajectories, 256, {1, 1 << 24}, kDefinesRun,
+      "windows and closed-loop trials of a validation, at most what the split holds");
+  add("validation.steps", validation.steps, 1024, {250, 1 << 20}, kDefinesRun,
+      "control steps per trial");
+  add("evaluation.checkpoint", evaluation.checkpoint, "", kFree,
+      "file to evaluate; empty: newest valid one of out_dir");
+  add("evaluation.trajectories", evaluation.trajectories, 1024, {1, 1 << 24}, kFree,
+      "closed-loop trials per split, at most what the split holds");
+  add("evaluation.steps", evaluation.steps, 1024, {250, 1 << 20}, kFree, "control steps per trial");
+  add("evaluation.examples", evaluation.examples, 12, {0, 1024}, kFree,
+      "trials of the first split recorded for pictures");
+}
+
+void Settings::add_wandb(WandbConfig& wandb) {
+  add("wandb.mode", wandb.mode, "disabled", kFree,
+      "whether launch/local.sh relays the metrics to Weights & Biases, and how",
+      {"disabled", "offline", "online"});
+  add("wandb.project", wandb.project, "cartpole-control-full", kFree, "project of the run");
+  add("wandb.entity", wandb.entity, "", kFree, "user or team; empty: the account's default");
+  add("wandb.name", wandb.name, "", kFree, "name of the run; empty: that of out_dir");
+  add("wandb.notes", wandb.notes, "", kFree, "description of the run");
+  add("wandb.log_every_steps", wandb.log_every_steps, 100, {1, kNoLimit}, kFree,
+      "steps between relayed points");
+}
+
+const Setting* Settings::find(const std::string& key) const {
+  for (const auto& setting : settings_)
+    if (setting.key == key) return &setting;
+  return nullptr;
+}
+
+void Settings::add(const char* key, std::string& field, const char* preset, Role role,
+                   const char* help, const std::vector<std::string>& choices) {
+  add_setting(
+      key, field, std::string(preset), role, help, [&field, choices](const std::string& text) {
+        std::string accepted;
+        for (const auto& choice : choices) accepted += (accepted.empty() ? "" : " or ") + choice;
+        if (!choices.empty() && std::find(choices.begin(), choices.end(), text) == choices.end())
+          throw std::invalid_argument(accepted);
+        field = text;
+      });
+}
+
+void Settings::add(const char* key, bool& field, bool preset, Role role, const char* help) {
+  add_setting(key, field, preset, role, help, [&field](const std::string& text) {
+    if (text != "true" && text != "false") throw std::invalid_argument("true or false");
+    field = text == "true";
+  });
+}
+
+void Settings::add(const char* key, int64_t& field, int64_t preset, Range<int64_t> range, Role role,
+                   const char* help) {
+  add_setting(key, field, preset, role, help, [&field, range](const std::string& text) {
+    // 010 would be 8 to some readers, 10 to others.
+    static const std::regex integer("-?(0|[1-9][0-9]*)");
+    int64_t value = 0;
+    const auto end = text.data() + text.size();
+    if (!std::regex_match(text, integer) ||
+        std::from_chars(text.data(), end, value).ec != std::errc{} || value < range.low ||
+        value > range.high)
+      throw std::invalid_argument("a whole number from " + yaml_text(range.low) + " to " +
+                                  yaml_text(range.high));
+    field = value;
+  });
+}
+
+void Settings::add(const char* key, double& field, double preset, Range<double> range, Role role,
+                   const char* help) {
+  add_setting(key, field, preset, role, help, [&field, range](const std::string& text) {
+    const double value = parse_number(text);
+    if (!(value >= range.low && value <= range.high))
+      throw std::invalid_argument("a number from " + yaml_text(range.low) + " to " +
+                                  yaml_text(range.high));
+    field = value;
+  });
+}
+
+void Settings::add(const char* key, std::vector<double>& field, const std::vector<double>& preset,
+                   double low, Role role, const char* help) {
+  const size_t size = preset.size();
+  add_setting(key, field, preset, role, help, [&field, size, low](const std::string& text) {
+    std::vector<double> values;
+    try {
+      for (const auto& item : YAML::Load(text)) values.push_back(parse_number(item.Scalar()));
+    } catch (const YAML::Exception&) {
+      values.clear();
+    }
+    bool valid = values.size() == size;
+    for (const double value : values) valid = valid && value >= low;
+    if (!valid)
+      throw std::invalid_argument("a list of " + std::to_string(size) + " numbers from " +
+                                  yaml_text(low));
+    field = values;
+  });
+}
+
+std::string yaml_text(const std::string& value) {  // quoted, so that YAML reads back what it was
+  if (std::any_of(value.begin(), value.end(), [](unsigned char c) { return c < ' '; })) {
+    YAML::Emitter text;  // with escapes: between single quotes a line break would be a space
+    text << YAML::DoubleQuoted << value;
+    return text.c_str();
+  }
+  return "'" + std::regex_replace(value, std::regex("'"), "''") + "'";
+}
+std::string yaml_text(int64_t value) { return std::to_string(value); }
+std::string yaml_text(bool value) { return value ? "true" : "false"; }
+std::string yaml_text(double value) {
+  char buffer[32];
+  std::string text(buffer, std::to_chars(buffer, buffer + sizeof buffer, value).ptr);
+  // Without a point, YAML 1.1 (PyYAML) takes 1e-04 for a string and 1 for a whole number.
+  if (text.find('.') == std::string::npos) text.insert(std::min(text.find('e'), text.size()), ".0");
+  return text;
+}
+std::string yaml_text(const std::vector<double>& values) {
+  std::string text = "[";
+  for (const double value : values) text += (text.size() > 1 ? ", " : "") + yaml_text(value);
+  return text + "]";
+}

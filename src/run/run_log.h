@@ -1,0 +1,59 @@
+// What a run says while it trains: metrics.jsonl for programs, lines and advice for people. Rank 0
+// writes; every method does nothing on the others unless it says that it is collective.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "program/mpi_session.h"
+#include "run/advice.h"
+#include "run/metrics.h"
+#include "run/run_plan.h"
+#include "run/step_runner.h"
+#include "run/training_state.h"
+#include "run/validation.h"
+
+class RunLog {
+ public:
+  // Collective. Continues the files of config.out_dir after progress.step; throws the same
+  // UserError on all ranks where they cannot be opened. `peak_flops` of all ranks, 0: not known.
+  // `plan` must outlive the log.
+  RunLog(const Config& config, const RunPlan& plan, const TrainingProgress& progress,
+         double peak_flops, const MpiSession& mpi);
+
+  // Whether the step that is continued was validated, on every rank.
+  bool validated() const { return validated_; }
+
+  void print(const std::string& line);
+  // The collected steps, the last of which is `last_step`.
+  void steps(int64_t last_step, const StepRunner::Collected& collected);
+  void validation(int64_t step, const ValidationReport& report, bool best);
+  // The line that ends a run, with means over this start.
+  void done(int64_t step);
+
+ private:
+  // Sums over some steps.
+  struct Interval {
+    int64_t steps = 0, tokens = 0;
+    double seconds = 0, waited = 0, exposed = 0;
+
+    void add(const StepReport& report, const StepTime& time);
+    double tokens_per_second() const { return static_cast<double>(tokens) / seconds; }
+  };
+  void one_step(int64_t step, const StepReport& report, const StepTime& time);
+  void append_metrics(int64_t step, const StepReport& report);
+  std::string progress_line(int64_t step, const StepReport& report) const;
+
+  TrainingConfig training_;
+  ModelConfig model_;
+  const RunPlan& plan_;
+  int64_t attempt_, first_step_;
+  double peak_flops_;
+  int ranks_;
+  bool validated_ = false;
+  std::optional<Metrics> metrics_;  // rank 0
+  Advice advice_;
+  Interval since_metrics_, since_line_, since_start_;
+  double begin_, last_live_line_ = 0, validation_seconds_ = 0;  // MPI_Wtime()
+  double last_success_ = -1;
+};

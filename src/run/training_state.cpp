@@ -1,0 +1,71 @@
+#include "run/training_state.h"
+
+#include <cstring>
+
+namespace {
+
+ControlModel seeded_model(const Config& config) {
+  torch::manual_seed(static_cast<uint64_t>(config.seed));
+  return ControlModel(config.model);
+}
+
+FlatOptions flat_options(const TrainingConfig& training, torch::Device device) {
+  const auto precision = training.precision == "bf16" ? torch::kBFloat16 : torch::kFloat32;
+  return {precision, training.reduce_precision == "fp32" ? torch::kFloat32 : precision, device};
+}
+
+// Collective.
+void broadcast(TrainingProgress& progress, const Communicator& communicator) {
+  static_assert(std::is_trivially_copyable_v<TrainingProgress>);
+  auto bytes = torch::empty({sizeof progress}, torch::kUInt8);
+  std::memcpy(bytes.data_ptr(), &progress, sizeof progress);
+  communicator.broadcast(bytes);
+  std::memcpy(&progress, bytes.data_ptr(), sizeof progress);
+}
+
+}  // namespace
+
+TrainingState::TrainingState(const Config& config, torch::Device device)
+    : model(seeded_model(config)),
+      parameters(*model, flat_options(config.training, device)),
+      optimizer(parameters, config.training),
+      config_(config.model) {}
+
+void TrainingState::restore(const std::optional<Checkpoint>& checkpoint,
+                            const Communicator& communicator) {
+  if (checkpoint) {
+    progress = checkpoint->progress;
+    ++progress.attempt;
+    copy_by_name(checkpoint->model, parameters.views(parameters.values));
+    copy_by_name(checkpoint->first_moment, parameters.views(optimizer.first_moment));
+    copy_by_name(checkpoint->second_moment, parameters.views(optimizer.second_moment));
+  }
+  broadcast(progress, communicator);
+  optimizer.updates.fill_(progress.updates);
+  communicator.broadcast(parameters.values);  // equal seeds are no proof of equal weights
+  communicator.broadcast(optimizer.first_moment);
+  communicator.broadcast(optimizer.second_moment);
+  parameters.round_weights();
+  parameters.values[0].item();  // on a GPU these copies are only enqueued until here
+}
+
+Checkpoint TrainingState::snapshot() const {
+  Checkpoint checkpoint;
+  checkpoint.progress = progress;
+  checkpoint.progress.updates = optimizer.updates.item<double>();
+  checkpoint.model = parameters.views(parameters.values);
+  checkpoint.first_moment = parameters.views(optimizer.first_moment);
+  checkpoint.second_moment = parameters.views(optimizer.second_moment);
+  return checkpoint;
+}
+
+TrainedModel TrainingState::for_inference(int64_t window) const {
+  TrainedModel result{model, config_, window};
+  if (model->parameters().front().scalar_type() != torch::kFloat32) {
+    result.network = ControlModel(config_);
+    result.network->to(parameters.values.device());
+    copy_by_name(parameters.views(parameters.values), result.network->named_parameters().pairs());
+  }
+  result.network->eval();
+  return result;
+}

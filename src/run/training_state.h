@@ -1,0 +1,32 @@
+// What a step changes and a checkpoint holds, the same on every rank.
+#pragma once
+
+#include <optional>
+
+#include "model/trained_model.h"
+#include "training/communicator.h"
+#include "training/optimizer.h"
+
+class TrainingState {
+ public:
+  // Seeded weights, zero moments, on the device.
+  TrainingState(const Config& config, torch::Device device);
+
+  // Collective. Continues from rank 0's checkpoint, or from its own weights where it has none; the
+  // others get what rank 0 has. Throws where the checkpoint is of another network.
+  void restore(const std::optional<Checkpoint>& checkpoint, const Communicator& communicator);
+
+  // Progress and tensors, which stay views of this state.
+  Checkpoint snapshot() const;
+
+  // The network that evaluate_policy would load, with fp32 master weights.
+  TrainedModel for_inference(int64_t window) const;
+
+  TrainingProgress progress;  // `updates` is the optimizer's, see snapshot
+  ControlModel model;
+  FlatParameters parameters;
+  AdamW optimizer;
+
+ private:
+  ModelConfig config_;
+};

@@ -1,0 +1,65 @@
+"""Checks the documents against the sources: quoted messages, listed keys, folder order.
+
+Usage: documents_test.py BUILD_FOLDER
+"""
+
+import re
+import subprocess
+import sys
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "programs"))
+from programs import BUILD, ENVIRONMENT, ROOT  # takes BUILD_FOLDER
+
+
+class Documents(unittest.TestCase):
+    def test_no_file_includes_upwards(self):
+        """A file in src includes only from its folder and from the folders above it.
+
+        The table of src/README.md lists the folders in order.
+        """
+        order = re.findall(r"^\| `(\w+)/` ", (ROOT / "src/README.md").read_text(), re.MULTILINE)
+        self.assertEqual(sorted(order),
+                         sorted(path.name for path in (ROOT / "src").iterdir() if path.is_dir()))
+        includes = 0
+        for folder in order:
+            for path in [
+                    *(ROOT / "src" / folder).glob("*.h"), *(ROOT / "src" / folder).glob("*.cpp")
+            ]:
+                for included in re.findall(r'#include "(\w+)/', path.read_text()):
+                    self.assertLessEqual(order.index(included), order.index(folder),
+                                         f"{path.relative_to(ROOT)} includes {included}/")
+                    includes += 1
+        self.assertGreater(includes, 150)
+
+    def test_troubleshooting_quotes_the_messages_word_for_word(self):
+        """Every message quoted in the troubleshooting table occurs in the sources.
+
+        The test cuts each message at its placeholders.
+        """
+        sources = [
+            *(ROOT / "src").rglob("*.cpp"), *(ROOT / "datagen").glob("*.cpp"),
+            *(ROOT / "launch").glob("*.sh"), *(ROOT / "tools").glob("*.*"), ROOT / "CMakeLists.txt"
+        ]
+        text = re.sub(r'"\s*\n\s*"', "", "\n".join(path.read_text() for path in sources))
+        table = (ROOT / "launch/TROUBLESHOOTING.md").read_text()
+        messages = re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)
+        self.assertGreater(len(messages), 12)
+        for message in messages:
+            pieces = [piece.strip() for piece in re.split(r"\.\.\.|\b(?:N|M|A|B|KEY)\b", message)]
+            for piece in filter(lambda piece: len(piece) > 3, pieces):
+                self.assertTrue(piece in text, f"{piece!r} of {message!r} is not in the sources")
+
+    def test_help_lists_every_key(self):
+        for program in ("generate_trajectories", "train_gpt2", "evaluate_policy"):
+            result = subprocess.run([BUILD / program, "--help"], capture_output=True, text=True,
+                                    env=ENVIRONMENT)
+            self.assertEqual(result.returncode, 0)
+            for key in ("--out_dir", "--model.n_embd", "--training.curriculum.points.start",
+                        "--dataset.path"):
+                self.assertIn(key, result.stdout)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,85 @@
+#include "evaluation/evaluation.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <numeric>
+
+#include "evaluation/one_step.h"
+#include "evaluation/policies.h"
+#include "evaluation/success.h"
+#include "tiny_model.h"
+
+// Newcombe, Statistics in Medicine 17 (1998), table I, method 3: 81/263, 15/148, 0/20.
+TEST(Evaluation, WilsonIntervalsMatchPublishedOnes) {
+  const double table[][4] = {
+      {81, 263, 0.2553, 0.3662}, {15, 148, 0.0624, 0.1605}, {0, 20, 0.0, 0.1611}};
+  for (const auto& [successes, trials, low, high] : table) {
+    const auto interval =
+        wilson_interval(static_cast<size_t>(successes), static_cast<size_t>(trials));
+    EXPECT_NEAR(interval[0], low, 5e-5);
+    EXPECT_NEAR(interval[1], high, 5e-5);
+  }
+}
+
+TEST(Evaluation, ReferencePoliciesRankAsTheyMust) {
+  const Manifest manifest = Manifest::read(TINY_DATASET);
+  const Dataset dataset(manifest, "test");
+  std::vector<size_t> all(dataset.size());
+  std::iota(all.begin(), all.end(), size_t{0});
+  const Trials trials = dataset.trials(all);
+  std::map<std::string, double> success;
+  for (const auto policy : kPolicies) {
+    const auto outcome = play_policy(policy, trials, {1024, 0}, tiny_trained_model()).outcome;
+    success[name_of(policy)] = summarize(outcome, outcome)["success"];
+  }
+  EXPECT_GE(success["expert"], 0.9);
+  EXPECT_LT(success["nominal_expert"], 0.7);
+  EXPECT_LT(success["stabiliser"], 0.7);
+  EXPECT_EQ(success["zero_force"], 0.0);
+  EXPECT_LT(success["model"], 0.5);  // untrained
+}
+
+TEST(Evaluation, SuccessGivenExpertCountsOnlyWhatTheExpertSolves) {
+  std::vector<TrialOutcome> model(4), expert(4);
+  model[0].success = model[1].success = true;
+  expert[0].success = expert[2].success = true;
+  const auto summary = summarize(model, expert);
+  EXPECT_EQ(summary["success"], 0.5);
+  EXPECT_EQ(summary["n_given_expert"], 2);
+  EXPECT_EQ(summary["success_given_expert"], 0.5);
+}
+
+TEST(Evaluation, AnIdleModelHasTheErrorsOfPredictingNothing) {
+  // The idle model: every head zero. Its force error is the label, its next state "nothing
+  // changes".
+  TrainedModel idle = tiny_trained_model();
+  const torch::NoGradGuard no_grad;
+  for (auto& parameter : idle.network->parameters()) parameter.zero_();
+  const Manifest manifest = Manifest::read(TINY_DATASET);
+  const Dataset dataset(manifest, "train");
+  const auto metrics = one_step_metrics(dataset, idle);
+  EXPECT_EQ(metrics["steps"], 48 * 64.0);
+  EXPECT_NEAR(metrics["force_rmse_newtons"]["swing_up"].get<double>(),
+              std::sqrt(manifest.statistics.force_mean_square[0]), 1e-4);
+  EXPECT_NEAR(metrics["force_rmse_newtons"]["stabilise"].get<double>(),
+              std::sqrt(manifest.statistics.force_mean_square[1]), 1e-4);
+  EXPECT_NEAR(metrics["next_state_skill"]["theta"].get<double>(), 0.0, 1e-6);
+  EXPECT_EQ(metrics["mode_balanced_accuracy"], 0.5);
+}
+
+TEST(Evaluation, TrialsPlayedInPartsGiveTheSameResult) {
+  const auto model = tiny_trained_model();
+  Trials trials{std::vector<CartPoleParameters>(5), {}};
+  for (int i = 0; i < 5; ++i) trials.starts.push_back({0, 0, 0.3 * i, 0});
+  const auto play_with = [&](int64_t cache_bytes) {
+    return play_policy(PolicyKind::kModel, trials, {300, 20}, model, cache_bytes);
+  };
+  const int64_t one_trial = 2 * 2 * 16 * 16 * 4;
+  const auto whole = play_with(5 * one_trial), parts = play_with(2 * one_trial);
+  ASSERT_EQ(parts.outcome.size(), 5U);
+  ASSERT_EQ(parts.recording.state.size(), whole.recording.state.size());
+  for (size_t i = 0; i < 5; ++i) EXPECT_EQ(parts.outcome[i].length, whole.outcome[i].length);
+  for (size_t k = 0; k < whole.recording.state.size(); ++k)
+    EXPECT_NEAR(parts.recording.state[k], whole.recording.state[k], 1e-3);
+}

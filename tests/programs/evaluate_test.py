@@ -1,0 +1,63 @@
+"""Tests evaluation and its report, a dry run, and the settings that scripts ask for.
+
+Usage: evaluate_test.py BUILD_FOLDER
+"""
+
+import json
+import subprocess
+import sys
+import unittest
+
+from programs import BUILD, ROOT, TINY, TrainTest, run  # takes BUILD_FOLDER
+
+
+class Evaluate(TrainTest):
+    def test_evaluation_judges_every_policy_and_report_draws_it(self):
+        self.expect(
+            run("evaluate_policy", "--dataset.path", self.data, "--out_dir", self.folder / "run"),
+            65, "no checkpoint in")
+        self.expect(self.train(), 0)
+        result = run("evaluate_policy", "--dataset.path", self.data, "--out_dir",
+                     self.folder / "run", "--evaluation.steps", 1024)
+        self.expect(result, 0)
+        evaluation = json.loads((self.folder / "run/evaluation/evaluation.json").read_text())
+        for split in ("test", "test_ood", "test_ic"):
+            policies = evaluation["splits"][split]["closed_loop"]
+            self.assertEqual(list(policies),
+                             ["model", "expert", "nominal_expert", "stabiliser", "zero_force"])
+            for values in policies.values():
+                self.assertEqual(values["n"], 20)
+                self.assertLessEqual(values["interval"][0], values["success"])
+                self.assertGreaterEqual(values["interval"][1], values["success"])
+        test = evaluation["splits"]["test"]["closed_loop"]
+        self.assertGreater(test["expert"]["success"], 0.8)
+        self.assertEqual(test["zero_force"]["success"], 0.0)
+        report = subprocess.run([sys.executable, ROOT / "tools/report.py", self.folder / "run"],
+                                capture_output=True, text=True)
+        self.assertEqual(report.returncode, 0, report.stderr)
+        page = (self.folder / "run/evaluation/report.html").read_text()
+        self.assertGreater(page.count("data:image/"), 4)
+        self.assertNotIn("http://", page.replace("http://www.w3.org", ""))
+
+    def test_a_dry_run_tells_the_cost_and_writes_nothing(self):
+        result = self.train("--dry_run", ranks=2)
+        self.expect(result, 0, "7,147 parameters", "2 ranks x 4", "per rank", "checkpoints",
+                    "nothing was trained or written")
+        self.assertFalse((self.folder / "run").exists())
+        self.expect(self.train("--dry_run", data=self.folder / "nothing", ranks=2), 65,
+                    "nothing/manifest.json does not exist", "7,147 parameters")
+        self.expect(run("evaluate_policy", "--dry_run"), 78, "--dry_run belongs to train_gpt2")
+
+    def test_scripts_can_ask_for_a_setting(self):
+        def show(key, *arguments):
+            return subprocess.run(
+                [BUILD / "train_gpt2", "--config", TINY, "--show", key, *arguments],
+                capture_output=True, text=True)
+
+        self.assertEqual(show("model.n_embd").stdout, "16\n")
+        self.assertEqual(show("out_dir", "--out_dir", "a b").stdout, "a b\n")
+        self.expect(show("no.key"), 78, "--show: unknown key no.key")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,230 @@
+"""Tests that an interrupted training run resumes exactly.
+
+The causes are stop requests, killed and hanging ranks, damaged or unwritable checkpoints.
+Usage: resume_test.py BUILD_FOLDER
+"""
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import time
+import unittest
+from pathlib import Path
+
+# Takes BUILD_FOLDER.
+from programs import (BUILD, ENVIRONMENT, TINY, TrainTest, command, metrics, processes, run,
+                      same_state, tree)
+
+
+class Resume(TrainTest):
+    def test_a_run_stopped_by_usr1_and_resumed_equals_an_unbroken_one(self):
+        steps = ("--training.train_steps", 400, "--training.save_every_steps", 100)
+        self.expect(self.train(*steps, out=self.folder / "unbroken", ranks=2), 0)
+        out = self.folder / "stopped"
+        stops = 0
+        while True:
+            process = subprocess.Popen(
+                command("train_gpt2", "--dataset.path", self.data, "--out_dir", out, *steps,
+                        ranks=2), stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+            metrics_file = out / "metrics.jsonl"
+            size = metrics_file.stat().st_size if metrics_file.exists() else 0
+            while stops < 2 and process.poll() is None and (
+                    not metrics_file.exists() or metrics_file.stat().st_size < size + 4000):
+                time.sleep(0.02)
+            if stops < 2:
+                process.send_signal(signal.SIGUSR1)
+            output, _ = process.communicate(timeout=120)
+            if process.returncode != 75:
+                break
+            self.assertIn("saved, stopping as requested", output)
+            stops += 1
+        self.assertEqual(process.returncode, 0, output)
+        self.assertEqual(stops, 2)
+        self.assertEqual(metrics(self.folder / "unbroken"), metrics(out))
+        same_state(self, self.folder / "unbroken/state.pt", out / "state.pt")
+
+    def test_no_thread_runs_a_handler_when_asked_to_leave(self):
+        """A handler's frame corrupts the heap during oneDNN's matrix products.
+
+        They use the stack pointer for data.
+        """
+        out = self.folder / "run"
+        process = subprocess.Popen(
+            command("train_gpt2", "--dataset.path", self.data, "--out_dir", out,
+                    "--training.train_steps", 100000, ranks=2), stdout=subprocess.DEVNULL,
+            env=ENVIRONMENT)
+        while not (out / "metrics.jsonl").exists():
+            time.sleep(0.02)
+        usr1 = 1 << (signal.SIGUSR1 - 1)
+        ranks = processes("train_gpt2", out)
+        for rank in ranks:
+            sets = dict(
+                line.split(":\t")
+                for line in Path(f"/proc/{rank}/status").read_text().splitlines()
+                if line.startswith("Sig"))
+            self.assertTrue(int(sets["SigBlk"], 16) & usr1)
+            self.assertFalse(int(sets["SigCgt"], 16) & usr1)
+        process.send_signal(signal.SIGUSR1)
+        self.assertEqual(process.wait(timeout=60), 75)
+        self.assertEqual(len(ranks), 2)
+
+    def test_a_killed_rank_ends_the_job_and_the_run_resumes_exactly(self):
+        steps = ("--training.train_steps", 400, "--training.save_every_steps", 50)
+        self.expect(self.train(*steps, out=self.folder / "unbroken", ranks=2), 0)
+        out = self.folder / "killed"
+        train = command("train_gpt2", "--dataset.path", self.data, "--out_dir", out, *steps,
+                        ranks=2)
+        code, output, _ = self.after_signal_to_a_rank(signal.SIGKILL, train, out, ENVIRONMENT,
+                                                      timeout=10)
+        self.assertNotEqual(code, 0, output)
+        self.expect(self.train(*steps, out=out, ranks=2), 0, "resumed at step")
+        self.assertEqual(metrics(self.folder / "unbroken"), metrics(out))
+        same_state(self, self.folder / "unbroken/state.pt", out / "state.pt")
+
+    def test_a_rank_that_stands_still_ends_the_job_and_the_run_resumes_exactly(self):
+        steps = ("--training.train_steps", 400, "--training.save_every_steps", 50,
+                 "--training.hang_seconds", 2)
+        self.expect(self.train(*steps, out=self.folder / "unbroken", ranks=2), 0)
+        out = self.folder / "stopped"
+        train = command("train_gpt2", "--dataset.path", self.data, "--out_dir", out, *steps,
+                        ranks=2)
+        code, output, _ = self.after_signal_to_a_rank(signal.SIGSTOP, train, out, ENVIRONMENT,
+                                                      timeout=30)
+        self.assertEqual(code, 76, output)
+        self.assertIn("no progress for 2 s while training up to step", output)
+        self.assertEqual(processes("train_gpt2", out), [])
+        self.expect(self.train(*steps, out=out, ranks=2), 0, "resumed at step")
+        self.assertEqual(metrics(self.folder / "unbroken"), metrics(out))
+        same_state(self, self.folder / "unbroken/state.pt", out / "state.pt")
+
+    def test_a_rank_that_stands_still_before_the_first_step_ends_the_job(self):
+        many = ("--dataset.train_shards", 12, "--dataset.trajectories_per_shard", 3000)
+        data, out = self.folder / "data", self.folder / "run"
+        self.expect(self.generate(*many, path=data, ranks=2), 0)
+        train = command("train_gpt2", "--dataset.path", data, "--out_dir", out, *many,
+                        "--training.hang_seconds", 1, ranks=2)
+        process = subprocess.Popen(train, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                   text=True, env=ENVIRONMENT)
+
+        def verifying():
+            for rank in processes("train_gpt2", out):
+                try:
+                    if any("shard_" in os.readlink(file)
+                           for file in Path(f"/proc/{rank}/fd").iterdir()):
+                        return rank
+                except OSError:  # closed meanwhile
+                    pass
+            return None
+
+        while not (rank := verifying()):
+            self.assertIsNone(process.poll())
+        os.kill(rank, signal.SIGSTOP)
+        output, _ = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 76, output)
+        self.assertRegex(output, r"no progress for \d+ s while verifying the dataset")
+
+    def test_a_damaged_checkpoint_is_passed_over_and_all_damaged_refused(self):
+        self.expect(self.train(), 0)
+        out = self.folder / "run"
+        newest = out / "checkpoint_20.pt"
+        shutil.copy(newest, self.folder / "intact.pt")
+        newest.write_bytes(newest.read_bytes()[:-1])
+        self.expect(self.train(), 0, "skipping: ", "resumed at step 15")
+        same_state(self, self.folder / "intact.pt", newest)
+        for checkpoint in out.glob("checkpoint_*.pt"):
+            checkpoint.write_bytes(b"")
+        before = tree(out)
+        result = self.train(ranks=2)
+        self.assertEqual(result.returncode, 65, result.stderr)
+        self.assertIn("is valid: restore one", result.stderr)
+        self.assertEqual(tree(out), before)
+
+    def test_a_run_that_cannot_save_goes_on_and_gives_up_after_three_tries(self):
+        out = self.folder / "run"
+        steps = ("--training.train_steps", 1000000, "--training.epochs", 100000000,
+                 "--training.save_every_steps", 1000, "--training.log_every_steps", 1000)
+        launcher, ranks, *program = command("train_gpt2", "--dataset.path", self.data, "--out_dir",
+                                            out, *steps, ranks=2)
+        process = subprocess.Popen(
+            [launcher, ranks, "bash", "-c", 'trap "" XFSZ; exec "$@"', "bash", *program],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+        while not (out / "metrics.jsonl").exists():
+            time.sleep(0.01)
+        # Once MPI has made its own files, no file may grow beyond 32 KiB; a checkpoint has 97.
+        for rank in processes("train_gpt2", out):
+            resource.prlimit(rank, resource.RLIMIT_FSIZE, (32768, 32768))
+        stdout, stderr = process.communicate(timeout=120)
+        self.assertEqual(process.returncode, 74, stderr)
+        self.assertIn("warning: no checkpoint at step 1000: cannot write", stdout)
+        self.assertIn("3 checkpoints in a row", stderr)
+        self.assertEqual(list(out.glob("checkpoint_*")), [])
+
+    def test_a_copied_checkpoint_is_recognized_or_explained(self):
+        self.expect(self.train(), 0)
+        out = self.folder / "run"
+        evaluate = ("evaluate_policy", "--dataset.path", self.data, "--out_dir", out,
+                    "--evaluation.checkpoint")
+        copy, renamed = self.folder / "copy.pt", self.folder / "kept/checkpoint_20.pt"
+        shutil.copy(out / "checkpoint_20.pt", copy)
+        self.expect(run(*evaluate, copy), 65, f"{copy} has no commit record copy.pt.sha256",
+                    "sha256sum copy.pt >copy.pt.sha256")
+        shutil.copy(out / "checkpoint_20.pt.sha256", f"{copy}.sha256")
+        self.expect(run(*evaluate, copy), 65,
+                    "is whole, but was renamed: its record is of checkpoint_20.pt")
+        subprocess.run("sha256sum copy.pt >copy.pt.sha256", shell=True, check=True, cwd=self.folder)
+        self.expect(run(*evaluate, copy), 0)
+        renamed.parent.mkdir()
+        for end in ("", ".sha256"):
+            shutil.copy(f"{out}/checkpoint_20.pt{end}", f"{renamed}{end}")
+        self.expect(run(*evaluate, renamed), 0)
+
+    def test_a_process_that_was_suspended_is_not_taken_for_hanging(self):
+        out = self.folder / "run"
+        train = [
+            BUILD / "train_gpt2", "--config", TINY, "--dataset.path", self.data, "--out_dir", out,
+            "--training.hang_seconds", "2", "--training.train_steps", "1000000",
+            "--training.epochs", "100000000"
+        ]
+        process = subprocess.Popen(train, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                   text=True, env=ENVIRONMENT)
+        while not (out / "metrics.jsonl").exists():
+            time.sleep(0.02)
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(6)
+        process.send_signal(signal.SIGCONT)
+        time.sleep(1)
+        process.send_signal(signal.SIGUSR1)
+        said = process.communicate(timeout=60)[1]
+        self.assertEqual(process.returncode, 75, said)
+
+    def test_a_later_start_of_the_same_slurm_job_takes_the_run_over(self):
+        """Slurm restarts a job when it loses contact with a node, where old ranks may still run."""
+        steps = ("--training.train_steps", 3000, "--training.save_every_steps", 100)
+        self.expect(self.train(*steps, out=self.folder / "unbroken", ranks=2), 0)
+        out = self.folder / "run"
+        first = subprocess.Popen(
+            command("train_gpt2", "--dataset.path", self.data, "--out_dir", out, *steps,
+                    ranks=2), text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            env={**ENVIRONMENT, "SLURM_JOB_ID": "7"})
+        while not (out / "checkpoint_200.pt.sha256").exists():
+            time.sleep(0.02)
+        other = {**ENVIRONMENT, "SLURM_JOB_ID": "8", "SLURM_RESTART_COUNT": "1"}
+        second = command("train_gpt2", "--dataset.path", self.data, "--out_dir", out, *steps,
+                         ranks=2)
+        self.expect(subprocess.run(second, capture_output=True, text=True, env=other), 78,
+                    "another process writes to")
+        again = {**ENVIRONMENT, "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"}
+        self.expect(subprocess.run(second, capture_output=True, text=True, env=again), 0,
+                    "resumed at step")
+        said = first.communicate(timeout=30)[1]
+        self.assertEqual(first.returncode, 78, said)
+        self.assertIn(f"a later start has taken over {out}: this one stops without writing to it",
+                      said)
+        self.assertEqual(metrics(self.folder / "unbroken"), metrics(out))
+        same_state(self, self.folder / "unbroken/state.pt", out / "state.pt")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,66 @@
+"""The animation of tools/report.py: one swing-up, the model next to the expert."""
+import numpy as np
+from matplotlib.font_manager import findfont
+from PIL import Image, ImageDraw, ImageFont
+
+from plots import COLOR, FAINT, FORCE_LIMIT, INK, STEP_SECONDS, TRACK_LIMIT
+
+
+def write_animation(run, path):
+    """Draws eight seconds around the last switch to balancing, model next to expert, at 25 fps."""
+    rollouts = {policy: run.rollout(policy, run.example) for policy in ("model", "expert")}
+    last_switch = max(
+        run.outcomes("test", policy)["first_switch"][run.example] for policy in rollouts)
+    begin = max(0, last_switch - 225)
+
+    fine = 3  # drawn this much larger, then shrunk, which smooths the edges
+    meter, width, header = 72 * fine, 400 * fine, 54 * fine
+    pole = 2 * run.outcomes("test", "model")["half_length"][run.example] * meter
+    height = int(header + 2 * max(pole, 0.5 * meter) + 40 * fine)
+    pivot = (header + height) / 2 - 5 * fine
+    rail = pivot + 0.16 * meter
+    plain, bold = (
+        ImageFont.truetype(findfont("DejaVu Sans" + kind), 14 * fine) for kind in ("", ":bold"))
+
+    def draw_panel(draw, left, policy, step):
+        center = left + width / 2
+        start, end = center - TRACK_LIMIT * meter, center + TRACK_LIMIT * meter
+        draw.line([start, rail, end, rail], FAINT, 2 * fine)
+        for stop in (start, end):
+            draw.line([stop, rail - 8 * fine, stop, rail + 8 * fine], FAINT, 2 * fine)
+        cart = center + step["x"] * meter
+        draw.rounded_rectangle(
+            [cart - 0.3 * meter, pivot - 0.12 * meter, cart + 0.3 * meter, pivot + 0.14 * meter],
+            4 * fine, COLOR[policy])
+        tip = cart + pole * np.sin(step["theta"]), pivot - pole * np.cos(step["theta"])
+        draw.line([cart, pivot, *tip], INK, 6 * fine)
+        draw.circle((cart, pivot), 5 * fine, INK)
+        draw.circle(tip, 3 * fine, INK)
+        if abs(step["force"]) > 0.3:
+            sign = np.sign(step["force"])
+            tail = cart + sign * 0.34 * meter
+            neck = tail + step["force"] / FORCE_LIMIT * 1.2 * meter
+            draw.line([tail, pivot, neck, pivot], INK, 3 * fine)
+            draw.polygon(
+                [neck, pivot - 6 * fine, neck, pivot + 6 * fine, neck + sign * 9 * fine, pivot],
+                INK)
+        draw.text((left + 20 * fine, 27 * fine), policy, INK, bold, "lm")
+        label = [left + 90 * fine, 13 * fine, left + 200 * fine, 41 * fine]
+        draw.rounded_rectangle(label, 14 * fine, COLOR[policy] if step["mode"] else "white",
+                               COLOR[policy], 2 * fine)
+        draw.text((left + 145 * fine, 27 * fine), "stabilise" if step["mode"] else "swing up",
+                  "white" if step["mode"] and policy == "model" else INK, plain, "mm")
+
+    frames = []
+    for t in range(begin, min(begin + 400, run.evaluation["steps"]), 2):
+        canvas = Image.new("RGB", (2 * width, height), "white")
+        draw = ImageDraw.Draw(canvas)
+        for i, (policy, steps) in enumerate(rollouts.items()):
+            draw_panel(draw, i * width, policy, steps[min(t, len(steps) - 1)])
+        draw.text((width, height - 8 * fine), f"{STEP_SECONDS * t:.1f} s", INK, plain, "ms")
+        frames.append(canvas.reduce(fine))
+    palette = frames[-1].quantize(
+        128, Image.Quantize.MAXCOVERAGE)  # one for all frames, else the background flickers
+    frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    frames[0].save(path, save_all=True, append_images=frames[1:],
+                   duration=[40] * (len(frames) - 1) + [1500], loop=0)

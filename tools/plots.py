@@ -1,0 +1,234 @@
+"""The style and the figures of tools/report.py; tools/dataset_sheet.py draws in the same style.
+
+Every plot_NAME takes report.py's Run and returns the figure that becomes NAME.png.
+"""
+import os
+
+os.environ["MPLBACKEND"] = "Agg"  # else matplotlib looks for a notebook's backend
+
+import matplotlib
+
+matplotlib.rcdefaults()  # ignore the user's matplotlibrc, too
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import PercentFormatter
+
+STEP_SECONDS, FORCE_LIMIT, TRACK_LIMIT = 0.02, 10.0, 2.4  # src/cartpole/constants.h
+TRAINED_RANGE = {"cart_mass": (0.5, 2.0), "pole_mass": (0.05, 0.5), "half_length": (
+    0.25, 1.0)}  # src/data/splits.cpp
+
+# Okabe and Ito's colors, which the color-blind can tell apart; a color means the same thing in
+# every picture.
+COLOR = {
+    "model": "#0072B2", "expert": "#E69F00", "nominal_expert": "#D55E00", "stabiliser": "#777777",
+    "zero_force": "#BBBBBB"
+}
+PALE = {"model": "#9CCBE6", "expert": "#F5D58F"}
+INK, FAINT = "#222222", "#999999"
+
+POLICY_NAME = {
+    "model": "model", "expert": "expert", "nominal_expert": "nominal expert",
+    "stabiliser": "stabiliser only", "zero_force": "no force"
+}
+SPLIT_NAME = {
+    "test": "new plants", "test_ood": "plants outside the trained range", "test_ic": "wilder starts"
+}
+
+plt.rcParams.update({
+    "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor":
+        "#666666", "axes.titlesize": 10, "axes.titlelocation": "left", "legend.frameon": False,
+    "savefig.dpi": 110, "figure.constrained_layout.use": True, "lines.solid_joinstyle": "round"
+})
+
+
+def wrapped(theta):
+    """theta in [-pi, pi), with gaps where a line would jump from one end to the other."""
+    angle = (theta + np.pi) % (2 * np.pi) - np.pi
+    angle[1:][np.abs(np.diff(angle)) > np.pi] = np.nan
+    return angle
+
+
+def running_mean(values, width):
+    """Returns the mean of the finite values in each window; NaN where there are none."""
+    there = np.isfinite(values)
+    ones = np.ones(width)
+    count = np.convolve(there, ones, mode="valid")
+    total = np.convolve(np.where(there, values, 0), ones, mode="valid")
+    return np.where(count > 0.5, total / np.maximum(count, 1), np.nan)
+
+
+def plot_training_curves(run):
+    metrics, validation = run.metrics, run.validation
+    right = (["success"] if validation is not None else []) + (["rate", "norm", "window"]
+                                                               if metrics is not None else [])
+    figure, panels = plt.subplot_mosaic([["loss", name] for name in right],
+                                        figsize=(11, 1.2 + 1.35 * max(2, len(right))), sharex=True,
+                                        width_ratios=[2, 1])
+
+    def plot_smoothed(axes, key, color, label=None):
+        width = max(1, len(metrics["step"]) // 50)
+        axes.plot(metrics["step"], metrics[key], color=color, alpha=0.25, linewidth=0.7)
+        mean = running_mean(metrics[key], width)
+        axes.plot(metrics["step"][width // 2:][:len(mean)], mean, color=color, linewidth=1.8,
+                  label=label)
+
+    if validation is not None:
+        panels["loss"].plot(validation["step"], validation["validation_loss"], "o", color=INK,
+                            markersize=5, label="validation")
+        success, n = validation["success"], validation["validation_trajectories"]
+        error = 1.96 * np.sqrt(success * (1 - success) / n)
+        panels["success"].errorbar(validation["step"], success, error, color=COLOR["model"],
+                                   marker="o", markersize=4)
+        plants = f"{n[-1]:.0f} " if np.isfinite(n[-1]) else ""
+        panels["success"].set(title=f"success on {plants}validation plants", ylim=(-0.05, 1.08))
+    if metrics is not None:
+        for key, label, color in [("loss", "total", INK), ("loss_force", "force", "#009E73"),
+                                  ("loss_dynamics", "next state", "#56B4E9"),
+                                  ("loss_mode", "mode", "#CC79A7")]:
+            plot_smoothed(panels["loss"], key, color, label)
+        plot_smoothed(panels["norm"], "gradient_norm", INK)
+        panels["rate"].plot(metrics["step"], metrics["learning_rate"], color=INK)
+        panels["window"].plot(metrics["step"], metrics["window"], color=INK, drawstyle="steps-post")
+        panels["rate"].set(title="learning rate", ylim=(0, None))
+        panels["norm"].set_title("gradient norm, before clipping")
+        panels["window"].set(title="window length (control steps)",
+                             ylim=(0, 1.15 * max(1, *np.nan_to_num(metrics["window"]))))
+    panels["loss"].legend()
+    panels["loss"].set(title="loss", xlabel="training step")
+    for name in {"loss", "norm"} & {*panels}:
+        if np.isfinite(panels[name].dataLim.minposy):  # else nothing in it is positive
+            panels[name].set_yscale("log")
+    panels[right[-1]].set_xlabel("training step")
+    panels["loss"].locator_params(axis="x", nbins=5)
+    of_resumed = metrics or validation
+    for axes in panels.values():
+        for resumed in of_resumed["step"][1:][np.diff(of_resumed["attempt"]) > 0]:
+            axes.axvline(resumed, color=FAINT, linewidth=0.8, linestyle=":")
+    return figure
+
+
+def plot_success(run):
+    figure, axes = plt.subplots(figsize=(11, 4))
+    results = [split["closed_loop"] for split in run.evaluation["splits"].values()]
+    bars = [("model", ""), ("model", "_given_expert"),
+            *((policy, "") for policy in COLOR if policy != "model")]
+    for i, (policy, condition) in enumerate(bars):
+        # None where the expert solves no trial.
+        share = np.array([result[policy]["success" + condition] for result in results], dtype=float)
+        interval = np.array(
+            [result[policy]["interval" + condition] or [np.nan] * 2 for result in results],
+            dtype=float).T
+        x = np.arange(len(results)) + 0.14 * (i - (len(bars) - 1) / 2)
+        axes.bar(x, share, 0.12, color="white" if condition else COLOR[policy],
+                 edgecolor=COLOR[policy], hatch="////" if condition else None,
+                 label=POLICY_NAME[policy] + (", where the expert succeeds" if condition else ""))
+        axes.errorbar(x, share, np.abs(interval - share), fmt="none", ecolor=INK, elinewidth=1,
+                      capsize=2.5)
+        for at, value, top in zip(x, share, interval[1]):
+            if np.isfinite(value):
+                axes.text(at, top + 0.02, f"{100 * value:.1f}", ha="center", fontsize=8.5)
+    axes.set_xticks(range(len(results)),
+                    [f"{SPLIT_NAME[split]}\n({split})" for split in run.evaluation["splits"]])
+    axes.tick_params(axis="x", length=0)
+    axes.set(ylim=(0, 1.08), ylabel="trials that end balanced")
+    axes.spines["left"].set_bounds(0, 1)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    figure.legend(loc="outside upper center", ncols=len(bars), fontsize=9, handlelength=1.2,
+                  columnspacing=1.4)
+    return figure
+
+
+def plot_success_map(run):
+    model, expert = (np.concatenate([run.outcomes(split, policy)
+                                     for split in ("test", "test_ood")])
+                     for policy in ("model", "expert"))
+    groups = [("both succeed", 1, 1, ".", "#C4CDD3"), ("neither", 0, 0, "x", INK),
+              ("only the expert", 0, 1, "D", COLOR["expert"]),
+              ("only the model", 1, 0, "D", COLOR["model"])]
+    ticks = {"pole_mass": [0.03, 0.05, 0.1, 0.2, 0.5, 0.8], "cart_mass": [0.3, 0.5, 1, 2, 3]}
+    figure, panels = plt.subplots(1, 2, figsize=(11, 4.8), sharey=True)
+    for axes, mass in zip(panels, ticks):
+        for label, model_success, expert_success, marker, color in groups:
+            these = model[(model["success"] == model_success) &
+                          (expert["success"] == expert_success)]
+            axes.scatter(these[mass], these["half_length"], 24, color, marker=marker,
+                         label=f"{label} ({len(these)})", linewidths=1.2 if marker == "x" else 0)
+        (left, right), (low, high) = TRAINED_RANGE[mass], TRAINED_RANGE["half_length"]
+        axes.add_patch(
+            Rectangle((left, low), right - left, high - low, fill=False, edgecolor=INK,
+                      linewidth=1.2))
+        axes.set(xscale="log", yscale="log", xticks=ticks[mass], yticks=[0.2, 0.25, 0.5, 1],
+                 xlabel=mass.replace("_", " ") + " (kg)")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_locator(plt.NullLocator())
+    panels[0].set_ylabel("half length of the pole (m)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center",
+                  ncols=len(groups))
+    return figure
+
+
+def plot_rollout(run):
+    figure, panels = plt.subplots(2, 3, figsize=(11, 5.4), sharex=True)
+    titles = {
+        "x": "cart position x (m)", "x_dot": "cart velocity (m/s)",
+        "theta": "pole angle θ (rad), 0 upright", "theta_dot": "pole angular velocity (rad/s)",
+        "force": "force (N)", "mode": "mode"
+    }
+    end = 0
+    for policy, width in (("expert", 4), ("model", 1.5)):
+        steps = run.rollout(policy, run.example)
+        outcome = run.outcomes("test", policy)[run.example]
+        end = max(
+            end,
+            min(outcome["settled_step"] + 150, len(steps)) if outcome["success"] else len(steps))
+        for axes, (key, title) in zip(panels.flat, titles.items()):
+            values = wrapped(steps[key]) if key == "theta" else steps[key]
+            axes.plot(STEP_SECONDS * steps["step"], values, color=COLOR[policy], linewidth=width,
+                      label=policy,
+                      drawstyle="steps-post" if key in ("force", "mode") else "default")
+            axes.set_title(title)
+    x, _, theta, _, force, mode = panels.flat
+    for axes, limit in ((x, TRACK_LIMIT), (force, FORCE_LIMIT)):
+        axes.set_ylim(-1.1 * limit, 1.1 * limit)
+        for bound in (-limit, limit):
+            axes.axhline(bound, color=FAINT, linewidth=0.8, linestyle="--")
+    theta.set_ylim(-3.4, 3.4)
+    theta.set_yticks([-np.pi, -np.pi / 2, 0, np.pi / 2, np.pi], ["−π", "−π/2", "0", "π/2", "π"])
+    mode.set(ylim=(-0.25, 1.25))
+    mode.set_yticks([0, 1], ["swing up", "stabilise"])
+    x.set_xlim(0, STEP_SECONDS * end)
+    for axes in panels[1]:
+        axes.set_xlabel("time (s)")
+    figure.suptitle(run.example_text(), fontsize=11)
+    figure.legend(*x.get_legend_handles_labels(), loc="outside upper right", ncols=2)
+    return figure
+
+
+def plot_phase_portrait(run):
+    turn = 2 * np.pi
+    shown = run.recorded[:4]
+    figure, panels = plt.subplots(2, len(shown), figsize=(11, 5.6), sharex=True, sharey=True,
+                                  squeeze=False)
+    for row, policy in zip(panels, ("model", "expert")):
+        for axes, trial in zip(row, shown):
+            steps = run.rollout(policy, trial)
+            theta = steps["theta"] - turn * np.floor(
+                steps["theta"][0] / turn)  # starts between upright and upright
+            axes.plot(theta, steps["theta_dot"], color=PALE[policy], linewidth=2, label="swing up")
+            axes.plot(np.where(steps["mode"], theta, np.nan), steps["theta_dot"],
+                      color=COLOR[policy], linewidth=2, label="stabilise")
+            axes.plot(theta[0], steps["theta_dot"][0], "o", color=INK, markersize=5, label="start")
+            upright = turn * np.arange(min(0, np.round(theta.min() / turn)),
+                                       max(1, np.round(theta.max() / turn)) + 1)
+            axes.plot(upright, 0 * upright, "+", color=INK, markersize=11,
+                      label="upright and at rest")
+            success = run.outcomes("test", policy)["success"][trial]
+            fate = "" if success else f": fails after {STEP_SECONDS * len(steps):.1f} s"
+            axes.set_title(f"{policy}, trial {trial}{fate}")
+    panels[0, 0].set_xticks([0, np.pi, turn], ["0", "π", "2π"])
+    figure.supxlabel("pole angle θ (rad): hanging at π, upright at 0 and 2π", fontsize=10)
+    figure.supylabel("angular velocity (rad/s)", fontsize=10)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return figure
