@@ -39,17 +39,17 @@ is_open_mpi() {
 # is asked for its settings. The relay is detached: its failure never affects the training, and it
 # ends with the script that calls this function.
 relay_metrics() {
-  local checkout=${BASH_SOURCE[0]%/*}/.. argument former='' asked='' mode out_dir
+  local checkout=${BASH_SOURCE[0]%/*}/.. argument previous='' asked='' mode out_dir
   case ${1##*/} in train_gpt2 | apptainer) ;; *) return 0 ;; esac
   # Asking takes a second, so ask only if an argument or configuration mentions wandb.
   for argument in "$@"; do
     if [[ $argument == --dry_run ]]; then return 0; fi
-    if [[ $former == --config ]]; then argument=--config=$argument; fi
+    if [[ $previous == --config ]]; then argument=--config=$argument; fi
     if [[ $argument == *wandb* ]]; then asked=1; fi
     if [[ $argument == --config=* && -f ${argument#*=} ]] && grep -qs wandb "${argument#*=}"; then
       asked=1
     fi
-    former=$argument
+    previous=$argument
   done
   if [[ ! $asked ]]; then return 0; fi
   # The program itself reports a wrong configuration.
@@ -163,7 +163,7 @@ launch_ranks() {
   exec {errors}>&-
   trap ask USR1
   trap end INT TERM HUP
-  if [[ ${leaving:-} ]]; then ask; fi
+  if [[ ${stopping:-} ]]; then ask; fi
   trap 'echo "$name: a training cannot be suspended, its ranks would seem to hang;" \
     "Ctrl-C saves and stops, the same command resumes" >&2' TSTP
   while true; do

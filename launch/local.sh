@@ -23,7 +23,7 @@ if [[ $ranks == gpus ]]; then
 fi
 shift
 program=$1
-trap 'leaving=1' USR1  # remembered until there are ranks to signal
+trap 'stopping=1' USR1  # remembered until there are ranks to signal
 source "${BASH_SOURCE[0]%/*}/env.sh"
 if ! command -v "$program" >/dev/null; then
   echo "local: there is no program $program: build first (README), or check the spelling" >&2

@@ -29,7 +29,7 @@ for host in "${hosts[@]}"; do
     fail "$host has no $(realpath "$program"): the checkout must be under the same path" \
       "on all machines, and built"
 done
-trap 'leaving=1' USR1  # remembered until there are ranks to signal
+trap 'stopping=1' USR1  # remembered until there are ranks to signal
 source "${BASH_SOURCE[0]%/*}/env.sh"
 is_open_mpi multinode
 relay_metrics "$@"

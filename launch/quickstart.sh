@@ -38,11 +38,11 @@ stage 4 'Train with 2 ranks, until a stop request'
 if [[ -e $out/DONE ]]; then
   code=0
 else
-  leave_at=$(($(steps_done) + 3000))
+  stop_at=$(($(steps_done) + 3000))
   "${train[@]}" &
   training=$!
   trap 'kill $training 2>/dev/null && wait $training' EXIT  # Ctrl-C: the ranks save and stop first
-  while kill -0 $training 2>/dev/null && (($(steps_done) < leave_at)); do sleep 1; done
+  while kill -0 $training 2>/dev/null && (($(steps_done) < stop_at)); do sleep 1; done
   kill -USR1 $training 2>/dev/null || true
   code=0
   wait $training || code=$?

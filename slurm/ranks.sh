@@ -1,8 +1,8 @@
 # Sourced by the job scripts, which run in the folder they were submitted from: the checkout.
 #   ranks PROGRAM [ARGUMENT ...]
 #       starts PROGRAM on every task of the allocation, waits, and returns its exit code. When the
-#       time is nearly up (USR1, which sets `leaving`) it sends the ranks a stop request; ranks that
-#       have not stopped after STOP_SECONDS (90) are left to Slurm, and it returns 76
+#       time is nearly up (USR1, which sets `stopping`), it sends the ranks a stop request; ranks
+#       that have not stopped after STOP_SECONDS (90) are left to Slurm, and it returns 76
 #   setting KEY CONFIG [...]
 #       prints the value that KEY has for the programs
 #   carry_through FOLDER PATTERN PROGRAM [ARGUMENT ...]
@@ -16,8 +16,8 @@
 # Open MPI's launcher in place of srun --mpi=pmix.
 name=${SLURM_JOB_NAME:-slurm}
 source launch/env.sh
-leaving='' ending=''
-trap 'leaving=1' USR1
+stopping='' ending=''
+trap 'stopping=1' USR1
 trap 'ending=1' TERM  # Slurm ends the job: nothing is started again
 trap finish_relay EXIT
 # munged closes the connection to a client that a busy machine delays for two seconds; Slurm's
@@ -95,7 +95,7 @@ ranks() {
   "${launcher[@]}" bash -c 'trap "" USR1; exec "$0" "$@"' "${program[@]}" "$@" 2>&"$errors" &
   job=$!
   while kill -0 "$job" 2>/dev/null; do
-    if [[ $leaving ]]; then
+    if [[ $stopping ]]; then
       if ((asked++ >= ${STOP_SECONDS:-90})); then return 76; fi
       kill -USR1 "$job" 2>/dev/null || true
     fi
@@ -200,13 +200,13 @@ next_segment() {
 }
 
 carry_through() {
-  local folder=$1 pattern=$2 pauses failures=0 former now code
+  local folder=$1 pattern=$2 pauses failures=0 previous now code
   shift 2
   # Seconds before each restart. By the last restart Slurm has noticed a lost node and requeues the
   # whole job.
   read -ra pauses <<<"${RETRY_PAUSES:-5 30 300}"
   progress='' excluded=''
-  former=$(written "$folder" "$pattern")
+  previous=$(written "$folder" "$pattern")
   while true; do
     code=0
     ranks "$@" || code=$?
@@ -219,12 +219,12 @@ carry_through() {
         ;;
     esac
     now=$(written "$folder" "$pattern")
-    if [[ $(comm -13 <(echo "$former") <(echo "$now")) ]]; then progress=1 failures=0; fi
-    former=$now
+    if [[ $(comm -13 <(echo "$previous") <(echo "$now")) ]]; then progress=1 failures=0; fi
+    previous=$now
     if ((code == 75)); then
       echo "$name: exit code 75: a checkpoint is saved"
       next_segment 75 "${@:3}"
-    elif [[ $leaving ]]; then
+    elif [[ $stopping ]]; then
       echo "$name: exit code $code near the time limit: what was written before is kept"
       next_segment "$code" "${@:3}"
     elif ((code == 69)); then

@@ -69,12 +69,12 @@ class Gpu(programs.ProgramTest):
                 alone, self.train("--training.batch_size", 8 // ranks, name=str(ranks),
                                   ranks=ranks), 1e-2)
 
-    def test_recorded_steps_train_as_steps_kernel_by_kernel(self):
+    def test_graph_steps_train_as_plain_steps(self):
         steps = ("--training.curriculum.points.start", 16, "--training.precision", "bf16")
         self.follows(self.train(*steps, "--training.cuda_graphs", "false", name="plain"),
                      self.train(*steps), 2e-2)
 
-    def test_resumed_training_goes_on_as_if_unbroken(self):
+    def test_resumed_training_equals_an_unbroken_run(self):
         steps = ("--training.train_steps", 400, "--training.save_every_steps", 100,
                  "--training.log_every_steps", 5)
         unbroken = self.train(*steps, name="unbroken", ranks=2)
@@ -105,7 +105,7 @@ class Gpu(programs.ProgramTest):
         code, output = self.end_after(signal.SIGKILL, timeout=30)
         self.assertNotEqual(code, 0, output)
 
-    def test_a_rank_that_stands_still_ends_the_job(self):
+    def test_a_rank_that_hangs_ends_the_job(self):
         code, output = self.end_after(signal.SIGSTOP, "--training.hang_seconds",
                                       20 if DEVICE == "cuda" else 5, timeout=60)
         self.assertEqual(code, 76, output)

@@ -59,12 +59,12 @@ class Launch(ProgramTest):
             self.assertLess(time.monotonic(), deadline, "ranks outlive their launcher")
             time.sleep(0.05)
 
-    def test_a_program_that_is_not_there_is_named(self):
+    def test_a_missing_program_is_named(self):
         self.expect(self.local(2, BUILD / "train_gpt", "--config", TINY), 78,
                     f"there is no program {BUILD}/train_gpt: build first")
         self.expect(self.local(2, "no_such_program"), 78, "there is no program no_such_program")
 
-    def test_what_the_launcher_says_when_it_refuses_reaches_the_user(self):
+    def test_refusals_of_the_launcher_reach_the_user(self):
         script = self.folder / "script"
         script.write_text("#!/no/such/interpreter\n")
         script.chmod(0o755)
@@ -77,7 +77,7 @@ class Launch(ProgramTest):
         result = self.local(2, "bash", "-c", "kill -SEGV $$")
         self.assertIn("signal SEGV", result.stderr)
 
-    def test_an_exit_that_the_programs_explain_is_left_at_that(self):
+    def test_an_explained_exit_code_is_not_explained_twice(self):
         for code in (65, 69, 74, 75, 76, 78, 93):
             result = self.local(2, "bash", "-c", f"echo explained >&2; sleep 0.1; exit {code}")
             self.assertEqual((result.returncode, set(result.stderr.splitlines())),
@@ -86,13 +86,13 @@ class Launch(ProgramTest):
         self.expect(result, 78, "no.such.key")
         self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
 
-    def test_dashes_of_others_are_not_held_back(self):
+    def test_foreign_lines_of_dashes_are_not_filtered(self):
         for block in ("-" * 80 + "\nno end", "-" * 80 + "\nPrimary job  was ours\n" + "-" * 80,
                       "half a line"):
             result = self.local(1, "bash", "-c", 'printf %s "$0" >&2', block)
             self.assertEqual(result.stderr.rstrip("\n"), block)
 
-    def test_omp_num_threads_of_others_changes_nothing(self):
+    def test_a_foreign_omp_num_threads_changes_nothing(self):
         for value in ("1", "8", "64"):
             result = self.local(
                 4, "bash", "-c", "echo $OMP_NUM_THREADS",
@@ -108,7 +108,7 @@ class Launch(ProgramTest):
             result.stdout.split(),
             ["seed", "1", "seed", "1", "seed", "2", "seed", "2", "seed", "3", "seed", "3"])
 
-    def test_the_first_interrupt_saves_and_leaves_and_the_run_continues(self):
+    def test_the_first_interrupt_saves_and_stops_and_the_run_continues(self):
         for asked in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             process = self.start_training()
             os.killpg(process.pid, asked)
@@ -122,7 +122,7 @@ class Launch(ProgramTest):
         steps = [row[0] for row in metrics(self.out)]
         self.assertEqual(steps, list(range(1, len(steps) + 1)))  # three segments of one curve
 
-    def test_a_reader_of_its_words_that_dies_first_costs_no_checkpoint(self):
+    def test_a_reader_of_the_output_that_dies_first_costs_no_checkpoint(self):
         """Ctrl-C under "2>&1 | tee log" ends tee before the launcher can print."""
         process = self.start_training()
         process.stdout.close()
@@ -130,7 +130,7 @@ class Launch(ProgramTest):
         self.assertEqual(process.wait(timeout=60), 75)
         self.assertTrue(list(self.out.glob("checkpoint_*.pt.sha256")))
 
-    def test_a_name_that_is_no_utf8_trains(self):
+    def test_a_path_that_is_not_utf8_works(self):
         self.expect(self.generate(), 0)
         out = os.fsencode(self.folder) + b"/caf\xe9"
         result = subprocess.run([
@@ -139,7 +139,7 @@ class Launch(ProgramTest):
         ], capture_output=True, timeout=120, env=ENVIRONMENT)
         self.assertEqual(result.returncode, 0, result.stderr)
 
-    def test_the_second_interrupt_ends_it_at_once(self):
+    def test_the_second_interrupt_ends_it_immediately(self):
         process = self.start_training()
         for rank in processes("train_gpt2", self.out):
             os.kill(rank, signal.SIGSTOP)  # so that they cannot exit
@@ -164,7 +164,7 @@ class Launch(ProgramTest):
         self.assertIn("ending the ranks; the same command continues from what is complete", output)
         self.assertEqual(processes("generate_trajectories", self.data), [])
 
-    def test_a_terminal_that_closes_ends_no_nohup(self):
+    def test_a_closed_terminal_does_not_end_nohup(self):
         process = self.start_training(launcher=("nohup", LOCAL, "2"))
         os.killpg(process.pid, signal.SIGHUP)
         before = (self.out / "metrics.jsonl").stat().st_size
@@ -174,7 +174,7 @@ class Launch(ProgramTest):
         process.send_signal(signal.SIGUSR1)
         self.assertEqual(process.wait(timeout=30), 75)
 
-    def test_a_terminal_that_suspends_is_told_what_to_do_instead(self):
+    def test_suspending_is_refused_with_advice(self):
         controller, terminal = pty.openpty()
         process = self.start_training(stdin=terminal)
         os.killpg(process.pid, signal.SIGTSTP)
@@ -199,7 +199,7 @@ class Launch(ProgramTest):
         self.assertEqual(process.returncode, 75, output)
         self.assertIn("train_gpt2: saving a checkpoint, then stopping", output)
 
-    def test_a_container_that_forbids_to_read_other_processes_is_quiet(self):
+    def test_a_container_without_process_vm_readv_prints_no_warning(self):
         shim = self.folder / "shim"
         shim.with_suffix(".c").write_text("".join(
             f"""
@@ -274,7 +274,7 @@ class Launch(ProgramTest):
         self.expect(self.local(2, *namespace, "bash", "-c", bind, "bash", *train), 65,
                     f"rank 1 finds another dataset in {self.folder}/seen than rank 0")
 
-    def test_settings_of_the_users_other_tools_do_not_reach_setup(self):
+    def test_foreign_environment_settings_do_not_reach_setup(self):
         """Setup ignores the user's CDPATH, pip settings and PYTHONPATH.
 
         tools/.. exists in the CDPATH, the pip settings would install elsewhere, and another yaml is
@@ -311,7 +311,7 @@ class Launch(ProgramTest):
         self.assertEqual(len(list(checkout.glob(".venv/lib/python3*/site-packages/tiny_wheel.py"))),
                          1)
 
-    def test_scripts_keep_their_line_ends_whatever_git_is_set_to(self):
+    def test_scripts_keep_their_line_endings_under_any_git_setting(self):
         clone = self.folder / "clone"
         subprocess.run([
             "git", "-c", "core.autocrlf=true", "-c", "safe.directory=*", "clone", "--quiet", ROOT,

@@ -156,7 +156,7 @@ class Relay(RelayTest):
         self.assertEqual([step for step, _ in tensorboard_curve(self.run_dir, "train/loss")],
                          [10, 20, 30])
 
-    def test_a_run_that_is_cut_back_while_it_is_followed_stays_single_valued(self):
+    def test_a_run_cut_back_while_followed_stays_single_valued(self):
         process = self.follow()
         self.metrics.write_text("".join(line(step, 1.0) for step in (10, 20, 30, 40)) +
                                 '{"step": 5')
@@ -176,7 +176,7 @@ class Relay(RelayTest):
         self.assertEqual([step for step, _ in wandb_records(self.run_dir)[0]],
                          [10, 20, 30, 40, 50, 60])
 
-    def test_what_is_no_number_or_no_row_is_a_gap(self):
+    def test_bad_numbers_and_rows_become_gaps(self):
         gaps = [
             line(20, None),
             line(30, float("nan")),
@@ -204,7 +204,7 @@ class Relay(RelayTest):
         self.assertNotIn("train/loss", history[30])
         self.assertEqual(history[70]["train/loss"], 0.5)
 
-    def test_points_come_at_the_next_line_past_the_interval_and_the_last_one_always(self):
+    def test_points_are_sent_once_per_interval_and_at_the_end(self):
         config = self.run_dir / "config.yaml"
         config.write_text("training:\n  validate_every_steps: 0\n"
                           "wandb:\n  mode: offline\n  log_every_steps: 100\n")
@@ -248,7 +248,7 @@ class Relay(RelayTest):
             held.close()
             relay.lock(self.run_dir).close()
 
-    def test_without_a_login_tensorboard_goes_on_and_nobody_is_asked(self):
+    def test_without_a_login_tensorboard_continues_without_a_prompt(self):
         self.metrics.write_text(line(10, 1.0))
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("WANDB_")
@@ -265,7 +265,7 @@ class Relay(RelayTest):
         self.assertIn("1 to TensorBoard, W&B left out", said)
         self.assertEqual(self.steps(), [10])
 
-    def test_what_cannot_begin_is_left_out_and_the_other_goes_on(self):
+    def test_an_output_that_cannot_start_does_not_stop_the_other(self):
         (self.run_dir / "tensorboard").write_text("in the way")
         self.metrics.write_text(line(10, 1.0))
         result = subprocess.run([*RELAY, self.run_dir], capture_output=True, text=True, timeout=60)
@@ -274,7 +274,7 @@ class Relay(RelayTest):
         self.assertIn("1 points to W&B (offline)", result.stdout)
         self.assertEqual([step for step, _ in wandb_records(self.run_dir)[0]], [10])
 
-    def test_what_fails_later_is_left_out_once_and_the_other_goes_on(self):
+    def test_an_output_that_fails_later_does_not_stop_the_other(self):
         for where in ("make", "begin", "log", "flush", "close"):
             made = {name: mock.Mock(**{"result.return_value": name}) for name in "AB"}
             makers = {name: lambda name=name: made[name] for name in made}
@@ -292,7 +292,7 @@ class Relay(RelayTest):
             self.assertEqual(made["B"].log.call_count, 2)
             made["B"].close.assert_called_once()
 
-    def test_only_what_it_made_is_removed(self):
+    def test_only_own_files_are_removed(self):
         self.metrics.write_text(line(10, 1.0))
         self.relay()
         run_id = (self.run_dir / "wandb_id").read_text().strip()
@@ -312,7 +312,7 @@ class Relay(RelayTest):
         self.assertEqual(len(list(self.run_dir.glob(f"wandb/offline-run-*-{run_id}"))), 1)
         self.assertEqual(self.steps(), [10])
 
-    def test_asked_to_end_it_sends_everything_and_the_run_may_go_on(self):
+    def test_a_stop_request_sends_everything_and_the_run_may_continue(self):
         process = self.follow()
         self.metrics.write_text(line(10, 1.0))
         self.wait_for(lambda: (self.run_dir / "tensorboard").exists() and "train/loss" in
@@ -390,11 +390,11 @@ class Launched(RelayTest):
         self.wait_for(self.ended)
         return self.steps(), [step for step, _ in wandb_records(self.run_dir)[0]]
 
-    def test_the_training_is_asked_and_relayed(self):
+    def test_a_training_is_followed_with_its_settings(self):
         self.assertEqual(self.launch("--wandb.mode", "offline"), "")
         self.assertEqual(self.relayed(), ([1, 2, 3, 4, 5], [1, 2, 3, 4, 5]))
 
-    def test_where_nothing_is_asked_for_nothing_is_done(self):
+    def test_without_outputs_nothing_is_done(self):
         config = self.folder / "a config.yaml"
 
         def calls(*arguments, **settings):
@@ -410,7 +410,7 @@ class Launched(RelayTest):
         self.assertEqual(calls("--config", config, SHOW_CODE="78", REFUSE="1"), 2)
         self.assertFalse(self.log.exists())
 
-    def test_a_refused_training_leaves_everything_as_it_is(self):
+    def test_a_refused_training_changes_nothing(self):
         def everything():
             return {path: path.stat().st_mtime_ns for path in self.run_dir.rglob("*")}
 
@@ -441,7 +441,7 @@ wait
         self.assertEqual(self.relayed(), (steps, steps))
         self.assertEqual(self.log.read_text().count("\n"), 1)
 
-    def test_the_next_training_takes_over_from_a_relay_that_is_still_ending(self):
+    def test_the_next_training_takes_over_from_a_relay_that_is_ending(self):
         self.launch("--wandb.mode", "offline")
         self.relayed()
         holder = relay.lock(self.run_dir)
@@ -450,7 +450,7 @@ wait
         holder.close()
         self.wait_for(lambda: "lines of" in self.log.read_text().split("waiting for its end")[1])
 
-    def test_a_job_script_waits_for_the_end_of_the_curve(self):
+    def test_a_job_script_waits_until_everything_is_sent(self):
         script = LAUNCH + """
 process=$relay_process
 finish_relay
@@ -475,13 +475,13 @@ finish_relay
                                  capture_output=True, text=True, timeout=60)
         self.assertEqual(by_hand.returncode, 0, by_hand.stderr)
 
-    def test_what_will_not_be_done_is_said_before_the_training_begins(self):
+    def test_missing_relay_requirements_are_reported_before_training(self):
         said = self.launch("--wandb.mode", "online", MODE="online", HOME=str(self.folder))
         self.assertEqual(said.count("W&B is left out: there is no login"), 1, said)
         self.wait_for(self.ended)
         self.assertIn("5 to TensorBoard, W&B left out", self.log.read_text())
 
-    def test_a_relay_that_cannot_run_is_said(self):
+    def test_a_relay_that_cannot_run_is_reported(self):
         checkout = self.folder / "checkout"
         for name in ("launch/env.sh", "tools/relay.py", "tools/metrics_file.py"):
             (checkout / name).parent.mkdir(parents=True, exist_ok=True)

@@ -89,7 +89,7 @@ class Tools(unittest.TestCase):
         self.expect(self.tool("report.py", run, **environment), 0)
         return re.sub("base64,[^\"]*", "", (run / "evaluation/report.html").read_text())
 
-    def test_the_report_takes_whatever_stands_in_the_metrics(self):
+    def test_the_report_accepts_any_metrics(self):
         curve = [training(step) for step in range(1, 201)]
         page = self.report(
             self.run_with(
@@ -103,7 +103,7 @@ class Tools(unittest.TestCase):
         self.assertIn("metrics.jsonl holds no line of training", page)
         self.assertNotIn('alt="training_curves.png"', page)
 
-    def test_training_curves_of_few_lines(self):
+    def test_training_curves_with_few_lines(self):
         for rows, text in (([training(10)], "10 steps"), ([
                 validation(10)
         ], "metrics.jsonl holds no line of training"), ([
@@ -140,7 +140,7 @@ class Tools(unittest.TestCase):
             self.expect(self.tool("report.py", run), 1,
                         "evaluation.json is not what evaluate_policy writes: run that again")
 
-    def test_the_report_takes_an_evaluation_with_numbers_that_are_none(self):
+    def test_the_report_accepts_an_evaluation_with_missing_numbers(self):
         run = self.run_with(lines(training(10)))
         path = run / "evaluation/evaluation.json"
         evaluation = json.loads(path.read_text())
@@ -186,7 +186,7 @@ class Tools(unittest.TestCase):
                       MPLBACKEND=notebook, PYTHONPATH=str(foreign)), 0, "sheet.png")
         (self.folder / "matplotlibrc").unlink()
 
-    def test_the_scaling_table_takes_whatever_stands_in_the_metrics(self):
+    def test_the_scaling_table_accepts_any_metrics(self):
         folder = self.folder / "mixed"
         good = [training(step) for step in range(10, 90, 10)]
         for name, content in {

@@ -19,11 +19,11 @@ Rollout play_model(const Trials& trials, const RolloutOptions& options, const Tr
   const int64_t bytes_per_trial = 2 * model.config.n_layer * model.window * model.config.n_embd *
                                   static_cast<int64_t>(sizeof(float));
   const int64_t room = bytes ? bytes : cache_bytes(model.device());
-  const auto at_once = static_cast<size_t>(std::max<int64_t>(1, room / bytes_per_trial));
+  const auto together = static_cast<size_t>(std::max<int64_t>(1, room / bytes_per_trial));
   Rollout all;
   all.recording.steps = options.recorded_steps;
-  for (size_t begin = 0; begin < trials.size(); begin += at_once) {
-    const size_t end = std::min(begin + at_once, trials.size());
+  for (size_t begin = 0; begin < trials.size(); begin += together) {
+    const size_t end = std::min(begin + together, trials.size());
     ModelPolicy network(model, static_cast<int64_t>(end - begin));
     const Rollout part =
         play([&](const StateBatch& states, const std::vector<double>& previous,

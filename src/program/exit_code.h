@@ -11,7 +11,7 @@ enum class ExitCode : int {
   kData = 65,           // dataset, or every checkpoint, invalid: a retry cannot help
   kDeviceMissing = 69,  // a GPU that should be there is not: another node may have it
   kIo = 74,             // reading or writing failed; it may work later, or elsewhere
-  kAskedToLeave = 75,   // USR1: a checkpoint is committed, start again to continue
+  kStopRequested = 75,  // USR1: a checkpoint is committed, start again to continue
   kHang = 76,           // a rank made no progress for training.hang_seconds; start again to resume
   kConfiguration = 78,
   kNoProgress = 93,  // the budget of non-finite steps is used up

@@ -66,7 +66,7 @@ std::optional<int64_t> starts_after(const std::string& owner, const std::string&
   return start - previous_start;
 }
 
-[[noreturn]] void leave_to_later_start(const std::filesystem::path& folder) {
+[[noreturn]] void yield_to_later_start(const std::filesystem::path& folder) {
   throw UserError(ExitCode::kConfiguration, "a later start has taken over " + folder.string() +
                                                 ": this one stops without writing to it");
 }
@@ -106,7 +106,7 @@ FolderLock::FolderLock(const std::filesystem::path& folder, const std::string& k
     descriptor_ = lock(file_);
     const std::string previous = content(file_).value_or("");
     const auto later = starts_after(owner_, previous);
-    if (later && *later < 0) leave_to_later_start(folder);
+    if (later && *later < 0) yield_to_later_start(folder);
     if (descriptor_ >= 0) break;
     if (!previous.empty()) {  // else its owner is just starting or exiting
       if (wait_for_others && (!later || *later == 0) && !claimed) {
@@ -155,7 +155,7 @@ void FolderLock::check() {
     // end.
     const bool removed = found->empty() && descriptor_ >= 0 && content(descriptor_) == owner_;
     const int again = removed ? lock(file_) : -1;
-    if (again < 0) leave_to_later_start(file_.parent_path());
+    if (again < 0) yield_to_later_start(file_.parent_path());
     ::close(std::exchange(descriptor_, again));
     claim();
     std::cerr << "warning: " << file_.string()

@@ -21,9 +21,9 @@ constexpr double kCheckpointCopies = 3.5;  // copied, zipped, hashed; measured (
 
 RunPlan plan_run(const Config& config, int64_t trajectories, int ranks) {
   const auto& training = config.training;
-  const int64_t at_once = training.batch_size * ranks;
-  const int64_t global = training.global_batch_size ? training.global_batch_size : at_once;
-  if (global % at_once)
+  const int64_t per_pass = training.batch_size * ranks;
+  const int64_t global = training.global_batch_size ? training.global_batch_size : per_pass;
+  if (global % per_pass)
     throw UserError(ExitCode::kConfiguration,
                     "training.global_batch_size " + std::to_string(global) +
                         " is not a multiple of " + std::to_string(ranks) +
@@ -86,7 +86,7 @@ size_t steps_ahead(const RunPlan& plan) {
   return static_cast<size_t>(std::clamp(fitting, 1.0, static_cast<double>(BatchQueue::kAhead)));
 }
 
-int64_t steps_between_looks(double step_seconds, int64_t log_every_steps) {
+int64_t steps_per_collection(double step_seconds, int64_t log_every_steps) {
   const double fitting = 1.0 / std::max(step_seconds, 1e-9);
   return static_cast<int64_t>(std::clamp(fitting, 1.0, static_cast<double>(log_every_steps)));
 }

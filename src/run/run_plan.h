@@ -27,10 +27,10 @@ int64_t parameter_count(const ModelConfig& model);
 // square), per token of a window of T.
 double flops_per_token(const ModelConfig& model, int64_t window);
 
-// How many steps a GPU is given between two looks at what it reports, given the seconds of one:
-// for about a second, and at most `log_every_steps`. A look costs a wait; until then nothing shows
-// a stop request, a gradient that is not finite, or a GPU that hangs.
-int64_t steps_between_looks(double step_seconds, int64_t log_every_steps);
+// How many steps a GPU runs between two collections of its reports, given the seconds of one step:
+// about a second's worth, at most `log_every_steps`. A collection waits for the GPU; until then a
+// stop request, a gradient that is not finite, or a GPU that hangs goes unnoticed.
+int64_t steps_per_collection(double step_seconds, int64_t log_every_steps);
 
 // Sum over the steps in [first_step, end_step) of a function of their window length; estimated from
 // 2000 of them where there are more.

@@ -33,7 +33,7 @@ StepRunner::Collected StepRunner::collect() {
   waited_before_ = waited;
   for (int64_t i = 0; i < steps; ++i) result.reports.emplace_back(rows[i]);
   if (device_.is_cuda()) {  // agreed on: all ranks look at the same step
-    collect_every_ = steps_between_looks(result.time.seconds, log_every_steps_);
+    collect_every_ = steps_per_collection(result.time.seconds, log_every_steps_);
     MPI_Bcast(&collect_every_, 1, MPI_INT64_T, 0, MPI_COMM_WORLD);
   }
   return result;

@@ -137,7 +137,7 @@ ExitCode run_steps(const Run& run, StepRunner& runner, bool validated) {
       save_or_throw(run, "stop requested, but the checkpoint");
       run.log.print("step " + std::to_string(step) +
                     " saved, stopping as requested; start again to resume");
-      return ExitCode::kAskedToLeave;
+      return ExitCode::kStopRequested;
     }
     if (saving && !last) save(run);
   }

@@ -100,7 +100,7 @@ TEST(CartPole, ForceIsClippedAtTheLimit) {
   EXPECT_EQ(after({}, {}, 99.0, 1).x, after({}, {}, 10.0, 1).x);
 }
 
-TEST(CartPole, ABatchStepsEachPlantAsIfAlone) {
+TEST(CartPole, ABatchStepsEachPlantIndependently) {
   std::vector<CartPoleParameters> plants;
   std::vector<CartPoleState> starts;
   std::vector<double> force;

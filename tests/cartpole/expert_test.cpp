@@ -111,7 +111,7 @@ TEST(Expert, CostSolvesTheRiccatiEquation) {
   }
 }
 
-TEST(Expert, APlantThatCannotBeControlledIsRefused) {
+TEST(Expert, AnUncontrollablePlantIsRefused) {
   CartPoleParameters disconnected;
   disconnected.motor_gain = 0.0;
   EXPECT_THROW(regulate(linearize_upright(disconnected)), std::runtime_error);
@@ -122,7 +122,7 @@ TEST(Expert, AlwaysSucceedsOnTheNominalPlant) {
   EXPECT_GE(success_share(plants, plants, starts), 0.995);
 }
 
-TEST(Expert, SucceedsOnUnknownPlantsOnlyWhenItKnowsThem) {
+TEST(Expert, SucceedsOnRandomPlantsOnlyWhenItKnowsThem) {
   const auto [plants, starts] = draw(false);
   EXPECT_GE(success_share(plants, plants, starts), 0.99);
   EXPECT_LT(success_share(plants, std::vector<CartPoleParameters>(plants.size()), starts), 0.5);

@@ -1,3 +1,5 @@
+#include "cartpole/kernel.h"
+
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -7,7 +9,6 @@
 
 #include "cartpole/counter_random.h"
 #include "cartpole/expert.h"
-#include "cartpole/kernel.h"
 #include "cartpole/rollout.h"
 #include "reference_cartpole.h"
 
@@ -50,7 +51,7 @@ std::vector<Case> draw_cases(size_t n) {
 
 }  // namespace
 
-TEST(ControlKernel, AStepIsThatOfThePlainEquations) {
+TEST(ControlKernel, AStepFollowsThePlainEquations) {
   const auto cases = draw_cases(1003);  // not a multiple of any vector's length
   std::vector<CartPoleParameters> plants;
   std::vector<CartPoleState> starts;
@@ -114,7 +115,7 @@ TEST(ControlKernel, EveryInstructionSetGivesTheSameBits) {
 }
 
 // The numbers of a stream are Box-Muller's of the words that CounterRandom gives.
-TEST(ControlKernel, NoiseIsNormalAndThatOfTheCounter) {
+TEST(ControlKernel, NoiseIsNormalAndFollowsTheCounter) {
   constexpr size_t n = 1001;
   for_each_kernel([&] {
     std::vector<uint32_t> block(n, 5), low(n), high(n, 0), purpose(n, 9), key0(n, 3), key1(n, 0);

@@ -22,7 +22,7 @@ TEST(Rollout, AFallingPoleFailsAndABalancedOneSucceeds) {
   EXPECT_EQ(rollout.outcome[0].settled_step, -1);
 }
 
-TEST(Rollout, LeavingTheTrackEndsATrialForGood) {
+TEST(Rollout, ATrackExitEndsATrial) {
   const auto rollout = play(constant(10), {{{}}, {{}}}, {400});
   EXPECT_FALSE(rollout.outcome[0].success);
   EXPECT_GT(rollout.outcome[0].length, 20U);
@@ -30,7 +30,7 @@ TEST(Rollout, LeavingTheTrackEndsATrialForGood) {
   EXPECT_GT(rollout.outcome[0].peak_x, kTrackLimit);
 }
 
-TEST(Rollout, AForceThatIsNotANumberIsAFailedTrial) {
+TEST(Rollout, ANonFiniteForceFailsTheTrial) {
   const auto rollout =
       play(constant(std::numeric_limits<double>::quiet_NaN()), {{{}}, {{}}}, {300});
   EXPECT_FALSE(rollout.outcome[0].success);
@@ -48,7 +48,7 @@ TEST(Rollout, NoiseMovesThePlantButNotTheLabel) {
   EXPECT_GT(deviation, 5.0);
 }
 
-TEST(Rollout, PolicySeesTheForceThatWasAppliedBefore) {
+TEST(Rollout, PolicySeesThePreviousForce) {
   std::vector<Disturbance> noise{{.force_noise = 1.0, .random = CounterRandom(1, 2, 3)}};
   std::vector<double> seen;
   const auto rollout = play(
@@ -72,7 +72,7 @@ TEST(Rollout, CountsSwitchesOfMode) {
   EXPECT_EQ(rollout.outcome[0].switches, 24U);
 }
 
-TEST(Rollout, AKickMovesTheStateThatItsPeriodBeginsWith) {
+TEST(Rollout, AKickMovesTheStateAtTheStartOfItsPeriod) {
   std::vector<Disturbance> kicks{{.kick_step = 5, .kick = 3.0}};
   std::vector<double> seen;
   const auto rollout = play(

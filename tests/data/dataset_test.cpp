@@ -22,7 +22,7 @@ TEST(Dataset, StatisticsAreThoseOfTheValidSteps) {
   EXPECT_EQ(manifest.trajectories("train"), 3U);
 }
 
-TEST(Dataset, StatisticsLeaveOutWhatFollowsATrackExit) {
+TEST(Dataset, StatisticsLeaveOutStepsAfterATrackExit) {
   const TemporaryFolder folder;
   auto trajectories = counting_trajectories(2, 5);
   trajectories.outcome[1].length = 2;
@@ -30,7 +30,7 @@ TEST(Dataset, StatisticsLeaveOutWhatFollowsATrackExit) {
   EXPECT_EQ(entry["mode_steps"], (std::vector<int>{4, 3}));
 }
 
-TEST(Dataset, AKickIsNoChangeThatAForceMade) {
+TEST(Dataset, StatisticsLeaveOutTheChangesThatKicksMade) {
   const TemporaryFolder folder;
   auto trajectories = counting_trajectories(1, 2);
   trajectories.kick_step[0] = 1;
@@ -41,7 +41,7 @@ TEST(Dataset, AKickIsNoChangeThatAForceMade) {
   EXPECT_EQ(Manifest::read(folder.path).statistics.delta_rms, (std::array<double, 4>{0, 1, 1, 1}));
 }
 
-TEST(Dataset, TheManifestCountsWhatWasDroppedAndWhatTheExpertSolves) {
+TEST(Dataset, TheManifestCountsDropsAndExpertSuccess) {
   const TemporaryFolder folder;
   auto first = counting_trajectories(3, 5), second = counting_trajectories(2, 5);
   for (auto* shard : {&first, &second}) {
@@ -89,7 +89,7 @@ std::string complaint(const fs::path& folder) {
   return "";
 }
 
-TEST(Dataset, AThousandMutationsAreFoundAndNamed) {
+TEST(Dataset, AThousandMutationsAreDetectedAndNamed) {
   const TemporaryFolder folder;
   make_small_dataset(folder.path);
   ASSERT_EQ(complaint(folder.path), "");
@@ -140,7 +140,7 @@ TEST(Dataset, AThousandMutationsAreFoundAndNamed) {
   EXPECT_EQ(trials.size(), 5U);
 }
 
-TEST(Dataset, TruncatedMissingAndForeignShardsAreFoundAndNamed) {
+TEST(Dataset, TruncatedMissingAndForeignShardsAreDetectedAndNamed) {
   const TemporaryFolder folder;
   make_small_dataset(folder.path);
   const auto manifest = Manifest::read(folder.path);

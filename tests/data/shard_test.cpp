@@ -40,7 +40,7 @@ TEST(Shard, TheSameContentGivesTheSameBytes) {
   EXPECT_EQ(first.bytes, std::filesystem::file_size(folder.path / "b.h5"));
 }
 
-TEST(Shard, RefusesWhatIsNoShardAndNamesIt) {
+TEST(Shard, RefusesAndNamesAFileThatIsNoShard) {
   const TemporaryFolder folder;
   publish_file(folder.path / "text.h5", "hello");
   try {
@@ -52,7 +52,7 @@ TEST(Shard, RefusesWhatIsNoShardAndNamesIt) {
   }
 }
 
-TEST(Shard, ReportsATargetThatCannotBeWritten) {
+TEST(Shard, ReportsAnUnwritableTarget) {
   EXPECT_THROW(write_shard("/nowhere/at/all.h5", counting_trajectories(1, 2), {}), UserError);
 }
 

@@ -19,7 +19,7 @@ DatasetConfig staged() {
 
 }  // namespace
 
-TEST(Splits, StagesAreWhatTheirNamesSay) {
+TEST(Splits, StagesMatchTheirNames) {
   const auto data = simulate(staged(), 0, 0, 200);
   const CartPoleParameters nominal;
   std::array<int, kStages> count{};
@@ -92,7 +92,7 @@ TEST(Splits, PlantsAndStartsFillTheirRanges) {
   }
 }
 
-TEST(Splits, FailuresAreDrawnAgainInTrainAndKeptElsewhere) {
+TEST(Splits, FailuresAreRedrawnInTrainAndKeptElsewhere) {
   DatasetConfig config = Config().dataset;
   config.steps = 2;
   for (const uint32_t split : {0U, 3U, 4U}) {
@@ -124,7 +124,7 @@ TEST(Splits, TrajectoriesAreThoseRecorded) {
   EXPECT_EQ(sha256_hex(bytes), "e55c79a5c2444e830d35b11eb3be6ed041a8bb4068b49fbbde32ae87708f966d");
 }
 
-TEST(Splits, SharesHoldInEveryRunOfIndices) {
+TEST(Splits, SharesHoldInEveryRangeOfIndices) {
   auto config = staged();
   config.stage_shares = {0, 3, 0, 1, 0};
   for (const size_t first : {0, 1000, 123456}) {
@@ -134,7 +134,7 @@ TEST(Splits, SharesHoldInEveryRunOfIndices) {
   }
 }
 
-TEST(Splits, ExecutedForcesOfTheTrainSplitAreOffByAFactor) {
+TEST(Splits, ExecutedForcesOfTheTrainSplitCarryAGainError) {
   auto config = staged();
   config.force_noise = 0;
   config.force_gain_spread = 0.2;
@@ -152,7 +152,7 @@ TEST(Splits, ExecutedForcesOfTheTrainSplitAreOffByAFactor) {
   for (const float gain : simulate(config, 2, 0, 5).force_gain) EXPECT_EQ(gain, 1.0F);
 }
 
-TEST(Splits, SharesOfKicksAndExcitationAreThoseAskedFor) {
+TEST(Splits, SharesOfKicksAndExcitationFollowTheSettings) {
   auto config = staged();
   config.stage_shares = {0, 0, 0, 0, 1};
   config.kick_share = 1.0;
@@ -214,7 +214,7 @@ TEST(Splits, TheExpertSucceedsOnHeldOutPlants) {
 }
 
 // The invariant of FORMAT.md, from what is stored alone.
-TEST(Splits, EveryStateFollowsFromTheOneBeforeIt) {
+TEST(Splits, EveryStateFollowsFromThePreviousOne) {
   auto config = staged();
   config.excitation_share = 0.5;
   const auto data = simulate(config, 0, 0, 60);

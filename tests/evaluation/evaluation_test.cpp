@@ -22,7 +22,7 @@ TEST(Evaluation, WilsonIntervalsMatchPublishedOnes) {
   }
 }
 
-TEST(Evaluation, ReferencePoliciesRankAsTheyMust) {
+TEST(Evaluation, ReferencePoliciesRankAsExpected) {
   const Manifest manifest = Manifest::read(TINY_DATASET);
   const Dataset dataset(manifest, "test");
   std::vector<size_t> all(dataset.size());
@@ -40,7 +40,7 @@ TEST(Evaluation, ReferencePoliciesRankAsTheyMust) {
   EXPECT_LT(success["model"], 0.5);  // untrained
 }
 
-TEST(Evaluation, SuccessGivenExpertCountsOnlyWhatTheExpertSolves) {
+TEST(Evaluation, SuccessGivenExpertCountsOnlyTrialsThatTheExpertSolves) {
   std::vector<TrialOutcome> model(4), expert(4);
   model[0].success = model[1].success = true;
   expert[0].success = expert[2].success = true;
@@ -50,7 +50,7 @@ TEST(Evaluation, SuccessGivenExpertCountsOnlyWhatTheExpertSolves) {
   EXPECT_EQ(summary["success_given_expert"], 0.5);
 }
 
-TEST(Evaluation, AnIdleModelHasTheErrorsOfPredictingNothing) {
+TEST(Evaluation, AZeroModelHasTheErrorsOfPredictingZero) {
   // The idle model: every head zero. Its force error is the label, its next state "nothing
   // changes".
   TrainedModel idle = tiny_trained_model();

@@ -27,7 +27,7 @@ TEST(GpuChoice, RanksThatAreBoundToOneGpuEachTakeIt) {
   for (size_t rank = 0; rank < 2; ++rank) EXPECT_FALSE(shares_gpu(taken, rank));
 }
 
-TEST(GpuChoice, MoreRanksThanGpusAreNoticedByTheLaterOnes) {
+TEST(GpuChoice, MoreRanksThanGpusAreRefused) {
   std::vector<GpuId> taken;
   for (int rank = 0; rank < 3; ++rank) taken.push_back(gpu("ab"[gpu_of(rank, 2)]));
   EXPECT_FALSE(shares_gpu(taken, 0));
@@ -35,7 +35,7 @@ TEST(GpuChoice, MoreRanksThanGpusAreNoticedByTheLaterOnes) {
   EXPECT_TRUE(shares_gpu(taken, 2));
 }
 
-TEST(GpuChoice, CudnnMustWinClearlyAndAgree) {
+TEST(GpuChoice, CudnnMustBeFasterAndAgree) {
   EXPECT_TRUE(decide_attention(1.0, 0.8, true).cudnn);
   EXPECT_FALSE(decide_attention(1.0, 0.95, true).cudnn);
   EXPECT_FALSE(decide_attention(1.0, 0.5, false).cudnn);
@@ -51,7 +51,7 @@ TEST(GpuChoice, CudnnMustWinClearlyAndAgree) {
             "cuDNN unsupported)");
 }
 
-TEST(GpuChoice, EveryCardHasItsOwnPeak) {
+TEST(GpuChoice, EachGpuModelHasItsPeak) {
   EXPECT_EQ(datasheet_peak("NVIDIA H200").bf16, 989e12);
   EXPECT_EQ(datasheet_peak("NVIDIA H100 80GB HBM3").bf16, 989e12);
   EXPECT_EQ(datasheet_peak("NVIDIA H100 NVL").bf16, 835e12);

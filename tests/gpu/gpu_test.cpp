@@ -43,7 +43,7 @@ TEST(Gpu, SumsAreThoseOfMpi) {
     }
 }
 
-TEST(Gpu, StartedSumsAreThereWhenTheyAreFinished) {
+TEST(Gpu, AsynchronousSumsEqualSums) {
   const auto communicator = make_communicator(gpu(), 60);
   std::vector<torch::Tensor> parts;
   for (int i = 0; i < 8; ++i) {
@@ -77,7 +77,7 @@ TEST(Gpu, Bf16FollowsTheCpu) {
   EXPECT_LT(difference(device.parameters.gradients, cpu.parameters.gradients), 0.05);
 }
 
-TEST(Gpu, ARecordedStepIsTheStep) {
+TEST(Gpu, AGraphStepEqualsAPlainStep) {
   for (const auto type : {torch::kFloat32, torch::kBFloat16})
     for (const int64_t micro_batches : {1, 2}) {
       // Attention's backward pass adds in any order, which Adam blows up where gradients vanish.

@@ -137,7 +137,7 @@ TEST(Checkpoint, TheBestOneIsLinkedAndNeverPruned) {
   EXPECT_TRUE(fs::exists(checkpoint_path(folder.path, 5)));
 }
 
-TEST(Checkpoint, AFileOfItsNameWithoutARecordIsKeptAside) {
+TEST(Checkpoint, AFileOfItsNameWithoutARecordIsSetAside) {
   const TemporaryFolder folder;
   std::ofstream(checkpoint_path(folder.path, 5)) << "somebody's";
   const auto troubles = publish_checkpoint(folder.path, sample(5));
@@ -148,7 +148,7 @@ TEST(Checkpoint, AFileOfItsNameWithoutARecordIsKeptAside) {
   EXPECT_TRUE(publish_checkpoint(folder.path, sample(5)).empty());  // our own is replaced
 }
 
-TEST(Checkpoint, ALinkThatCannotBeMadeDoesNotUndoIt) {
+TEST(Checkpoint, AFailedLinkDoesNotUndoASave) {
   const TemporaryFolder folder;
   fs::create_directory(folder.path / "state.pt");
   const auto troubles = publish_checkpoint(folder.path, sample(5));
@@ -158,7 +158,7 @@ TEST(Checkpoint, ALinkThatCannotBeMadeDoesNotUndoIt) {
   EXPECT_EQ(find_newest_checkpoint(folder.path, warnings)->progress.step, 5);
 }
 
-TEST(Checkpoint, OneThatCannotBeReadNowIsNotPassedOver) {
+TEST(Checkpoint, AReadErrorIsNotTakenForDamage) {
   const TemporaryFolder folder;
   publish_checkpoint(folder.path, sample(5));
   publish_checkpoint(folder.path, sample(10));
@@ -173,7 +173,7 @@ TEST(Checkpoint, OneThatCannotBeReadNowIsNotPassedOver) {
   }
 }
 
-TEST(Checkpoint, AWholeFileThatIsNoneIsPassedOver) {
+TEST(Checkpoint, AnIntactFileThatIsNoCheckpointIsSkipped) {
   const TemporaryFolder folder;
   publish_checkpoint(folder.path, sample(5));
   publish_with_record(checkpoint_path(folder.path, 6), "somebody's");
@@ -183,7 +183,7 @@ TEST(Checkpoint, AWholeFileThatIsNoneIsPassedOver) {
             std::string::npos);
 }
 
-TEST(Checkpoint, OneThatBearsAnotherStepsNameIsPassedOver) {
+TEST(Checkpoint, ACheckpointUnderAnotherStepsNameIsSkipped) {
   const TemporaryFolder folder;
   publish_checkpoint(folder.path, sample(5));
   publish_with_record(checkpoint_path(folder.path, 900),

@@ -41,7 +41,7 @@ TEST(ControlModel, EqualsNaiveDoublePrecisionLoops) {
                   expected[t][k], 2e-4);
 }
 
-TEST(ControlModel, TheSeedsSizeHas50972683Parameters) {
+TEST(ControlModel, TheSpecifiedSizeHas50972683Parameters) {
   const ControlModel model(Config().model);
   int64_t parameters = 0;
   for (const auto& parameter : model->parameters()) parameters += parameter.numel();

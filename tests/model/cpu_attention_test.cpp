@@ -16,7 +16,7 @@ torch::Tensor plain_attention(const torch::Tensor& qkv, int64_t B, int64_t T, in
 
 }  // namespace
 
-TEST(CpuAttention, EqualsThePlainOneForwardAndBackward) {
+TEST(CpuAttention, EqualsTheReferenceForwardAndBackward) {
   if (!has_cpu_attention(torch::zeros({1, 96}), 32))
     GTEST_FAIL() << "no kernel is for this processor";
   torch::manual_seed(1);
@@ -49,13 +49,13 @@ TEST(CpuAttention, LargeScoresDoNotOverflow) {
       torch::allclose(cpu_attention(qkv, 1, 70, 1), plain_attention(qkv, 1, 70, 1), 1e-4, 1e-3));
 }
 
-TEST(CpuAttention, ServesOnlyTheHeadSizesItHas) {
+TEST(CpuAttention, SupportsOnlyItsHeadSizes) {
   EXPECT_FALSE(has_cpu_attention(torch::zeros({1, 48}), 16));
   EXPECT_FALSE(has_cpu_attention(torch::zeros({1, 96}, torch::kFloat64), 32));
 }
 
 // Every build of the kernel that the processor can run; training takes the last only.
-TEST(CpuAttention, EveryInstructionSetEqualsThePlainOne) {
+TEST(CpuAttention, EveryInstructionSetEqualsTheReference) {
   constexpr int64_t T = 64, D = 32;
   torch::manual_seed(2);
   const auto q = torch::randn({T, D}), k = torch::randn({T, D}), v = torch::randn({T, D});

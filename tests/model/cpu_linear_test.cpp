@@ -4,7 +4,7 @@
 
 #include "program/processor.h"
 
-TEST(CpuLinear, EqualsThePlainOneForwardAndBackward) {
+TEST(CpuLinear, EqualsTheReferenceForwardAndBackward) {
   torch::manual_seed(1);
   for (const auto& [N, in, out] : {std::tuple(1, 3, 5), {33, 64, 192}, {128, 256, 64}}) {
     const auto inputs = {torch::randn({N, in}), torch::randn({in, out}), torch::randn({out})};
@@ -26,7 +26,7 @@ TEST(CpuLinear, EqualsThePlainOneForwardAndBackward) {
   }
 }
 
-TEST(CpuLinear, ServesTrainingInFp32WhereItPays) {
+TEST(CpuLinear, IsUsedForFp32TrainingOnly) {
   const auto x = torch::randn({2, 3}), weight = torch::randn({3, 4}).requires_grad_();
   EXPECT_EQ(has_cpu_linear(x, weight), has_avx512());
   EXPECT_FALSE(has_cpu_linear(x.to(torch::kFloat64), weight));

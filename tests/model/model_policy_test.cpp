@@ -46,7 +46,7 @@ TEST(ModelPolicy, CachedRolloutEqualsFullForwardPassesOverTheSameWindow) {
   }
 }
 
-TEST(ModelPolicy, TheShortestWindowsStillPlay) {
+TEST(ModelPolicy, TheShortestWindowsWork) {
   for (const int64_t window : {1, 2}) {
     ModelPolicy policy(tiny_trained_model(window), 1);
     const auto rollout =

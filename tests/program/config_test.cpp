@@ -39,7 +39,7 @@ std::string complaint(const std::string& yaml, const std::vector<std::string>& a
 
 }  // namespace
 
-TEST(Config, TheSeedsFileWorksAsPrinted) {
+TEST(Config, TheSpecifiedFileWorksAsPrinted) {
   const Config config = parse({}, R"(model:
   family: "gpt2"
   n_positions: 1024    # Maximum trajectory length
@@ -206,7 +206,7 @@ TEST(Config, ASecondDocumentIsRefused) {
   EXPECT_EQ(complaint("seed: 1\n---\n# nothing\n"), "accepted");
 }
 
-TEST(Config, WhatItWritesIsWhatItReads) {
+TEST(Config, WrittenSettingsReadBackUnchanged) {
   Config config;
   config.wandb.notes = "two\nlines, \"quoted\" and 'so'\tand \\";
   config.wandb.name = "it's: #1";

@@ -13,7 +13,7 @@ TEST(DurableFile, Sha256GivesThePublishedAnswer) {
   EXPECT_EQ(sha256_hex("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 }
 
-TEST(DurableFile, PublishesWhollyAndLeavesNothingBeside) {
+TEST(DurableFile, PublishesCompletelyAndRemovesItsTemporary) {
   const TemporaryFolder folder;
   const auto path = folder.path / "file";
   publish_file(path, "first");
@@ -24,7 +24,7 @@ TEST(DurableFile, PublishesWhollyAndLeavesNothingBeside) {
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path), {}), 1);
 }
 
-TEST(DurableFile, AFailureNamesThePathAndKeepsWhatWasThere) {
+TEST(DurableFile, AFailureNamesThePathAndKeepsThePreviousFile) {
   const TemporaryFolder folder;
   publish_file(folder.path / "file", "kept");
   std::filesystem::create_directory(
@@ -39,13 +39,13 @@ TEST(DurableFile, AFailureNamesThePathAndKeepsWhatWasThere) {
   EXPECT_EQ(read_file(folder.path / "file"), "kept");
 }
 
-TEST(DurableFile, ADiskThatTakesNoMoreIsSaidAndKeepsWhatWasThere) {
+TEST(DurableFile, AFullDiskIsReportedAndKeepsThePreviousFile) {
   const TemporaryFolder folder;
   publish_file(folder.path / "file", "kept");
-  rlimit former{};
-  getrlimit(RLIMIT_FSIZE, &former);
+  rlimit unlimited{};
+  getrlimit(RLIMIT_FSIZE, &unlimited);
   const auto handler = signal(SIGXFSZ, SIG_IGN);
-  const rlimit none{0, former.rlim_max};
+  const rlimit none{0, unlimited.rlim_max};
   setrlimit(RLIMIT_FSIZE, &none);
   std::string said;
   try {
@@ -53,7 +53,7 @@ TEST(DurableFile, ADiskThatTakesNoMoreIsSaidAndKeepsWhatWasThere) {
   } catch (const UserError& error) {
     said = error.what();
   }
-  setrlimit(RLIMIT_FSIZE, &former);
+  setrlimit(RLIMIT_FSIZE, &unlimited);
   signal(SIGXFSZ, handler);
   EXPECT_NE(said.find("File too large"), std::string::npos) << said;
   EXPECT_EQ(read_file(folder.path / "file"), "kept");
@@ -68,7 +68,7 @@ TEST(DurableFile, NothingIsWrittenThroughALink) {
   EXPECT_EQ(read_file(folder.path / "mine"), "kept");
 }
 
-TEST(DurableFile, WhatDoesNotCountSaysWhyAndWhatToDo) {
+TEST(DurableFile, AnIgnoredCheckpointSaysWhyAndWhatToDo) {
   const TemporaryFolder folder;
   const auto file = folder.path / "file", copy = folder.path / "copy";
   const auto complaint = [](const std::filesystem::path& path) -> std::string {
@@ -99,7 +99,7 @@ TEST(DurableFile, WhatDoesNotCountSaysWhyAndWhatToDo) {
   EXPECT_EQ(complaint(file).substr(0, 3), "74 ");
 }
 
-TEST(DurableFile, TemporariesOfOursAreToldFromFilesOfOthers) {
+TEST(DurableFile, OwnTemporariesAreToldFromOtherFiles) {
   const std::filesystem::path run = "/a/run";
   EXPECT_TRUE(is_temporary_of(temporary_name(run / "checkpoint_5.pt"), "checkpoint_[0-9]+\\.pt"));
   for (const char* other : {"my_notes.tmp", "checkpoint_5.pt", "checkpoint_5.pt.tmp",

@@ -14,7 +14,7 @@
 #include "program/exit_code.h"
 #include "temporary_folder.h"
 
-TEST(FolderLock, AnOwnerThatHasNotSaidWhoItIsIsWaitedFor) {
+TEST(FolderLock, WaitsForAnOwnerThatHasNotWrittenItsName) {
   const TemporaryFolder folder;
   const auto file = folder.path / "owner";
   const int descriptor = ::open(file.c_str(), O_RDWR | O_CREAT, 0666);
@@ -31,7 +31,7 @@ TEST(FolderLock, AnOwnerThatHasNotSaidWhoItIsIsWaitedFor) {
   EXPECT_FALSE(read_file(file).empty());
 }
 
-TEST(FolderLock, OneThatAnotherWroteItselfIntoLeavesAndOneThatCannotBeReadStays) {
+TEST(FolderLock, StopsWhereAnotherOwnerIsWrittenButNotWhereNoneCanBeRead) {
   const TemporaryFolder folder;
   const auto file = folder.path / "owner";
   {
@@ -45,7 +45,7 @@ TEST(FolderLock, OneThatAnotherWroteItselfIntoLeavesAndOneThatCannotBeReadStays)
   EXPECT_EQ(read_file(file), "7 1 elsewhere 1 1\n");  // not ours to remove
 }
 
-TEST(FolderLock, OneThatSomebodyRemovedIsRestored) {
+TEST(FolderLock, ARemovedFileIsRestored) {
   const TemporaryFolder folder;
   const auto file = folder.path / "owner";
   FolderLock lock(folder.path, "out_dir");
@@ -56,7 +56,7 @@ TEST(FolderLock, OneThatSomebodyRemovedIsRestored) {
   EXPECT_THROW(FolderLock(folder.path, "out_dir"), UserError);  // held again
 }
 
-TEST(FolderLock, OneThatALaterStartTookAndLeftStaysGone) {
+TEST(FolderLock, AFileThatALaterStartRemovedStaysRemoved) {
   const TemporaryFolder folder;
   const auto file = folder.path / "owner";
   FolderLock lock(folder.path, "out_dir");

@@ -32,7 +32,7 @@ TEST(Watchdog, EndsAJobThatMakesNoProgress) {
   EXPECT_NE(watched.reason.get().find("training step 7"), std::string::npos);
 }
 
-TEST(Watchdog, LeavesAJobAloneThatDoes) {
+TEST(Watchdog, LeavesAWorkingJobAlone) {
   Watched watched;
   for (int i = 0; i < 10; ++i) {
     watched.watchdog.progress("a step");
@@ -40,7 +40,7 @@ TEST(Watchdog, LeavesAJobAloneThatDoes) {
   }
 }
 
-TEST(Watchdog, DoesNotWatchWhatTakesAsLongAsItTakes) {
+TEST(Watchdog, DoesNotWatchWhatHasNoDeadline) {
   Watched watched;
   EXPECT_FALSE(watched.ended_within(0.5));  // nothing began yet
   watched.watchdog.progress("a step");
@@ -48,7 +48,7 @@ TEST(Watchdog, DoesNotWatchWhatTakesAsLongAsItTakes) {
   EXPECT_FALSE(watched.ended_within(0.5));
 }
 
-TEST(Watchdog, PassesOnAnErrorThatNobodyWaitsFor) {
+TEST(Watchdog, PassesOnAnAsynchronousError) {
   Watched watched;
   {
     const std::lock_guard lock(watched.mutex);
@@ -58,7 +58,7 @@ TEST(Watchdog, PassesOnAnErrorThatNobodyWaitsFor) {
   EXPECT_EQ(watched.reason.get(), "the network is gone");
 }
 
-TEST(Watchdog, HasMorePatienceWithWhatTakesLonger) {
+TEST(Watchdog, LongActivitiesHaveALongerDeadline) {
   Watched watched;
   watched.watchdog.progress("validating", 5);  // a second
   EXPECT_FALSE(watched.ended_within(0.6));
@@ -66,7 +66,7 @@ TEST(Watchdog, HasMorePatienceWithWhatTakesLonger) {
   EXPECT_NE(watched.reason.get().find("no progress for 1 s while validating"), std::string::npos);
 }
 
-TEST(Watchdog, TakesItsErrorsFromAnotherPlace) {
+TEST(Watchdog, ReportsErrorsOfItsErrorSource) {
   Watched watched;
   watched.watchdog.watch_for([] { return std::string("from there"); });
   ASSERT_TRUE(watched.ended_within(10));

@@ -23,7 +23,7 @@ class Generate(ProgramTest):
             self.expect(self.generate(path=self.folder / str(ranks), ranks=ranks), 0)
             self.assertEqual(tree(self.folder / "1"), tree(self.folder / str(ranks)))
 
-    def test_killed_at_any_moment_it_continues_to_the_same_bytes(self):
+    def test_killed_at_any_moment_it_resumes_to_the_same_bytes(self):
         many = ("--dataset.train_shards", 40, "--dataset.trajectories_per_shard", 50)
         self.expect(self.generate(*many, path=self.folder / "unbroken", ranks=2), 0)
         killed = self.folder / "killed"
@@ -59,7 +59,7 @@ class Generate(ProgramTest):
                     "84 of 84 shards existed already")
         self.assertEqual(first.wait(), 0)
 
-    def test_it_says_how_far_it_is_and_what_the_expert_achieves(self):
+    def test_it_prints_progress_and_expert_success(self):
         said = self.generate("--dataset.train_shards", 24, "--dataset.trajectories_per_shard",
                              10000, "--dataset.evaluation_trajectories", 500)
         self.expect(said, 0)
@@ -75,7 +75,7 @@ class Generate(ProgramTest):
         self.assertIn(f"test_ood       500   expert success {solved:.4f}", said.stdout)
         self.assertTrue(0.6 < solved < 0.95)
 
-    def test_killed_while_it_publishes_the_manifest_it_continues(self):
+    def test_killed_while_publishing_the_manifest_it_resumes(self):
         self.expect(self.generate(), 0)
         before = tree(self.folder / "data")
         document = json.loads((self.folder / "data/manifest.json").read_text())
@@ -112,7 +112,7 @@ class Generate(ProgramTest):
         return subprocess.run([*namespace, "bash", "-c", script, "bash", *program],
                               capture_output=True, text=True, timeout=60, env=ENVIRONMENT)
 
-    def test_a_full_disk_leaves_whole_files_only(self):
+    def test_a_full_disk_leaves_only_complete_files(self):
         (self.folder / "data").mkdir()
         if result := self.on_a_disk("mount -t tmpfs -o size=1m none data",
                                     "--dataset.trajectories_per_shard", 200):
@@ -130,7 +130,7 @@ class Generate(ProgramTest):
             self.expect(self.generate(), 0)
             self.expect(self.on_a_disk(read_only), 0, "11 of 11 shards existed already")
 
-    def test_a_disk_that_takes_no_more_leaves_no_half_file(self):
+    def test_a_write_error_leaves_no_partial_file(self):
         large = ("--dataset.trajectories_per_shard", 200)  # 0.3 MB a shard
         self.expect(self.generate(*large, path=self.folder / "unbroken"), 0)
         launcher, ranks, *program = command("generate_trajectories", "--dataset.path",
@@ -147,7 +147,7 @@ class Generate(ProgramTest):
         self.expect(self.generate(*large), 0)
         self.assertEqual(tree(self.folder / "unbroken"), tree(self.folder / "data"))
 
-    def test_only_a_damaged_shard_is_made_again(self):
+    def test_only_a_damaged_shard_is_regenerated(self):
         self.expect(self.generate(), 0)
         before = tree(self.folder / "data")
         shard = self.folder / "data/train/shard_00001.h5"
@@ -155,7 +155,7 @@ class Generate(ProgramTest):
         self.expect(self.generate(), 0, "10 of 11 shards existed already")
         self.assertEqual(tree(self.folder / "data"), before)
 
-    def test_a_target_it_may_not_touch_stays_as_it_is(self):
+    def test_a_refused_folder_is_not_changed(self):
         self.expect(self.generate(), 0)
         before = tree(self.folder / "data")
         self.expect(self.generate("--dataset.force_noise", "0.2", ranks=2), 78,
@@ -205,7 +205,7 @@ class Generate(ProgramTest):
             self.assertTrue(shard["params"].attrs["unit"].startswith("kg, kg, m"))
             self.assertEqual(shard["success"][:].tolist(), [1] * 16)
 
-    def test_a_shard_is_what_the_format_says(self):
+    def test_a_shard_matches_the_format(self):
         """Compares FORMAT.md's table with a shard: names, shapes, types and units."""
         import h5py
         self.expect(self.generate(), 0)
@@ -221,7 +221,7 @@ class Generate(ProgramTest):
                     (extents, {"f32": "<f4", "u32": "<u4", "i32": "<i4", "u8": "|u1"
                               }[element], unit), name)
 
-    def test_a_sheet_is_drawn_of_what_is_intact(self):
+    def test_a_sheet_is_drawn_of_intact_data(self):
         self.expect(self.generate(), 0)
         draw = [ROOT / ".venv/bin/python", ROOT / "tools/dataset_sheet.py", self.folder / "data"]
         self.expect(subprocess.run(draw, capture_output=True, text=True, timeout=120), 0)

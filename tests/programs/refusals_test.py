@@ -19,7 +19,7 @@ from programs import (BUILD, ENVIRONMENT, ROOT, TINY, TrainTest, command, publis
 
 
 class Refusals(TrainTest):
-    def test_a_gpu_that_is_not_there_is_said_before_anything_is_written(self):
+    def test_a_missing_gpu_is_reported_before_anything_is_written(self):
         result = self.train("--device", "cuda", ranks=2)
         no_cuda = "built without CUDA" in result.stderr
         self.assertEqual(result.returncode, 78 if no_cuda else 69, result.stderr)
@@ -40,7 +40,7 @@ class Refusals(TrainTest):
             run("evaluate_policy", "--dataset.path", self.data, "--out_dir", self.folder / "run",
                 "--device", "cuda"), 78 if no_cuda else 69, "device to cpu")
 
-    def test_bad_input_is_said_once_by_name_and_changes_nothing(self):
+    def test_bad_input_is_reported_once_by_name_and_changes_nothing(self):
         self.expect(self.train(), 0)
         out = self.folder / "run"
         before = tree(out)
@@ -143,7 +143,7 @@ class Refusals(TrainTest):
         self.expect(self.train(data=copy, ranks=2), 65, "does not match its SHA-256 record")
         self.assertFalse((self.folder / "run").exists())
 
-    def test_training_is_refused_on_a_dataset_that_was_made_otherwise(self):
+    def test_training_is_refused_on_a_dataset_of_other_settings(self):
         for key, there, other in (("force_noise", 0.1, 0.7), ("seed", 1, 99), ("train_shards", 3,
                                                                                2)):
             said = (f"{self.data} holds a dataset made with dataset.{key} {there}, not {other}: "
@@ -152,7 +152,7 @@ class Refusals(TrainTest):
             self.expect(self.train(f"--dataset.{key}", other, "--dry_run", ranks=2), 78, said)
         self.assertFalse((self.folder / "run").exists())
 
-    def test_what_it_did_not_make_is_never_removed_or_replaced(self):
+    def test_foreign_files_are_never_removed_or_replaced(self):
         out = self.folder / "run"
         (out / "state.pt").mkdir(parents=True)
         mine = {

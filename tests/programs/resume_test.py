@@ -45,7 +45,7 @@ class Resume(TrainTest):
         self.assertEqual(metrics(self.folder / "unbroken"), metrics(out))
         same_state(self, self.folder / "unbroken/state.pt", out / "state.pt")
 
-    def test_no_thread_runs_a_handler_when_asked_to_leave(self):
+    def test_no_thread_runs_a_handler_on_a_stop_request(self):
         """A handler's frame corrupts the heap during oneDNN's matrix products.
 
         They use the stack pointer for data.
@@ -83,7 +83,7 @@ class Resume(TrainTest):
         self.assertEqual(metrics(self.folder / "unbroken"), metrics(out))
         same_state(self, self.folder / "unbroken/state.pt", out / "state.pt")
 
-    def test_a_rank_that_stands_still_ends_the_job_and_the_run_resumes_exactly(self):
+    def test_a_rank_that_hangs_ends_the_job_and_the_run_resumes_exactly(self):
         steps = ("--training.train_steps", 400, "--training.save_every_steps", 50,
                  "--training.hang_seconds", 2)
         self.expect(self.train(*steps, out=self.folder / "unbroken", ranks=2), 0)
@@ -99,7 +99,7 @@ class Resume(TrainTest):
         self.assertEqual(metrics(self.folder / "unbroken"), metrics(out))
         same_state(self, self.folder / "unbroken/state.pt", out / "state.pt")
 
-    def test_a_rank_that_stands_still_before_the_first_step_ends_the_job(self):
+    def test_a_rank_that_hangs_before_the_first_step_ends_the_job(self):
         many = ("--dataset.train_shards", 12, "--dataset.trajectories_per_shard", 3000)
         data, out = self.folder / "data", self.folder / "run"
         self.expect(self.generate(*many, path=data, ranks=2), 0)
@@ -125,7 +125,7 @@ class Resume(TrainTest):
         self.assertEqual(process.returncode, 76, output)
         self.assertRegex(output, r"no progress for \d+ s while verifying the dataset")
 
-    def test_a_damaged_checkpoint_is_passed_over_and_all_damaged_refused(self):
+    def test_a_damaged_checkpoint_is_skipped_and_all_damaged_refused(self):
         self.expect(self.train(), 0)
         out = self.folder / "run"
         newest = out / "checkpoint_20.pt"
@@ -141,7 +141,7 @@ class Resume(TrainTest):
         self.assertIn("is valid: restore one", result.stderr)
         self.assertEqual(tree(out), before)
 
-    def test_a_run_that_cannot_save_goes_on_and_gives_up_after_three_tries(self):
+    def test_a_run_that_cannot_save_continues_and_gives_up_after_three_attempts(self):
         out = self.folder / "run"
         steps = ("--training.train_steps", 1000000, "--training.epochs", 100000000,
                  "--training.save_every_steps", 1000, "--training.log_every_steps", 1000)
@@ -180,7 +180,7 @@ class Resume(TrainTest):
             shutil.copy(f"{out}/checkpoint_20.pt{end}", f"{renamed}{end}")
         self.expect(run(*evaluate, renamed), 0)
 
-    def test_a_process_that_was_suspended_is_not_taken_for_hanging(self):
+    def test_a_suspended_process_is_not_taken_for_a_hang(self):
         out = self.folder / "run"
         train = [
             BUILD / "train_gpt2", "--config", TINY, "--dataset.path", self.data, "--out_dir", out,

@@ -70,7 +70,7 @@ class Train(TrainTest):
         self.expect(self.train(out=out), 0, "nothing to do")
         self.assertEqual((out / "DONE").read_text(), "20\n")
 
-    def test_the_configuration_it_keeps_is_read_alike_by_other_programs(self):
+    def test_other_yaml_parsers_read_the_stored_configuration_alike(self):
         notes = "two\nlines: \"quoted\" and 'so'"
         self.expect(
             self.train("--training.learning_rate", "1e-5", "--training.weight_decay", "1",
@@ -98,7 +98,7 @@ class Train(TrainTest):
         self.expect(self.train("--training.warmup_steps", 30, ranks=2), 0,
                     "warning: training.warmup_steps 30 is not less than the 20 steps of the run")
 
-    def test_the_seeds_width_starts_on_a_cpu(self):
+    def test_the_specified_width_starts_on_a_cpu(self):
         """conf/cartpole_aidan.yaml trains with its real network and batch.
 
         It trains at its first window, on a small dataset of its length, in fp32 as old processors
@@ -159,7 +159,7 @@ class Train(TrainTest):
         self.assertTrue(
             [line for line in lines if "loss" in line and line["data_wait_share"] < 0.5])
 
-    def test_the_launcher_relays_to_wandb_when_asked_and_training_does_not_care(self):
+    def test_the_launcher_relays_to_wandb_without_affecting_the_training(self):
         out = self.folder / "run"
         self.expect(self.train("--wandb.mode", "offline", "--wandb.log_every_steps", 5), 0)
         for _ in range(300):

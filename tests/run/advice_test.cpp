@@ -25,7 +25,7 @@ size_t count(const std::string& text, const std::string& part) {
 
 }  // namespace
 
-TEST(Advice, IsSilentWhenAllIsWell) {
+TEST(Advice, IsSilentWithoutAProblem) {
   EXPECT_EQ(said([](int step) { return 3.0 / (1 + step); }), "");
 }
 
@@ -57,7 +57,7 @@ TEST(Advice, KnowsThatMemoryRanOut) {
             std::string::npos);
 }
 
-TEST(Advice, OneLossThatIsNotFiniteHidesNoTrouble) {
+TEST(Advice, ANonFiniteLossHidesNoOtherProblem) {
   const auto nan_first = [](int step) { return step == 3 ? std::nan("") : 3.0 / (1 + step); };
   EXPECT_EQ(said(nan_first), "");
   EXPECT_EQ(count(said([](int step) { return step == 3 ? std::nan("") : 1.0 + step; }),

@@ -8,7 +8,7 @@
 #include "program/number_text.h"
 #include "temporary_folder.h"
 
-TEST(Metrics, AResumedRunCutsWhatTheCheckpointDoesNotKnow) {
+TEST(Metrics, AResumedRunCutsLinesAfterTheCheckpoint) {
   const TemporaryFolder folder;
   {
     Metrics metrics(folder.path, 0);
@@ -28,7 +28,7 @@ TEST(Metrics, AResumedRunCutsWhatTheCheckpointDoesNotKnow) {
             "step       1 / 9  loss 0.5\nstep       2 / 9  loss 0.5\n");
 }
 
-TEST(Metrics, NumbersForPeople) {
+TEST(Metrics, NumbersAreReadable) {
   EXPECT_EQ(clock_text(7.4), "0:07");
   EXPECT_EQ(clock_text(3723), "1:02:03");
   EXPECT_EQ(short_number(950), "950");

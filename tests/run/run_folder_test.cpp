@@ -46,7 +46,7 @@ class SmallFiles {
 
 }  // namespace
 
-TEST(RunFolder, WhatItSavesIsWhatTheNextStartFinds) {
+TEST(RunFolder, TheNextStartFindsWhatWasSaved) {
   TinyRun run;
   const RunPlan plan = run.plan();
   TrainingState state(run.config, torch::kCPU);
@@ -116,7 +116,7 @@ TEST(RunFolder, ARunThatNeverReachedACheckpointIsRecognized) {
   EXPECT_EQ(refusal(run, run.config), "");
 }
 
-TEST(RunFolder, FilesOfOthersAreNotTakenOver) {
+TEST(RunFolder, ForeignFilesAreNotTakenOver) {
   TinyRun run;
   if (run.communicator.rank() == 0) {
     fs::create_directories(run.config.out_dir);
@@ -126,7 +126,7 @@ TEST(RunFolder, FilesOfOthersAreNotTakenOver) {
   expect_in("metrics.jsonl exists, but no config.yaml", refusal(run, run.config));
 }
 
-TEST(RunFolder, ItGivesUpAfterThreeCheckpointsThatCannotBeWritten) {
+TEST(RunFolder, GivesUpAfterThreeFailedSaves) {
   TinyRun run;
   const RunPlan plan = run.plan();
   TrainingState state(run.config, torch::kCPU);

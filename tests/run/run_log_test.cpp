@@ -43,7 +43,7 @@ struct Logged : TinyRun {
 
 }  // namespace
 
-TEST(RunLog, EveryStepIsALineAndSomeAreForPeople) {
+TEST(RunLog, EveryStepIsRecordedAndSomeArePrinted) {
   Logged run;
   auto log = run.log_from(0);
   log.steps(3, collected(3));

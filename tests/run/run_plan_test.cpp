@@ -8,7 +8,7 @@
 #include "run/banner.h"
 #include "training/batch_queue.h"
 
-TEST(RunPlan, TheSeedsNumbersHoldAtOnce) {
+TEST(RunPlan, TheSpecifiedRunSatisfiesAllItsNumbers) {
   const auto plan = plan_run(Config{}, 160'000, 1);
   EXPECT_EQ(plan.steps, 10'000'000);  // 1000 epochs of 160,000 in batches of 16
   EXPECT_DOUBLE_EQ(plan.epochs, 1000);
@@ -46,7 +46,7 @@ TEST(RunPlan, RanksAndBatchSizeDivideTheGlobalBatch) {
   EXPECT_THROW(plan_run(config, 1000, 16), UserError);
 }
 
-TEST(RunPlan, SizesForPeople) {
+TEST(RunPlan, SizesAreReadable) {
   EXPECT_EQ(si_text(950, "B"), "950 B");
   EXPECT_EQ(si_text(611.7e6, "B"), "612 MB");
   EXPECT_EQ(si_text(2.04e12, "FLOP"), "2.0 TFLOP");
@@ -62,7 +62,7 @@ TEST(RunPlan, TheTimeLeftFollowsTheWindows) {
   EXPECT_DOUBLE_EQ(total_window_length(growing, 100, 100), 0);
 }
 
-TEST(RunPlan, WhatWaitsInTheQueueIsBoundedAndCounted) {
+TEST(RunPlan, TheQueueIsBoundedAndCountedAsMemory) {
   Config config;
   config.training.batch_size = 16;
   const auto usual = plan_run(config, 160'000, 1);
@@ -74,15 +74,15 @@ TEST(RunPlan, WhatWaitsInTheQueueIsBoundedAndCounted) {
   EXPECT_NEAR(training_bytes(config, huge) - training_bytes(config, usual), 8e9, 0.1e9);
 }
 
-TEST(RunPlan, AGpuIsLookedAtEverySecond) {
-  EXPECT_EQ(steps_between_looks(0.01, 100), 100);
-  EXPECT_EQ(steps_between_looks(0.05, 100), 20);
-  EXPECT_EQ(steps_between_looks(0.9, 100), 1);
-  EXPECT_EQ(steps_between_looks(30, 100), 1);
-  EXPECT_EQ(steps_between_looks(0, 100), 100);
+TEST(RunPlan, GpuResultsAreCollectedEverySecond) {
+  EXPECT_EQ(steps_per_collection(0.01, 100), 100);
+  EXPECT_EQ(steps_per_collection(0.05, 100), 20);
+  EXPECT_EQ(steps_per_collection(0.9, 100), 1);
+  EXPECT_EQ(steps_per_collection(30, 100), 1);
+  EXPECT_EQ(steps_per_collection(0, 100), 100);
 }
 
-TEST(RunPlan, SaysWhatARunIsTooShortFor) {
+TEST(RunPlan, SaysWhichSettingsARunIsTooShortFor) {
   Config config;
   const auto said = [&] { return describe_plan(config, plan_run(config, 160'000, 1), 160'000, 1); };
   config.training.train_steps = 60;

@@ -67,7 +67,7 @@ TEST(TrainingState, AllRanksGetWhatRankZeroHas) {
   }
 }
 
-TEST(TrainingState, WhatIsJudgedHasTheMasterWeights) {
+TEST(TrainingState, InferenceUsesTheMasterWeights) {
   TinyRun run;
   run.config.training.precision = "bf16";
   TrainingState state(run.config, torch::kCPU);

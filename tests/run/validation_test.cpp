@@ -28,7 +28,7 @@ TEST(Validation, AnyNumberOfRanksJudgesAsOneRankDoes) {
   EXPECT_NEAR(losses.total, losses.force + losses.mode + losses.dynamics, 1e-5 * losses.total);
 }
 
-TEST(Validation, MoreTrialsThanTheSplitHoldsAreAllOfIt) {
+TEST(Validation, MoreTrialsThanTheSplitHoldsMeanTheWholeSplit) {
   Judged judged;
   EXPECT_EQ(judged.report(MPI_COMM_WORLD, 1000).trajectories, 20);
 }

@@ -250,13 +250,13 @@ class Slurm(unittest.TestCase):
             lambda: f"{job(number)['JobState']}, started again {job(number)['Restarts']} times\n"
             f"{self.log(number)}", timeout)
 
-    def leave(self, number):
+    def request_stop(self, number):
         """Sends a stop request, as Slurm does before the time limit."""
         call("scancel", "--batch", "--signal=USR1", number)
 
     def end(self, number):
         """Stops the run with a checkpoint, and keeps it from starting again."""
-        self.leave(number)
+        self.request_stop(number)
         self.state(number, ("PENDING",))
         call("scancel", number)
 
@@ -310,7 +310,7 @@ class Slurm(unittest.TestCase):
         self.assertEqual(self.state(again, OVER)["JobState"], "COMPLETED")
         self.assertIn("nothing to do: the run is complete", self.log(again))
 
-    def test_what_slurm_refuses_leaves_nothing_in_the_queue(self):
+    def test_a_refused_submission_leaves_nothing_in_the_queue(self):
         def refused(*options):
             return client(["slurm/submit.sh", "tests/tiny.yaml", *options], capture_output=True,
                           text=True, cwd=ROOT, env=ENVIRONMENT)
@@ -356,14 +356,14 @@ class Slurm(unittest.TestCase):
         self.assertEqual(self.log(number).count("resumed at step"), 2)
         self.assert_equals_an_unbroken_run()
 
-    def test_asked_to_leave_before_there_are_ranks(self):
+    def test_a_stop_request_before_there_are_ranks(self):
         """While srun starts its tasks, a signal is lost or ends it."""
         number = self.submit("train", *ENDLESS)
         for segment in range(1, 4):
             wait_for(lambda: f"segment {segment} on n" in self.log(number),
                      lambda: self.log(number))
             time.sleep(0.2 * (segment - 1))
-            self.leave(number)
+            self.request_stop(number)
             self.restarted(number, segment)
         self.progress(number)
         self.end(number)
@@ -388,7 +388,7 @@ class Slurm(unittest.TestCase):
             self.assertIn(text, self.log(number))
         return found
 
-    def test_a_run_that_gets_nowhere_is_given_up(self):
+    def test_a_run_without_progress_is_given_up(self):
         with self.stand_in("echo started; exit 74"):
             number = self.submit("train")
         self.ends(number, 93, "exit code 74, 3 restarts without progress",
@@ -396,7 +396,7 @@ class Slurm(unittest.TestCase):
         self.assertEqual(self.log(number).count("started"),
                          3 * 4 * 2)  # segments, starts of each, ranks
 
-    def test_legs_that_get_nowhere_are_counted_in_a_row(self):
+    def test_segments_without_progress_are_counted_in_a_row(self):
         with self.stand_in("""echo started
             if [[ $0 == *generate* ]]; then """
                            """scancel --batch --signal=USR1 $SLURM_JOB_ID; sleep 100; fi
@@ -431,7 +431,7 @@ class Slurm(unittest.TestCase):
         self.assertEqual(self.log(number).count("1 of 3"), 4 + 3,
                          self.log(number))  # once more in each segment of the three without
 
-    def test_a_node_that_lost_a_gpu_is_left_out(self):
+    def test_a_node_that_lost_a_gpu_is_excluded(self):
         one, lost, smi = ("--nodes=1", "--ntasks=1",
                           "--gpus-per-node=1"), self.folder / "lost", self.folder / "nvidia-smi"
         smi.write_text(
@@ -462,7 +462,7 @@ class Slurm(unittest.TestCase):
                 self.ends(self.submit("train", options=("--nodes=1", "--ntasks=2")), 69,
                           "Slurm gave this job no GPU(s) on a node of 2 ranks")
 
-    def test_tasks_of_an_array_are_queued_again_one_by_one(self):
+    def test_tasks_of_an_array_are_requeued_one_by_one(self):
         with self.stand_in("""if [[ $SLURM_ARRAY_TASK_ID == 1 ]]; then sleep 5; exit; fi
             [[ $SLURM_RESTART_COUNT ]] || exit 75"""):
             number = self.submit("train", options=("--nodes=1", "--ntasks=1", "--array=1-3"))
@@ -475,22 +475,22 @@ class Slurm(unittest.TestCase):
         number = self.submit("train", options=("--nodes=1", ":", "--nodes=1"))
         wait_for(lambda: "submit one without ':'" in self.log(number), lambda: self.log(number))
 
-    def test_ranks_that_do_not_leave_are_left(self):
+    def test_ranks_that_do_not_stop_are_left_to_slurm(self):
         with self.stand_in("trap '' USR1; echo started; sleep 1000"):
             number = self.submit("train")
         wait_for(lambda: self.log(number).count("started") == 2, lambda: self.log(number))
-        self.leave(number)
+        self.request_stop(number)
         self.restarted(number, 1)
         self.assertIn("exit code 76 near the time limit: what was written before is kept",
                       self.log(number))
 
-    def test_generation_goes_on_after_its_time_limit(self):
+    def test_generation_continues_after_its_time_limit(self):
         many = ("--dataset.train_shards", 300, "--dataset.trajectories_per_shard", 2000,
                 "--dataset.steps", 16)  # ten seconds of simulation
         data = self.folder / "data"
         number = self.submit("generate", *many, data=data)
         wait_for(lambda: len(list(data.glob("train/*.h5"))) > 20, lambda: self.log(number))
-        self.leave(number)
+        self.request_stop(number)
         self.restarted(number, 1)
         self.assertEqual(
             self.state(number, OVER, timeout=120)["JobState"], "COMPLETED", self.log(number))
@@ -510,14 +510,14 @@ class Slurm(unittest.TestCase):
         self.out = self.folder / "two_segments"
         number = self.submit("train", *ENDLESS, *relayed)
         self.progress(number)
-        self.leave(number)
+        self.request_stop(number)
         self.state(number, ("PENDING",))
         call("scancel", number)
         steps = torch.load(self.out / "state.pt")["step"]
         self.assertEqual(tensorboard_curve(self.out, "train/loss")[-1][0], steps)
         self.assertEqual(wandb_records(self.out)[0][-1][0], steps)
 
-    def test_whatever_ends_a_run_it_goes_on_and_ends_the_same(self):
+    def test_after_any_fault_a_run_resumes_to_the_same_result(self):
         number = self.submit("train", *ENDLESS, "--training.hang_seconds", 5)
         waits = call("sbatch", "--parsable", f"--dependency=afterok:{number}",
                      f"--output={self.folder}/waits.log", "--wrap", "true").strip()
@@ -540,7 +540,7 @@ class Slurm(unittest.TestCase):
         self.assertEqual(self.state(urgent, OVER)["JobState"], "COMPLETED")
         self.restarted(number, 2)
         self.progress(number)
-        self.leave(number)
+        self.request_stop(number)
         self.restarted(number, 3)
         self.assertEqual(
             job(waits)["JobState"], "PENDING",
@@ -581,7 +581,7 @@ class Slurm(unittest.TestCase):
                 self.assertEqual(torch.load(path)["attempt"], 1)
         self.assert_equals_an_unbroken_run()
 
-    def test_a_link_that_is_cut_and_healed(self):
+    def test_a_link_cut_and_restored(self):
         number = self.submit("train", *ENDLESS)
         self.progress(number)
         self.addCleanup(self.cluster.await_nodes)
@@ -631,7 +631,7 @@ class Slurm(unittest.TestCase):
             number = self.submit("train", *ENDLESS)
         self.progress(number)
         self.assertIn("2 ranks", self.log(number))
-        self.leave(number)
+        self.request_stop(number)
         self.restarted(number, 1)
         self.assertIn("exit code 75: a checkpoint is saved", self.log(number))
         self.assertNotRegex(self.log(number), "mpirun: |mpirun detected|prterun|terminated normally"
@@ -697,7 +697,7 @@ class Slurm(unittest.TestCase):
             alone.stderr)
         self.assertFalse((self.out / "metrics.jsonl").exists())
 
-    def test_what_needs_one_process_runs_in_a_shell_of_several_tasks(self):
+    def test_single_process_programs_run_in_a_shell_of_several_tasks(self):
         settings = f"--config tests/tiny.yaml --dataset.path {self.data} --out_dir {self.out}"
         show, check, train = (f"{BUILD}/train_gpt2 {settings}{what}" for what in (" --show out_dir",
                                                                                   " --dry_run",

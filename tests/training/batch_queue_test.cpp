@@ -53,7 +53,7 @@ TEST(BatchQueue, CountsTheTimeItMakesTheTrainingWait) {
   EXPECT_LT(queue.waited_seconds() - before, 0.02);  // it was read meanwhile
 }
 
-TEST(BatchQueue, PassesOnWhatReadingThrew) {
+TEST(BatchQueue, PassesOnErrorsOfTheReader) {
   BatchQueue queue(
       [](int64_t step) {
         if (step == 2) throw std::runtime_error("shard gone");
@@ -65,6 +65,6 @@ TEST(BatchQueue, PassesOnWhatReadingThrew) {
   EXPECT_THROW(queue.next(), std::runtime_error);
 }
 
-TEST(BatchQueue, CanBeLeftBeforeItsEnd) {
+TEST(BatchQueue, CanBeDestroyedBeforeItsEnd) {
   for (int i = 0; i < 50; ++i) BatchQueue(numbered, 0, 1000000).next();
 }

@@ -12,7 +12,7 @@ TEST(Curriculum, ReachesTheFullWindowAtThirtyFivePercent) {
   EXPECT_EQ(curriculum.at(10'000'000'000).window, 1024);
 }
 
-TEST(Curriculum, NeverPassesItsEndNorGrowsWhenToldToStay) {
+TEST(Curriculum, NeverExceedsItsEndNorGrowsWhenFixed) {
   const Curriculum odd({{10, 25, 10, 3}, false}, 1024, 100);
   EXPECT_EQ(odd.at(2).window, 10);
   EXPECT_EQ(odd.at(3).window, 20);

@@ -37,7 +37,7 @@ TEST(FlatParameters, OnlyMatricesButThePositionsAreDecayed) {
   EXPECT_EQ(decayed, flat.decayed());
 }
 
-TEST(FlatParameters, LieInTheOrderInWhichABackwardPassCompletesThem) {
+TEST(FlatParameters, AreLaidOutInTheOrderOfTheBackwardPass) {
   ControlModel model = tiny_model();
   const FlatParameters flat(*model);
   int64_t layer = 1, last_end = 0;

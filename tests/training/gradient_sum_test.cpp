@@ -22,7 +22,7 @@ struct SumRecorder : Communicator {
 
 }  // namespace
 
-TEST(GradientSum, BucketsFollowEachOtherAndCoverEverythingOnce) {
+TEST(GradientSum, BucketsPartitionTheBuffer) {
   for (const int64_t elements : {1, 500, 3000, 1 << 20}) {
     ControlModel model = tiny_model();
     FlatParameters flat(*model);
@@ -68,7 +68,7 @@ TEST(GradientSum, ABucketStartsBeforeTheBackwardPassEnds) {
   for (const bool filled : recorder.filled) EXPECT_TRUE(filled);  // complete when it left
 }
 
-TEST(GradientSum, ABackwardPassThatIsNotTheLastSendsNothing) {
+TEST(GradientSum, OnlyTheLastBackwardPassSends) {
   ControlModel model = tiny_model();
   FlatParameters flat(*model);
   const SumRecorder recorder;

@@ -30,7 +30,7 @@ TEST(Loader, RanksPartitionEveryGlobalBatch) {
   }
 }
 
-TEST(Loader, AnEpochVisitsEveryTrajectoryOnceInAnOrderOfItsOwn) {
+TEST(Loader, AnEpochVisitsEveryTrajectoryOnceInItsOwnOrder) {
   const TinyLoader tiny;
   std::vector<std::vector<size_t>> orders;
   for (int64_t epoch = 0; epoch < 2; ++epoch) {
@@ -117,7 +117,7 @@ TEST(Loader, PermutationsAreBijectiveAndSeeded) {
   EXPECT_GT(moved, 80);
 }
 
-TEST(Loader, NoForceIsBlamedForAKick) {
+TEST(Loader, KicksAreMaskedFromTheDynamicsLoss) {
   const TemporaryFolder folder;
   auto trajectories = counting_trajectories(1, 6);
   trajectories.kick_step[0] = 4;
@@ -128,7 +128,7 @@ TEST(Loader, NoForceIsBlamedForAKick) {
   EXPECT_TRUE(torch::equal(batch.valid[0], torch::tensor({1.0F, 1.0F, 1.0F, 0.0F, 1.0F, 1.0F})));
 }
 
-TEST(Loader, HalfABatchIsOfTheCurrentStageAndHalfOfEarlierOnes) {
+TEST(Loader, HalfABatchIsOfTheCurrentStageAndHalfOfEarlierStages) {
   const TemporaryFolder folder;
   auto trajectories = counting_trajectories(50, 6);
   for (size_t i = 0; i < 50; ++i) trajectories.stage[i] = static_cast<uint8_t>(i % 5);

@@ -46,7 +46,7 @@ TEST(TrainStep, ReplicasStayBitIdentical) {
   }
 }
 
-TEST(TrainStep, ARequestToStopReachesEveryRank) {
+TEST(TrainStep, AStopRequestReachesEveryRank) {
   Training training(MPI_COMM_WORLD);
   const int64_t share = 8 / training.communicator->size();
   EXPECT_FALSE(training.step(0, share).stop_requested);

@@ -79,7 +79,7 @@ def main():
 
     if o.compile:
         loss_of = torch.compile(loss_of, mode=o.compile)
-    at_once = 10 if o.device == "cuda" else 1
+    per_timing = 10 if o.device == "cuda" else 1
     seconds = []
     begin = time.perf_counter()
     for step in range(o.warmup + o.steps):
@@ -88,11 +88,11 @@ def main():
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if (step + 1) % at_once == 0:
+        if (step + 1) % per_timing == 0:
             loss.item()
             now = time.perf_counter()
             if step >= o.warmup:
-                seconds.append((now - begin) / at_once)
+                seconds.append((now - begin) / per_timing)
             begin = now
     print(json.dumps(seconds))
 

@@ -86,14 +86,14 @@ ExitCode time_steps(const CommandLine& command_line, const MpiSession& mpi) {
 
   run(kWarmUpSteps);
   std::vector<double> milliseconds;
-  // Several steps between two looks at the clock, so that a GPU never waits for the question.
-  const int64_t at_once = device.is_cuda() ? 10 : 1;
+  // Several steps are timed together, so that a GPU does not wait for the host's clock.
+  const int64_t per_timing = device.is_cuda() ? 10 : 1;
   double exposed = 0;
-  for (int64_t done = 0; done < config.training.train_steps; done += at_once) {
+  for (int64_t done = 0; done < config.training.train_steps; done += per_timing) {
     const double begin = MPI_Wtime();
-    run(at_once);
-    milliseconds.push_back(1e3 * (MPI_Wtime() - begin) / static_cast<double>(at_once));
-    exposed += 1e3 * communicator->exposed_seconds(at_once);
+    run(per_timing);
+    milliseconds.push_back(1e3 * (MPI_Wtime() - begin) / static_cast<double>(per_timing));
+    exposed += 1e3 * communicator->exposed_seconds(per_timing);
   }
   const auto& shape = config.model;
   ordered_json result = {
