@@ -22,7 +22,7 @@ void print_summary(const fs::path& folder, const Generation& generation, double 
   std::printf("%zu trajectories, %.1f MB in %s, %.1f s", rows, static_cast<double>(bytes) / 1e6,
               folder.c_str(), seconds);
   if (generation.kept)
-    std::printf(" (%zu of %zu shards existed already)", generation.kept, generation.shards);
+    std::printf(" (%zu of %zu shards already existed)", generation.kept, generation.shards);
   std::printf("\n");
   for (const Split& split : kSplits) {
     const json& s = manifest["splits"][split.name];

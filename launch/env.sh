@@ -18,8 +18,8 @@ export OMPI_MCA_coll=${OMPI_MCA_coll:-^han}
 export OMPI_MCA_btl_vader_single_copy_mechanism=${OMPI_MCA_btl_vader_single_copy_mechanism:-none}
 export OMPI_MCA_smsc=${OMPI_MCA_smsc:-^cma}
 # Ranks that wait for others yield to processes that have work. If ranks or other programs outnumber
-# the processors, spinning makes a training two to six times slower; if not, yielding costs 2 % of
-# the shortest steps (LOG.md).
+# the processors, spinning makes a training run two to six times slower; if not, yielding costs 2%
+# of the shortest steps (LOG.md).
 export OMPI_MCA_mpi_yield_when_idle=${OMPI_MCA_mpi_yield_when_idle:-1}
 # Libraries of a bundle (tools/gpu_check.sh): for the programs, not for Python, which has its own.
 if [[ -n ${PROGRAM_LIBRARY_PATH:-} ]]; then export LD_LIBRARY_PATH=$PROGRAM_LIBRARY_PATH; fi
@@ -34,10 +34,10 @@ is_open_mpi() {
   fi
 }
 
-# PROGRAM ARGUMENT ...: sends the metrics of a training to Weights & Biases if its configuration
+# PROGRAM ARGUMENT ...: sends the metrics of a training run to Weights & Biases if its configuration
 # requests it, and reports what will not be sent. The program (or apptainer exec IMAGE train_gpt2)
-# is asked for its settings. The relay is detached: its failure never affects the training, and it
-# ends with the script that calls this function.
+# is asked for its settings. The relay is detached: its failure never affects the training run, and
+# it ends with the script that calls this function.
 relay_metrics() {
   local checkout=${BASH_SOURCE[0]%/*}/.. argument previous='' asked='' mode out_dir
   case ${1##*/} in train_gpt2 | apptainer) ;; *) return 0 ;; esac
@@ -58,12 +58,12 @@ relay_metrics() {
   out_dir=$("$@" --show out_dir </dev/null 2>/dev/null) || return 0
   local python=$checkout/.venv/bin/python
   if [[ ! -x $python ]]; then
-    echo "relay: nothing of this training is relayed, as wandb.mode $mode asks:" \
+    echo "relay: the metrics of this run are not relayed, although wandb.mode is $mode:" \
       "there is no $python (tools/setup.sh)" >&2
   elif ! relay_process=$("$python" -Es "$checkout/tools/relay.py" "$out_dir" --wandb "$mode" \
     --beside $$ </dev/null); then
     relay_process=''
-    echo "relay: nothing of this training is relayed; afterwards:" \
+    echo "relay: the metrics of this run are not relayed; afterwards:" \
       "$python $checkout/tools/relay.py $out_dir" >&2
   fi
 }
@@ -137,7 +137,7 @@ launch_ranks() {
   }
   end() {
     local again=$((SECONDS - asked_at))
-    if [[ $ending ]] && ((again < 1)); then return; fi  # one Ctrl-C may arrive in two ways
+    if [[ $ending ]] && ((again < 1)); then return; fi  # one Ctrl-C may arrive by two routes
     if [[ $program == train_gpt2 && ! $ending ]]; then
       echo "$name: asking the ranks to save a checkpoint and stop;" \
         "once more ends them immediately" >&2 || true
@@ -164,7 +164,7 @@ launch_ranks() {
   trap ask USR1
   trap end INT TERM HUP
   if [[ ${stopping:-} ]]; then ask; fi
-  trap 'echo "$name: a training cannot be suspended, its ranks would seem to hang;" \
+  trap 'echo "$name: a training run cannot be suspended: its ranks would appear to hang;" \
     "Ctrl-C saves and stops, the same command resumes" >&2' TSTP
   while true; do
     code=0

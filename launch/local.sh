@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs one of the programs with MPI ranks on this machine. SIGUSR1 to this script, or a first
-# Ctrl-C, makes a training save a checkpoint and stop.
+# Ctrl-C, makes a training run save a checkpoint and stop.
 #   launch/local.sh RANKS|gpus PROGRAM [ARGUMENT ...]
 #   launch/local.sh 2 build/release/train_gpt2 --config conf/quickstart.yaml
 #   launch/local.sh gpus build/release/train_gpt2 --config conf/cartpole_100k.yaml      one rank per GPU

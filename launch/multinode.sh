@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Runs one of the programs with MPI ranks on the machines of a host file. SIGUSR1 to this script, or
-# a first Ctrl-C, makes a training save a checkpoint and stop.
+# a first Ctrl-C, makes a training run save a checkpoint and stop.
 #   launch/multinode.sh HOSTFILE PROGRAM [ARGUMENT ...]
 #   launch/multinode.sh hosts build/release/train_gpt2 --config conf/cartpole_aidan.yaml
-# One line per machine: NAME slots=RANKS, as many ranks as GPUs or as processors shall be used. The
-# machines need ssh keys for each other, and the checkout and its data under one path (a shared file
-# system). Inside a Slurm job use slurm/.
+# One line per machine: NAME slots=RANKS, one rank per GPU or processor to use. The machines need
+# ssh keys for each other, and the checkout and its data under one path (a shared file system).
+# Inside a Slurm job use slurm/.
 set -euo pipefail
 if (($# < 2)); then
   sed -n '2,/^[^#]/s/^# //p' "$0" >&2

@@ -27,7 +27,7 @@ if ! { cmake --preset release &&
   cmake --build --preset release --target generate_trajectories train_gpt2 evaluate_policy; } \
   >build/quickstart_build.log 2>&1; then
   tail -n 30 build/quickstart_build.log >&2
-  echo 'quickstart: the build failed, all of its output is in build/quickstart_build.log' >&2
+  echo 'quickstart: the build failed; the full output is in build/quickstart_build.log' >&2
   exit 1
 fi
 

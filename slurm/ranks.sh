@@ -18,7 +18,7 @@ name=${SLURM_JOB_NAME:-slurm}
 source launch/env.sh
 stopping='' ending=''
 trap 'stopping=1' USR1
-trap 'ending=1' TERM  # Slurm ends the job: nothing is started again
+trap 'ending=1' TERM  # Slurm ends the job: nothing is restarted
 trap finish_relay EXIT
 # munged closes the connection to a client that a busy machine delays for two seconds; Slurm's
 # clients try again if the signal does not kill them.
@@ -67,9 +67,9 @@ ranks() {
           "set LAUNCHER=mpirun" >&2
         return 78
       fi
-      # Unless told to, Slurm gives a step neither the processors per task nor all GPUs of a node,
-      # unbound. Once a rank ends, the others have 10 s to end too, each with its own exit code;
-      # then the remaining ones are killed.
+      # Unless told to, Slurm gives a step neither the processors per task nor, without binding, all
+      # GPUs of a node. Once a rank ends, the others have 10 s to end too, each with its own exit
+      # code; then the remaining ones are killed.
       launcher=(srun --mpi=pmix --export=ALL --kill-on-bad-exit=0 --wait=10
         --cpus-per-task="$SLURM_CPUS_PER_TASK")
       if [[ -n ${NODES:-} ]]; then
@@ -175,8 +175,8 @@ next_segment() {
     if ((++idle == 3)); then
       limit=$(about_job TimeLimit)
       echo "$name: three segments in a row without progress: giving up. Most often the time limit" \
-        "(${limit%% *}) is too short for the start-up, which hashes the dataset; else what" \
-        "each segment prints above. Submit the same command to continue" >&2
+        "(${limit%% *}) is too short for the start-up, which hashes the dataset;" \
+        "otherwise see what each segment printed above. Submit the same command to continue" >&2
       exit 93
     fi
   fi
@@ -213,7 +213,7 @@ carry_through() {
     case $code in
       0) exit 0 ;;
       65 | 78 | 93)
-        echo "$name: exit code $code: a restart cannot help. Fix what the program prints" \
+        echo "$name: exit code $code: a restart cannot help. Fix what the program reported" \
           "above, then submit the same command" >&2
         exit "$code"
         ;;

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Submits generate -> train -> evaluate, each after the one before succeeded, and says how to watch
-# them.
+# Submits generate -> train -> evaluate, each after the one before succeeded, and prints how to
+# watch them.
 #   slurm/submit.sh CONFIG [SBATCH OPTION ...] [-- --SECTION.KEY VALUE ...]
 #   slurm/submit.sh conf/cartpole_aidan.yaml --nodes=2 --ntasks-per-node=8 --cpus-per-task=8 --gpus-per-node=8 --time=24:00:00
 #   slurm/submit.sh conf/quickstart.yaml --ntasks=2 --time=1:00:00 -- --seed 1
-# The options are those of the training; generation gets the same, evaluation one task and of
-# --gpus-per-node one. Where that does not fit (--gpus, --gres, --nodelist), submit slurm/*.sbatch
-# one by one.
+# The options are those of the training job; generation gets the same, evaluation one task and, with
+# --gpus-per-node, one GPU. Where that does not fit (--gpus, --gres, --nodelist), submit
+# slurm/*.sbatch one by one.
 set -euo pipefail
 if (($# < 1)) || [[ $1 == -* ]]; then
   sed -n '2,/^[^#]/s/^# //p' "$0" >&2

@@ -1,6 +1,5 @@
 // evaluate_policy: does the trained network control plants it never saw? Writes evaluation.json and
 // CSV files.
-#include <fstream>
 #include <iostream>
 
 #include "evaluation/evaluation.h"
@@ -27,10 +26,10 @@ Checkpoint load_checkpoint(const Config& config) {
 }
 
 void print_verdict(const std::string& split, const ordered_json& numbers, int64_t steps) {
-  std::printf("%s: %d held-out plants and starts, %ld steps, success with 95 %% interval\n",
+  std::printf("%s: %d held-out plants and starts, %ld steps, success with 95%% interval\n",
               split.c_str(), numbers["closed_loop"]["model"]["n"].get<int>(), steps);
   for (const auto& [policy, c] : numbers["closed_loop"].items())
-    std::printf("  %-15s %.3f [%.3f, %.3f]   of those the expert solves %.3f\n", policy.c_str(),
+    std::printf("  %-15s %.3f [%.3f, %.3f]   given expert success %.3f\n", policy.c_str(),
                 c["success"].get<double>(), c["interval"][0].get<double>(),
                 c["interval"][1].get<double>(), c["success_given_expert"].get<double>());
   const auto& one = numbers["one_step"];
@@ -64,8 +63,8 @@ ExitCode evaluate(const CommandLine& command_line, const MpiSession& mpi) {
   const Checkpoint checkpoint = load_checkpoint(config);
   const Manifest manifest = verified_manifest(config.dataset.path);
   if (checkpoint.manifest_sha256 != manifest.sha256)
-    std::cerr << "note: the checkpoint was trained on another dataset than " << config.dataset.path
-              << std::endl;
+    std::cerr << "note: the checkpoint was trained on a different dataset than "
+              << config.dataset.path << std::endl;
   start_torch(mpi);
   const TrainedModel model = load_trained_model(checkpoint, choose_device(config.device, mpi));
 

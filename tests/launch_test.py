@@ -40,11 +40,13 @@ class Launch(ProgramTest):
         self.expect(self.generate(), 0)
         log = self.out / "metrics.jsonl"
         before = log.stat().st_size if log.exists() else 0
-        process = subprocess.Popen([
+        train = [
             *launcher, BUILD / "train_gpt2", "--config", TINY, "--dataset.path", self.data,
             "--out_dir", self.out, *ENDLESS
-        ], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
-                                   **{"start_new_session": True, **options})
+        ]
+        options = {"start_new_session": True, **options}
+        process = subprocess.Popen(train, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                   text=True, env=environment, **options)
         self.addCleanup(process.stdout.close)
         self.addCleanup(process.kill)
         while not log.exists() or log.stat().st_size <= before:
@@ -133,10 +135,11 @@ class Launch(ProgramTest):
     def test_a_path_that_is_not_utf8_works(self):
         self.expect(self.generate(), 0)
         out = os.fsencode(self.folder) + b"/caf\xe9"
-        result = subprocess.run([
+        train = [
             LOCAL, "2", BUILD / "train_gpt2", "--config", TINY, "--dataset.path", self.data,
             "--out_dir", out
-        ], capture_output=True, timeout=120, env=ENVIRONMENT)
+        ]
+        result = subprocess.run(train, capture_output=True, timeout=120, env=ENVIRONMENT)
         self.assertEqual(result.returncode, 0, result.stderr)
 
     def test_the_second_interrupt_ends_it_immediately(self):
@@ -152,10 +155,9 @@ class Launch(ProgramTest):
 
     def test_an_interrupted_generation_says_that_it_continues(self):
         many = ("--dataset.train_shards", "4000", "--dataset.trajectories_per_shard", "500")
-        process = subprocess.Popen(
-            command("generate_trajectories", "--dataset.path", self.data, *many,
-                    ranks=2), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env=ENVIRONMENT, start_new_session=True)
+        generate = command("generate_trajectories", "--dataset.path", self.data, *many, ranks=2)
+        process = subprocess.Popen(generate, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                   text=True, env=ENVIRONMENT, start_new_session=True)
         while not list(self.data.glob("train/*.h5")):
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGINT)
@@ -182,7 +184,7 @@ class Launch(ProgramTest):
         process.send_signal(signal.SIGUSR1)
         output, _ = process.communicate(timeout=30)
         self.assertEqual(process.returncode, 75, output)
-        self.assertIn("a training cannot be suspended", output)
+        self.assertIn("a training run cannot be suspended", output)
         os.close(controller)
         os.close(terminal)
 
@@ -201,26 +203,28 @@ class Launch(ProgramTest):
 
     def test_a_container_without_process_vm_readv_prints_no_warning(self):
         shim = self.folder / "shim"
-        shim.with_suffix(".c").write_text("".join(
-            f"""
-            #include <errno.h>
-            #include <sys/uio.h>
-            ssize_t process_vm_{name}v(int pid, const struct iovec* a, unsigned long b, """
-            f"""const struct iovec* c, unsigned long d, unsigned long e) {{
+        code = "#include <errno.h>\n#include <sys/uio.h>\n"
+        for name in ("read", "write"):
+            code += f"""
+            ssize_t process_vm_{name}v(int pid, const struct iovec* a, unsigned long b,
+                                       const struct iovec* c, unsigned long d, unsigned long e) {{
               errno = EPERM;
               return -1;
-            }}""" for name in ("read", "write")))
+            }}
+            """
+        shim.with_suffix(".c").write_text(code)
         subprocess.run(["cc", "-shared", "-fPIC", "-o", shim, shim.with_suffix(".c")], check=True)
         result = self.local(2, "env", f"LD_PRELOAD={shim}", BUILD / "tests/mpi_tests",
                             "--gtest_filter=Communicator.*")
         self.assertEqual((result.returncode, result.stderr), (0, ""), result.stdout)
 
     def test_an_allocation_of_slurm_does_not_move_the_ranks(self):
+        # As salloc sets it on a login node.
         allocation = {
             "SLURM_JOB_ID": "7", "SLURM_JOBID": "7", "SLURM_NODELIST": "elsewhere",
             "SLURM_JOB_NODELIST": "elsewhere", "SLURM_NNODES": "1", "SLURM_TASKS_PER_NODE": "2",
             "SLURM_JOB_NUM_NODES": "1", "SLURM_NTASKS": "2"
-        }  # as salloc sets it on a login node
+        }
         result = self.local(2, "bash", "-c", "hostname", env={**ENVIRONMENT, **allocation})
         self.assertEqual((result.returncode, result.stdout.split()), (0, [os.uname().nodename] * 2),
                          result.stderr)
@@ -259,8 +263,8 @@ class Launch(ProgramTest):
         manifest = (self.folder / "other/manifest.json").read_text().replace(
             '"seed": 2', '"seed": 1')
         publish_with_record(self.folder / "other/manifest.json", manifest)
-        namespace = ["unshare", "--mount"
-                    ] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
+        as_user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+        namespace = ["unshare", *as_user, "--mount"]
         if subprocess.run([*namespace, "true"], stderr=subprocess.DEVNULL).returncode:
             print("datasets that differ between machines is not tested", file=sys.stderr)
             return
@@ -303,20 +307,18 @@ class Launch(ProgramTest):
                 "tiny_wheel-1.dist-info/WHEEL",
                 "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
             wheel.writestr("tiny_wheel-1.dist-info/RECORD", "")
-        (checkout /
-         "requirements.txt").write_text(f"--no-index\n--find-links {wheels}\ntiny_wheel==1\n")
+        requirements = f"--no-index\n--find-links {wheels}\ntiny_wheel==1\n"
+        (checkout / "requirements.txt").write_text(requirements)
         result = subprocess.run(["tools/setup.sh", "--wheels"], capture_output=True, text=True,
                                 cwd=checkout, env=environment)
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
-        self.assertEqual(len(list(checkout.glob(".venv/lib/python3*/site-packages/tiny_wheel.py"))),
-                         1)
+        installed = list(checkout.glob(".venv/lib/python3*/site-packages/tiny_wheel.py"))
+        self.assertEqual(len(installed), 1)
 
     def test_scripts_keep_their_line_endings_under_any_git_setting(self):
         clone = self.folder / "clone"
-        subprocess.run([
-            "git", "-c", "core.autocrlf=true", "-c", "safe.directory=*", "clone", "--quiet", ROOT,
-            clone
-        ], check=True, capture_output=True)
+        git = ["git", "-c", "core.autocrlf=true", "-c", "safe.directory=*"]
+        subprocess.run([*git, "clone", "--quiet", ROOT, clone], check=True, capture_output=True)
         scripts = list(clone.glob("launch/*.sh"))
         self.assertGreater(len(scripts), 3)
         for script in scripts:

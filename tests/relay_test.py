@@ -70,8 +70,8 @@ def leveldb_records(data):
 
 def wandb_records(run):
     files = list((run / "wandb").glob("offline-run-*/run-*.wandb"))
-    assert len(
-        files) == 1, files  # a second one of the same id would overwrite the first when synced
+    # A second one of the same id would overwrite the first when synced.
+    assert len(files) == 1, files
     history, run_record, exit_code, preempting = [], None, None, False
     for data in leveldb_records(files[0].read_bytes()):
         record = wandb_internal_pb2.Record()
@@ -135,8 +135,8 @@ class Relay(RelayTest):
                          [(s, round(1 / s, 4)) for s in range(5, 55, 5)])
         self.assertEqual(tensorboard_curve(self.run_dir, "validation/success"), [(50, 0.75)])
         history, run, exit_code = wandb_records(self.run_dir)
-        self.assertEqual([step for step, _ in history],
-                         [10, 20, 30, 40, 50])  # wandb.log_every_steps
+        # Every wandb.log_every_steps.
+        self.assertEqual([step for step, _ in history], [10, 20, 30, 40, 50])
         self.assertAlmostEqual(history[0][1]["train/loss"], 0.1)
         self.assertEqual(history[-1][1]["validation/success"], 0.75)
         self.assertEqual((run.project, run.entity, run.display_name, run.notes),
@@ -161,8 +161,8 @@ class Relay(RelayTest):
         self.metrics.write_text("".join(line(step, 1.0) for step in (10, 20, 30, 40)) +
                                 '{"step": 5')
         time.sleep(4)
-        self.metrics.write_text("".join(
-            line(step, 1.0) for step in (10, 20)))  # resumed from step 20
+        # Resumed from step 20.
+        self.metrics.write_text(line(10, 1.0) + line(20, 1.0))
         with self.metrics.open("a") as file:
             file.write("".join(line(step, 1.0, 777777) for step in (30, 40, 50)))
         time.sleep(2)
@@ -195,9 +195,9 @@ class Relay(RelayTest):
                                  b'{"step": 90')
         said = self.relay()
         self.assertIn("10 lines of", said)
-        self.assertIn("12 lines that are no rows were left out", said)
-        self.assertEqual(tensorboard_curve(self.run_dir, "train/loss"), [(10, 1.0), (65, 1.0),
-                                                                         (70, 0.5), (80, 0.25)])
+        self.assertIn("12 lines that are not rows were skipped", said)
+        curve = [(10, 1.0), (65, 1.0), (70, 0.5), (80, 0.25)]
+        self.assertEqual(tensorboard_curve(self.run_dir, "train/loss"), curve)
         self.assertEqual(self.steps("train/learning_rate"), [10, 20, 30, 40, 50, 60, 70, 80])
         history = dict(wandb_records(self.run_dir)[0])
         self.assertEqual(list(history), [10, 20, 30, 40, 50, 60, 70, 80])
@@ -238,9 +238,8 @@ class Relay(RelayTest):
         self.assertEqual([step for step, _ in wandb_records(self.run_dir)[0]], [10, 20])
 
     def test_one_relay_at_a_time_where_files_have_no_locks(self):
-        no_locks = mock.patch("fcntl.flock", side_effect=OSError(errno.ENOLCK,
-                                                                 "No locks available"))
-        with no_locks, mock.patch("relay.say") as said:
+        error = OSError(errno.ENOLCK, "No locks available")
+        with mock.patch("fcntl.flock", side_effect=error), mock.patch("relay.say") as said:
             held = relay.lock(self.run_dir)
             self.assertIsNotNone(held)
             self.assertIn("has no file locks", said.call_args.args[0])
@@ -271,7 +270,7 @@ class Relay(RelayTest):
         result = subprocess.run([*RELAY, self.run_dir], capture_output=True, text=True, timeout=60)
         self.assertEqual(result.returncode, 1)
         self.assertEqual(result.stderr.count("relay: TensorBoard is left out: "), 1)
-        self.assertIn("1 points to W&B (offline)", result.stdout)
+        self.assertIn("1 point to W&B (offline)", result.stdout)
         self.assertEqual([step for step, _ in wandb_records(self.run_dir)[0]], [10])
 
     def test_an_output_that_fails_later_does_not_stop_the_other(self):
@@ -315,8 +314,8 @@ class Relay(RelayTest):
     def test_a_stop_request_sends_everything_and_the_run_may_continue(self):
         process = self.follow()
         self.metrics.write_text(line(10, 1.0))
-        self.wait_for(lambda: (self.run_dir / "tensorboard").exists() and "train/loss" in
-                      tensorboard_tags(self.run_dir))
+        folder = self.run_dir / "tensorboard"
+        self.wait_for(lambda: folder.exists() and "train/loss" in tensorboard_tags(self.run_dir))
         self.assertEqual(self.steps(), [10])  # readable while the relay works
         with self.metrics.open("a") as file:
             file.write(line(20, 1.0) + line(25, 1.0))
@@ -390,7 +389,7 @@ class Launched(RelayTest):
         self.wait_for(self.ended)
         return self.steps(), [step for step, _ in wandb_records(self.run_dir)[0]]
 
-    def test_a_training_is_followed_with_its_settings(self):
+    def test_a_training_run_is_followed_with_its_settings(self):
         self.assertEqual(self.launch("--wandb.mode", "offline"), "")
         self.assertEqual(self.relayed(), ([1, 2, 3, 4, 5], [1, 2, 3, 4, 5]))
 
@@ -410,7 +409,7 @@ class Launched(RelayTest):
         self.assertEqual(calls("--config", config, SHOW_CODE="78", REFUSE="1"), 2)
         self.assertFalse(self.log.exists())
 
-    def test_a_refused_training_changes_nothing(self):
+    def test_a_refused_training_run_changes_nothing(self):
         def everything():
             return {path: path.stat().st_mtime_ns for path in self.run_dir.rglob("*")}
 
@@ -441,7 +440,7 @@ wait
         self.assertEqual(self.relayed(), (steps, steps))
         self.assertEqual(self.log.read_text().count("\n"), 1)
 
-    def test_the_next_training_takes_over_from_a_relay_that_is_ending(self):
+    def test_the_next_training_run_takes_over_from_a_relay_that_is_ending(self):
         self.launch("--wandb.mode", "offline")
         self.relayed()
         holder = relay.lock(self.run_dir)
@@ -488,15 +487,15 @@ finish_relay
             shutil.copy(ROOT / name, checkout / name)
         said = self.launch("--wandb.mode", "offline", checkout=checkout)
         self.assertIn(
-            "relay: nothing of this training is relayed, as wandb.mode offline asks: there is no",
-            said)
+            "relay: the metrics of this run are not relayed, although wandb.mode is offline: "
+            "there is no", said)
         python = checkout / ".venv/bin/python"
         python.parent.mkdir(parents=True)
         for program in (Path(sys.executable).resolve(), "/bin/false"):  # the first has no yaml
             python.unlink(missing_ok=True)
             python.symlink_to(program)
             said = self.launch("--wandb.mode", "offline", checkout=checkout)
-            self.assertIn("relay: nothing of this training is relayed; afterwards:", said)
+            self.assertIn("relay: the metrics of this run are not relayed; afterwards:", said)
             self.assertEqual("No module named" in said, program != "/bin/false")
             self.assertNotIn("Traceback", said)
 

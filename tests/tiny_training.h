@@ -33,7 +33,7 @@ struct TinyTraining {
         loader(dataset, config, 8),
         scale(force_scale(manifest.statistics, options.device)),
         run(make_device_step(options.device, use_graphs, [this](const StepInput& input) {
-          return train_step(input, scale, model, parameters, optimizer, gradient_sum,
+          return train_step(input, scale, {model, parameters, optimizer, gradient_sum},
                             *communicator);
         })) {}
 

@@ -31,19 +31,15 @@ FOREIGN = ["note to self\n", "[1, 2]\n", '{"loss": 1.0}\n', '{"step": 6, "lo', "
 
 
 def training(step, **values):
-    return {
-        "step": step, "time": 1000 + step, "loss": 1.0, "loss_force": 0.2, "loss_mode":
-            0.3, "loss_dynamics": 0.5, "learning_rate": 0.1, "gradient_norm": 1.0, "window": 8,
-        "stage": -1, "tokens": 512, "step_seconds": 0.5, "exposed_communication_seconds": 0.1,
-        "tokens_per_second": 1024.0, "tflops": 0.1, "data_wait_share": 0.0, "attempt": 0, **values
-    }
+    return dict(step=step, time=1000 + step, loss=1.0, loss_force=0.2, loss_mode=0.3,
+                loss_dynamics=0.5, learning_rate=0.1, gradient_norm=1.0, window=8, stage=-1,
+                tokens=512, step_seconds=0.5, exposed_communication_seconds=0.1,
+                tokens_per_second=1024.0, tflops=0.1, data_wait_share=0.0, attempt=0) | values
 
 
 def validation(step, **values):
-    return {
-        "step": step, "time": 1000 + step, "validation_loss": 0.5, "success": 0.75,
-        "validation_trajectories": 20, "best": True, "attempt": 0, **values
-    }
+    return dict(step=step, time=1000 + step, validation_loss=0.5, success=0.75,
+                validation_trajectories=20, best=True, attempt=0) | values
 
 
 def lines(*rows):
@@ -56,13 +52,14 @@ class Tools(unittest.TestCase):
         cls.folder = Path(tempfile.mkdtemp(prefix="cartpole_tools_"))
         cls.addClassCleanup(shutil.rmtree, cls.folder)
         cls.data, cls.evaluated = cls.folder / "data", cls.folder / "evaluated"
-        for program, *arguments in (["generate_trajectories"], [
-                "train_gpt2", "--out_dir", cls.evaluated
-        ], ["evaluate_policy", "--out_dir", cls.evaluated]):
-            subprocess.run([
+        out = ("--out_dir", cls.evaluated)
+        programs = {"generate_trajectories": (), "train_gpt2": out, "evaluate_policy": out}
+        for program, arguments in programs.items():
+            command = [
                 ROOT / "launch/local.sh", "1", BUILD / program, "--config",
                 ROOT / "tests/tiny.yaml", "--dataset.path", cls.data, *arguments
-            ], env=ENVIRONMENT, capture_output=True, check=True)
+            ]
+            subprocess.run(command, env=ENVIRONMENT, capture_output=True, check=True)
 
     def tool(self, name, *arguments, **environment):
         return subprocess.run([sys.executable, ROOT / "tools" / name, *map(str, arguments)],
@@ -91,29 +88,29 @@ class Tools(unittest.TestCase):
 
     def test_the_report_accepts_any_metrics(self):
         curve = [training(step) for step in range(1, 201)]
-        page = self.report(
-            self.run_with(
-                lines(*curve[:99], training(100, **GAPS), *curve[100:], validation(200)) +
-                "".join(FOREIGN)))
+        rows = (*curve[:99], training(100, **GAPS), *curve[100:], validation(200))
+        page = self.report(self.run_with(lines(*rows) + "".join(FOREIGN)))
         self.assertIn(
-            "<p>4 lines of metrics.jsonl that are no rows were left out. "
-            "200 steps; resumed 0 times", page)
+            "<p>4 lines of metrics.jsonl that are not rows were skipped. "
+            "200 steps; resumed 0 times;", page)
         self.assertIn('alt="training_curves.png"', page)
         page = self.report(self.run_with("".join(FOREIGN)))
         self.assertIn("metrics.jsonl holds no line of training", page)
         self.assertNotIn('alt="training_curves.png"', page)
 
     def test_training_curves_with_few_lines(self):
-        for rows, text in (([training(10)], "10 steps"), ([
-                validation(10)
-        ], "metrics.jsonl holds no line of training"), ([
-                validation(10, success=None, validation_trajectories=None)
-        ], "metrics.jsonl holds no line of training"), ([training(
-                10, **dict.fromkeys(GAPS))], "10 steps; resumed 0 times; speed unknown"), ([
-                    training(10, mfu=0.5), training(20, attempt=1)
-                ], "20 steps; resumed 1 times"), ([{"step": 10, "loss": 1.0}, {
-                    "step": 10, "success": 0.5
-                }], "10 steps"), ([training(10, gradient_norm=0.0, loss=0.0)], "10 steps")):
+        nothing = "metrics.jsonl holds no line of training"
+        gaps = dict.fromkeys(GAPS)
+        cases = [
+            ([training(10)], "10 steps"),
+            ([validation(10)], nothing),
+            ([validation(10, success=None, validation_trajectories=None)], nothing),
+            ([training(10, **gaps)], "10 steps; resumed 0 times; speed unknown"),
+            ([training(10, mfu=0.5), training(20, attempt=1)], "20 steps; resumed 1 time;"),
+            ([dict(step=10, loss=1.0), dict(step=10, success=0.5)], "10 steps"),
+            ([training(10, gradient_norm=0.0, loss=0.0)], "10 steps"),
+        ]
+        for rows, text in cases:
             run = report.Run(self.run_with(lines(*rows)))
             self.assertIn(text, report.training_text(run))
             figure = plots.plot_training_curves(run)
@@ -127,9 +124,12 @@ class Tools(unittest.TestCase):
 
     def test_the_report_says_what_is_missing(self):
         run = self.run_with(lines(training(10)))
-        for name, program in (("evaluation/trials.csv", "evaluate_policy"),
-                              ("evaluation/evaluation.json", "evaluate_policy"), ("metrics.jsonl",
-                                                                                  "train_gpt2")):
+        made_by = {
+            "evaluation/trials.csv": "evaluate_policy",
+            "evaluation/evaluation.json": "evaluate_policy",
+            "metrics.jsonl": "train_gpt2",
+        }
+        for name, program in made_by.items():
             content = (run / name).read_bytes()
             (run / name).write_bytes(b"")
             self.expect(self.tool("report.py", run), 1,
@@ -144,14 +144,14 @@ class Tools(unittest.TestCase):
         run = self.run_with(lines(training(10)))
         path = run / "evaluation/evaluation.json"
         evaluation = json.loads(path.read_text())
+        by_mode = dict(swing_up=None, stabilise=None)
         for split in evaluation["splits"].values():
             for policy in split["closed_loop"].values():
                 policy.update(success_given_expert=None, interval_given_expert=None,
                               n_given_expert=0, settling_seconds_p50=None,
                               force_rms_newtons_p50=None, peak_x_metres_p50=None)
-            split["one_step"].update(mode_balanced_accuracy=None, force_rmse_newtons=dict(
-                swing_up=None, stabilise=None), force_rmse_share_of_limit=dict(
-                    swing_up=None, stabilise=None))
+            split["one_step"].update(mode_balanced_accuracy=None, force_rmse_newtons=by_mode,
+                                     force_rmse_share_of_limit=by_mode)
         path.write_text(json.dumps(evaluation))
         rollouts = run / "evaluation/rollouts.csv"
         with rollouts.open() as file:
@@ -169,8 +169,8 @@ class Tools(unittest.TestCase):
         foreign.mkdir(exist_ok=True)
         for name in ("numpy", "matplotlib", "h5py", "PIL"):
             (foreign / f"{name}.py").write_text("raise SystemError('not this one')\n")
-        (self.folder / "matplotlibrc").write_text(
-            "text.usetex: True\nbackend: TkAgg\n")  # where the tools are started
+        # In the folder where the tools are started.
+        (self.folder / "matplotlibrc").write_text("text.usetex: True\nbackend: TkAgg\n")
         scaling = self.folder / "scaling"
         (scaling / "weak_1").mkdir(parents=True, exist_ok=True)
         (scaling / "weak_1/metrics.jsonl").write_text(
@@ -189,23 +189,23 @@ class Tools(unittest.TestCase):
     def test_the_scaling_table_accepts_any_metrics(self):
         folder = self.folder / "mixed"
         good = [training(step) for step in range(10, 90, 10)]
-        for name, content in {
-                "weak_1":
-                    lines(*good[:3]) + "".join(FOREIGN[:3]) +
-                    lines(*good[3:], training(90, loss=None, gradient_norm=None)), "weak_2":
-                        lines(*good, training(90, step_seconds=None), validation(90)), "weak_4":
-                            lines(*good[:3]), "weak_8":
-                                "", "my_own_notes":
-                                    lines(*good), "notes":
-                                        ""
-        }.items():
+        late = training(90, loss=None, gradient_norm=None)
+        contents = {
+            "weak_1": lines(*good[:3]) + "".join(FOREIGN[:3]) + lines(*good[3:], late),
+            "weak_2": lines(*good, training(90, step_seconds=None), validation(90)),
+            "weak_4": lines(*good[:3]),
+            "weak_8": "",
+            "my_own_notes": lines(*good),
+            "notes": "",
+        }
+        for name, content in contents.items():
             (folder / name).mkdir(parents=True)
             (folder / name / "metrics.jsonl").write_text(content)
         result = self.tool("scaling.py", "table", folder)
         self.expect(result, 0,
                     "| weak | 1 | 512 | 500.00 ms (500.00 to 500.00) | 1,024 | 100.0% | 20.0% |",
                     "| weak | 2 | 512 |", "weak_1/metrics.jsonl: left out 3 lines without times",
-                    "weak_2/metrics.jsonl: left out 1 lines without times",
+                    "weak_2/metrics.jsonl: left out 1 line without times",
                     "weak_4/metrics.jsonl holds no measured step",
                     "weak_8/metrics.jsonl holds no measured step")
         self.assertEqual(len(result.stdout.splitlines()), 4)

@@ -1,9 +1,10 @@
 """The animation of tools/report.py: one swing-up, the model next to the expert."""
+# First, because it sets MPLBACKEND before matplotlib is imported.
+from plots import COLOR, FAINT, FORCE_LIMIT, INK, STEP_SECONDS, TRACK_LIMIT
+
 import numpy as np
 from matplotlib.font_manager import findfont
 from PIL import Image, ImageDraw, ImageFont
-
-from plots import COLOR, FAINT, FORCE_LIMIT, INK, STEP_SECONDS, TRACK_LIMIT
 
 
 def write_animation(run, path):
@@ -48,7 +49,7 @@ def write_animation(run, path):
         label = [left + 90 * fine, 13 * fine, left + 200 * fine, 41 * fine]
         draw.rounded_rectangle(label, 14 * fine, COLOR[policy] if step["mode"] else "white",
                                COLOR[policy], 2 * fine)
-        draw.text((left + 145 * fine, 27 * fine), "stabilise" if step["mode"] else "swing up",
+        draw.text((left + 145 * fine, 27 * fine), "stabilize" if step["mode"] else "swing up",
                   "white" if step["mode"] and policy == "model" else INK, plain, "mm")
 
     frames = []
@@ -59,8 +60,8 @@ def write_animation(run, path):
             draw_panel(draw, i * width, policy, steps[min(t, len(steps) - 1)])
         draw.text((width, height - 8 * fine), f"{STEP_SECONDS * t:.1f} s", INK, plain, "ms")
         frames.append(canvas.reduce(fine))
-    palette = frames[-1].quantize(
-        128, Image.Quantize.MAXCOVERAGE)  # one for all frames, else the background flickers
+    # One palette for all frames, else the background flickers.
+    palette = frames[-1].quantize(128, Image.Quantize.MAXCOVERAGE)
     frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     frames[0].save(path, save_all=True, append_images=frames[1:],
                    duration=[40] * (len(frames) - 1) + [1500], loop=0)

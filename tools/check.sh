@@ -52,7 +52,7 @@ for preset in gpu asan; do
     sort -s -t : -k 1,1n "${logs[-1]}" |
       grep -E -B 12 -e ': Failure|FAILED|^[0-9]+: (FAIL|ERROR)|AssertionError' \
         -e 'runtime error|ERROR: AddressSanitizer' | tail -n 120 || true
-    echo "check: tests of the $preset build failed; everything they said is in ${logs[-1]}" >&2
+    echo "check: tests of the $preset build failed; the full output is in ${logs[-1]}" >&2
   fi
 done
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds everything except the GPU part for 64-bit Arm on a Debian machine of another architecture,
 # and runs under QEMU what needs one process: the generator and its golden bytes, the trainer's
-# tests, a short training. Installs a cross compiler and QEMU. The Arm libraries and apt's lists of
-# them go into build/aarch64_root, so those of the machine do not change.
+# tests, a short training run. Installs a cross compiler and QEMU. The Arm libraries and apt's lists
+# of them go into build/aarch64_root, so those of the machine do not change.
 #   tools/check_aarch64.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -74,7 +74,7 @@ stage 'trainer_tests and mpi_tests, under QEMU'
 on_arm generate_trajectories "${tiny[@]}" >/dev/null
 on_arm tests/trainer_tests --gtest_brief=1
 on_arm tests/mpi_tests --gtest_brief=1
-stage 'a training, under QEMU'
+stage 'a training run, under QEMU'
 on_arm train_gpt2 "${tiny[@]}" >"$root/training.log"
 .venv/bin/python - $build/tiny_run/metrics.jsonl tests/golden/training_signature.txt <<'PYTHON'
 import json, sys

@@ -26,7 +26,7 @@ from plots import (COLOR, FAINT, FORCE_LIMIT, INK, STEP_SECONDS, TRACK_LIMIT, TR
                    wrapped)
 
 MOST, SCHEMA = 20_000, 2
-MODE_COLOR, PALE_STABILISE = ["#CC79A7", "#009E73"], "#DDF1EB"
+MODE_COLOR, PALE_STABILIZE = ["#CC79A7", "#009E73"], "#DDF1EB"
 STAGES = {
     "balance": "#C9D6DE", "catch": "#A3BAC8", "swing-up": "#7B9BAF", "unknown plant": "#507A93",
     "kicked": "#234E68"
@@ -44,8 +44,8 @@ def read_manifest(path):
         fail(f"{path} does not exist: name the folder of a complete dataset, or make one with "
              "generate_trajectories")
     record, data = path.with_name(path.name + ".sha256"), path.read_bytes()
-    if not record.is_file() or record.read_bytes(
-    ) != f"{hashlib.sha256(data).hexdigest()}  {path.name}\n".encode():
+    expected = f"{hashlib.sha256(data).hexdigest()}  {path.name}\n".encode()
+    if not record.is_file() or record.read_bytes() != expected:
         fail(f"{path} and its record {record.name} do not match, or the latter is missing: "
              "generate the dataset again")
     manifest = json.loads(data)
@@ -66,12 +66,13 @@ def read_trajectories(folder, shards):
         path = folder / shard["file"]
         if not path.is_file():
             fail(f"{path} is missing: run generate_trajectories again, which redoes only that")
-        with path.open("rb") as file:
-            if path.stat().st_size != shard["bytes"] or hashlib.file_digest(
-                    file, "sha256").hexdigest() != shard["sha256"]:
-                fail(f"{path} is damaged (its size or SHA-256 differs from manifest.json): "
-                     "remove it and run generate_trajectories again, which redoes only what is "
-                     "missing")
+        intact = path.stat().st_size == shard["bytes"]
+        if intact:
+            with path.open("rb") as file:
+                intact = hashlib.file_digest(file, "sha256").hexdigest() == shard["sha256"]
+        if not intact:
+            fail(f"{path} is damaged (its size or SHA-256 differs from manifest.json): remove it "
+                 "and run generate_trajectories again, which redoes only what is missing")
         with h5py.File(path, locking=False) as file:
             parts.append({name: column[:room] for name, column in file.items()})
         room -= len(parts[-1]["mode"])
@@ -87,8 +88,8 @@ def pick_examples(d):
     switch, success, left = d["first_switch"], d["success"] == 1, d["length"] < d["mode"].shape[1]
     switches = ((np.diff(d["mode"], axis=1) != 0) & d["valid"][:, 1:]).sum(axis=1)
     kicked, excited = d["kick_step"] >= 0, d["excitation_steps"] > 0
-    plain = success & ~kicked & ~excited & (switch > 0) & (np.cos(d["state"][:, 0, 2]) < 0
-                                                          )  # from below the horizontal
+    from_below = np.cos(d["state"][:, 0, 2]) < 0  # the horizontal
+    plain = success & ~kicked & ~excited & (switch > 0) & from_below
     kinds = [("long swing-up", plain & (switch >= np.percentile(switch, 95))),
              ("kicked", kicked & (switches >= 3)),
              ("noise first", ~kicked & (d["excitation_steps"] > 25)), ("leaves the track", left),
@@ -108,11 +109,11 @@ def pick_examples(d):
 
 def draw_example(panels, d, row, kind):
     """Draws from the start until 4 s after the last kick or change of mode."""
-    mode, kick, noisy = d["mode"][
-        row, :d["length"][row]], d["kick_step"][row], d["excitation_steps"][row]
-    last_event = max(kick, 50, *np.flatnonzero(
-        np.diff(mode))) if d["success"][row] and mode[-1] else len(mode)
-    mode = mode[:last_event + 200]
+    length, kick, noisy = (d[name][row] for name in ("length", "kick_step", "excitation_steps"))
+    mode = d["mode"][row, :length]
+    if d["success"][row] and mode[-1]:
+        last_event = max(kick, 50, *np.flatnonzero(np.diff(mode)))
+        mode = mode[:last_event + 200]
     end, time = len(mode), STEP_SECONDS * np.arange(len(mode))
     angle, position, force = panels
     angle.plot(time, wrapped(d["state"][row, :end, 2]), color=INK)
@@ -124,7 +125,7 @@ def draw_example(panels, d, row, kind):
     for axes, limit in ((angle, np.pi), (position, TRACK_LIMIT), (force, FORCE_LIMIT)):
         axes.set(xlim=(0, STEP_SECONDS * end), ylim=(-1.12 * limit, 1.12 * limit))
         axes.fill_between(time, -2 * limit, 2 * limit, where=mode == 1, step="post",
-                          color=PALE_STABILISE, label="stabilise mode", linewidth=0, zorder=0)
+                          color=PALE_STABILIZE, label="stabilize mode", linewidth=0, zorder=0)
         if axes is not angle:
             axes.hlines([-limit, limit], 0, STEP_SECONDS * end, color=FAINT, linewidth=0.8,
                         linestyle="--")
@@ -151,7 +152,7 @@ def draw_phase_portrait(axes, d):
         axes.plot(np.where(d["mode"][row, :length] == 1, theta, np.nan), theta_dot,
                   color=MODE_COLOR[1], linewidth=0.9, zorder=3)
         axes.plot(theta[0], theta_dot[0], ".", color=INK, markersize=5, zorder=4)
-    axes.legend(axes.lines[:3], ["swing-up", "stabilise", "start"], loc="lower center", ncols=3)
+    axes.legend(axes.lines[:3], ["swing-up", "stabilize", "start"], loc="lower center", ncols=3)
     axes.set_ylim(bottom=1.2 * axes.get_ylim()[0])  # room for the legend
     axes.set_title(f"angular velocity (rad/s) over angle θ (rad), {len(rows)} trajectories")
     axes.set_xticks([-np.pi, -np.pi / 2, 0, np.pi / 2, np.pi],
@@ -160,16 +161,17 @@ def draw_phase_portrait(axes, d):
 
 def draw_counts(axes, d, values, title, bins=40, rows=slice(None)):
     values, stage = values[rows], d["stage"][rows]
-    axes.hist([values[stage == s] for s in range(len(STAGES))], bins, stacked=True, color=list(
-        STAGES.values()))
+    parts, colors = [values[stage == s] for s in range(len(STAGES))], list(STAGES.values())
+    axes.hist(parts, bins, stacked=True, color=colors)
     axes.set_title(title)
     axes.yaxis.set_major_locator(plt.MaxNLocator(3))
 
 
 def draw_statistics(grid, d):
     T, valid, expert, switch = d["mode"].shape[1], d["valid"], d["force_expert"], d["first_switch"]
-    drawn = d["stage"] >= 3 if np.any(
-        d["stage"] >= 3) else slice(None)  # the other stages have the nominal plant
+    # The other stages have the nominal plant.
+    random_plant = d["stage"] >= 3
+    drawn = random_plant if random_plant.any() else slice(None)
     for i, (name, trained) in enumerate(TRAINED_RANGE.items()):
         axes, values = grid["abc"[i]], d["params"][:, i]
         low, high = min(*trained, values.min()), max(*trained, values.max())
@@ -195,15 +197,15 @@ def draw_statistics(grid, d):
                        linewidth=1.8, color=color)
         rms.append(np.sqrt(np.square(force, dtype=float).sum() / max(1, len(force))))
     grid["g"].set(title="expert's force (N)", yscale="log", ylabel="steps",
-                  xlabel="rms: swing-up {:.2f}, stabilise {:.2f}".format(*rms))
+                  xlabel="rms: swing-up {:.2f}, stabilize {:.2f}".format(*rms))
 
     # Clipped forces tell nothing about the noise.
-    plain = valid & (np.arange(T) >= d["excitation_steps"][:, None]) & (np.abs(d["force_applied"])
-                                                                        < FORCE_LIMIT)
+    unclipped = np.abs(d["force_applied"]) < FORCE_LIMIT
+    plain = valid & (np.arange(T) >= d["excitation_steps"][:, None]) & unclipped
     noise = (d["force_applied"] - d["force_gain"][:, None] * expert)[plain]
     sigma = np.sqrt(np.average(d["noise_sigma"]**2, weights=plain.sum(axis=1)))
-    grid["h"].hist(noise,
-                   np.linspace(-4, 4, 61) * (d["noise_sigma"].max() or 1), color=STAGES["catch"])
+    bins = np.linspace(-4, 4, 61) * (d["noise_sigma"].max() or 1)
+    grid["h"].hist(noise, bins, color=STAGES["catch"])
     grid["h"].set(title="applied − gain × expert (N)",
                   xlabel=f"σ {noise.std():.3f}, recorded {sigma:.3f}", yticks=[])
 
@@ -214,7 +216,7 @@ def draw_statistics(grid, d):
             grid["j"].plot(STEP_SECONDS * np.arange(T), share, color=color, linewidth=2.5,
                            label=f"{name}, {these.mean():.1%} of all")
     grid["j"].set(
-        title=f"share in stabilise mode, by stage; {d['mode'][valid].mean():.1%} of all steps",
+        title=f"share in stabilize mode, by stage; {d['mode'][valid].mean():.1%} of all steps",
         xlabel="time (s)", ylim=(0, 1.04))
     grid["j"].legend(loc="lower right")
     for panel in "adi":
@@ -223,8 +225,8 @@ def draw_statistics(grid, d):
 
 def draw_sheet(folder, split, manifest, d):
     content, T, rows = manifest["splits"][split], d["mode"].shape[1], len(d["mode"])
-    total, dropped, gigabytes = content["trajectories"], content["dropped"], sum(
-        s["bytes"] for s in content["shards"]) / 1e9
+    total, dropped = content["trajectories"], content["dropped"]
+    gigabytes = sum(shard["bytes"] for shard in content["shards"]) / 1e9
     figure = plt.figure(figsize=(16, 13))
     figure.suptitle(
         f"{folder}, split {split}" +
@@ -258,7 +260,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path, metavar="DATASET",
-                        help="the dataset's folder, as dataset_quickstart")
+                        help="the dataset's folder, such as dataset_quickstart")
     parser.add_argument("--split", default="train",
                         help="train (default), validation, test, test_ood or test_ic")
     parser.add_argument("--out", type=Path, help="the picture (default: DATASET/sheet.png)")

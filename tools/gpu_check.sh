@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # All checks that need a GPU, in one command and about ten minutes (each stage has a time limit):
 # unit tests, several ranks on one GPU, a killed and a stopped rank, resume, the benchmark next to
-# PyTorch, a short real training evaluated in closed loop. Sets up and builds what is missing; if
-# there is no build/gpu it uses build/gpu_bundle (tools/gpu_bundle.sh), if that exists, and a
+# PyTorch, a short real training run evaluated in closed loop. Sets up and builds what is missing;
+# if there is no build/gpu it uses build/gpu_bundle (tools/gpu_bundle.sh), if that exists, and a
 # python3 with PyTorch. Without a GPU it builds, and tries its own scripts on the CPU.
 #   tools/gpu_check.sh [tests] [speed] [training]      result files go to ${OUT:-build/gpu_check}
 #   BUNDLE=1 tools/gpu_check.sh                        takes the bundle although there is a build
@@ -76,7 +76,7 @@ if [[ $stages == *' tests '* ]]; then
 fi
 
 if [[ $stages == *' speed '* ]]; then
-  stage 'speed beside PyTorch'
+  stage 'speed compared with PyTorch'
   options=(--device $device --modes reduce-overhead --out "$out/gpu_speed.md")
   if [[ $device == cpu ]]; then
     options=(--device cpu --config tests/tiny.yaml --steps 2 --rounds 1 --modes ''
@@ -98,7 +98,7 @@ if [[ $stages == *' training '* ]]; then
     --training.train_steps "$steps" --training.save_every_steps "$steps"
     --training.keep_every_steps 0 --training.validate_every_steps $((steps / 2)))
   rm -rf $run build/gpu_check_dataset
-  stage 'data for a short real training'
+  stage 'data for a short real training run'
   try data 60 launch/local.sh "$(env -u OMP_NUM_THREADS nproc)" $build/generate_trajectories \
     "${settings[@]}"
   stage 'training'

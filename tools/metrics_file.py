@@ -1,6 +1,6 @@
 """Reads a run's metrics.jsonl, even a damaged one.
 
-A value that is not a finite number is NaN in its row. A line that is not a row is left out.
+A value that is not a finite number is NaN in its row. A line that is not a row is skipped.
 """
 
 import json

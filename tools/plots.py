@@ -15,8 +15,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
 STEP_SECONDS, FORCE_LIMIT, TRACK_LIMIT = 0.02, 10.0, 2.4  # src/cartpole/constants.h
-TRAINED_RANGE = {"cart_mass": (0.5, 2.0), "pole_mass": (0.05, 0.5), "half_length": (
-    0.25, 1.0)}  # src/data/splits.cpp
+# src/data/splits.cpp
+TRAINED_RANGE = {"cart_mass": (0.5, 2.0), "pole_mass": (0.05, 0.5), "half_length": (0.25, 1.0)}
 
 # Okabe and Ito's colors, which the color-blind can tell apart; a color means the same thing in
 # every picture.
@@ -29,15 +29,15 @@ INK, FAINT = "#222222", "#999999"
 
 POLICY_NAME = {
     "model": "model", "expert": "expert", "nominal_expert": "nominal expert",
-    "stabiliser": "stabiliser only", "zero_force": "no force"
+    "stabiliser": "stabilizer only", "zero_force": "no force"
 }
 SPLIT_NAME = {
     "test": "new plants", "test_ood": "plants outside the trained range", "test_ic": "wilder starts"
 }
 
 plt.rcParams.update({
-    "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor":
-        "#666666", "axes.titlesize": 10, "axes.titlelocation": "left", "legend.frameon": False,
+    "font.size": 10, "axes.titlesize": 10, "axes.titlelocation": "left", "axes.spines.top": False,
+    "axes.spines.right": False, "axes.edgecolor": "#666666", "legend.frameon": False,
     "savefig.dpi": 110, "figure.constrained_layout.use": True, "lines.solid_joinstyle": "round"
 })
 
@@ -60,8 +60,9 @@ def running_mean(values, width):
 
 def plot_training_curves(run):
     metrics, validation = run.metrics, run.validation
-    right = (["success"] if validation is not None else []) + (["rate", "norm", "window"]
-                                                               if metrics is not None else [])
+    right = ["success"] if validation is not None else []
+    if metrics is not None:
+        right += ["rate", "norm", "window"]
     figure, panels = plt.subplot_mosaic([["loss", name] for name in right],
                                         figsize=(11, 1.2 + 1.35 * max(2, len(right))), sharex=True,
                                         width_ratios=[2, 1])
@@ -180,9 +181,8 @@ def plot_rollout(run):
     for policy, width in (("expert", 4), ("model", 1.5)):
         steps = run.rollout(policy, run.example)
         outcome = run.outcomes("test", policy)[run.example]
-        end = max(
-            end,
-            min(outcome["settled_step"] + 150, len(steps)) if outcome["success"] else len(steps))
+        shown = min(outcome["settled_step"] + 150, len(steps)) if outcome["success"] else len(steps)
+        end = max(end, shown)
         for axes, (key, title) in zip(panels.flat, titles.items()):
             values = wrapped(steps[key]) if key == "theta" else steps[key]
             axes.plot(STEP_SECONDS * steps["step"], values, color=COLOR[policy], linewidth=width,
@@ -197,7 +197,7 @@ def plot_rollout(run):
     theta.set_ylim(-3.4, 3.4)
     theta.set_yticks([-np.pi, -np.pi / 2, 0, np.pi / 2, np.pi], ["−π", "−π/2", "0", "π/2", "π"])
     mode.set(ylim=(-0.25, 1.25))
-    mode.set_yticks([0, 1], ["swing up", "stabilise"])
+    mode.set_yticks([0, 1], ["swing up", "stabilize"])
     x.set_xlim(0, STEP_SECONDS * end)
     for axes in panels[1]:
         axes.set_xlabel("time (s)")
@@ -214,11 +214,11 @@ def plot_phase_portrait(run):
     for row, policy in zip(panels, ("model", "expert")):
         for axes, trial in zip(row, shown):
             steps = run.rollout(policy, trial)
-            theta = steps["theta"] - turn * np.floor(
-                steps["theta"][0] / turn)  # starts between upright and upright
+            # Starts between upright and upright.
+            theta = steps["theta"] - turn * np.floor(steps["theta"][0] / turn)
             axes.plot(theta, steps["theta_dot"], color=PALE[policy], linewidth=2, label="swing up")
             axes.plot(np.where(steps["mode"], theta, np.nan), steps["theta_dot"],
-                      color=COLOR[policy], linewidth=2, label="stabilise")
+                      color=COLOR[policy], linewidth=2, label="stabilize")
             axes.plot(theta[0], steps["theta_dot"][0], "o", color=INK, markersize=5, label="start")
             upright = turn * np.arange(min(0, np.round(theta.min() / turn)),
                                        max(1, np.round(theta.max() / turn)) + 1)

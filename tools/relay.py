@@ -146,7 +146,7 @@ class WeightsAndBiases:
                         "there is no login. Log in with .venv/bin/wandb login, or set "
                         "WANDB_API_KEY; what it misses: tools/relay.py RUN --wandb online")
             except wandb.errors.AuthenticationError as error:
-                say("W&B did not confirm the login, and is asked again when the training has "
+                say("W&B did not confirm the login, and is asked again when training has "
                     f"begun: {error}")
 
     def begin(self, run_dir, config):
@@ -162,11 +162,11 @@ class WeightsAndBiases:
             # One folder with everything: folders of one id overwrite each other when synced.
             for folder in (run_dir / "wandb").glob(f"offline-run-*-{run_id}"):
                 shutil.rmtree(folder)
-        self.run = self.wandb.init(
-            id=run_id, resume="allow", mode=self.mode, dir=str(run_dir), config=config,
-            project=settings.get("project") or None, entity=settings.get("entity") or None,
-            name=settings.get("name") or run_dir.resolve().name, notes=settings.get("notes")
-            or None, settings=self.wandb.Settings(silent=True, console="off", x_disable_stats=True))
+        given = {key: settings.get(key) or None for key in ("project", "entity", "notes")}
+        name = settings.get("name") or run_dir.resolve().name
+        quiet = self.wandb.Settings(silent=True, console="off", x_disable_stats=True)
+        self.run = self.wandb.init(id=run_id, resume="allow", mode=self.mode, dir=str(run_dir),
+                                   config=config, name=name, settings=quiet, **given)
         self.last = self.run.step - 1 if self.run.resumed else -1  # what the server already has
         self.held, self.due = {}, False
 
@@ -201,7 +201,7 @@ class WeightsAndBiases:
         self.run.finish(exit_code=0 if complete else 1)
 
     def result(self):
-        return f"{self.count} points to W&B ({self.mode})"
+        return f"{self.count} point{'s' * (self.count != 1)} to W&B ({self.mode})"
 
 
 class Sinks:
@@ -371,7 +371,7 @@ def relay(run_dir, sinks, over):
             break
         time.sleep(1.0)
     sinks.each("close", (run_dir / "DONE").exists())
-    left_out = f"; {rows.left_out} lines that are no rows were left out" if rows.left_out else ""
+    left_out = f"; {rows.left_out} lines that are not rows were skipped" if rows.left_out else ""
     print(f"relay: {count} lines of {rows.path}: {sinks.results()}{left_out}", flush=True)
     return not sinks.left_out
 
@@ -389,13 +389,13 @@ def relay_beside(run_dir, mode, process, ending):
     It begins when the training run has been accepted, and ends with it.
     """
     config, born = run_dir / "config.yaml", birth(process)
-    former = identity(config)  # every training run that is accepted writes it again
+    previous = identity(config)  # every training run that is accepted writes it again
 
     def lives():
         return not ending.asked and born and birth(process) == born
 
     def accepted():
-        return identity(config) != former and (run_dir / "metrics.jsonl").exists()
+        return identity(config) != previous and (run_dir / "metrics.jsonl").exists()
 
     if locked_elsewhere(run_dir):
         say(f"another relay of {run_dir} is at work: this one waits for its end")
@@ -441,14 +441,15 @@ def relay_by_hand(run_dir, mode, follow, ending):
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="the run's folder (out_dir), as output/quickstart")
+    parser.add_argument("run", type=Path,
+                        help="the run's folder (out_dir), such as output/quickstart")
     parser.add_argument("--wandb", choices=["disabled", "offline", "online"],
                         help="default: the run's wandb.mode")
-    parser.add_argument("--follow", action="store_true", help="go on until the run is done")
+    parser.add_argument("--follow", action="store_true", help="continue until the run is done")
     parser.add_argument(
         "--beside", type=int, metavar="PID",
         help="for launchers: checks what can be relayed, prints its process id, and "
-        "goes on in the background until process PID has ended")
+        "continues in the background until process PID has ended")
     options = parser.parse_args()
     os.environ["WANDB_SILENT"] = "true"
     ending = Ending()

@@ -35,18 +35,16 @@ from animation import write_animation
 from metrics_file import read_rows
 from plots import COLOR, FORCE_LIMIT, POLICY_NAME, SPLIT_NAME, STEP_SECONDS, TRACK_LIMIT
 
-MADE_BY = {
-    "train_gpt2": ["metrics.jsonl", "config.yaml"], "evaluate_policy": [
-        "evaluation/evaluation.json", "evaluation/trials.csv", "evaluation/rollouts.csv"
-    ]
-}
+EVALUATION = ["evaluation/evaluation.json", "evaluation/trials.csv", "evaluation/rollouts.csv"]
+MADE_BY = {"train_gpt2": ["metrics.jsonl", "config.yaml"], "evaluate_policy": EVALUATION}
 
 # What the report draws from a line of metrics.jsonl, by the key that tells its kind.
 EXPECTED = {
     "loss": [
         "loss", "loss_force", "loss_dynamics", "loss_mode", "learning_rate", "gradient_norm",
         "window", "attempt", "tokens_per_second"
-    ], "success": ["success", "validation_loss", "validation_trajectories", "attempt"]
+    ],
+    "success": ["success", "validation_loss", "validation_trajectories", "attempt"],
 }
 
 
@@ -83,9 +81,9 @@ class Run:
         self.rollouts = read_csv(folder / "evaluation/rollouts.csv")
         self.recorded = np.unique(self.rollouts["trial"])
         # The example is the longest swing-up of the expert that the model also finishes.
-        model, expert = self.outcomes("test", "model"), self.outcomes("test", "expert")
-        self.example = max(self.recorded, key=lambda i:
-                           (model["success"][i], expert["first_switch"][i]))
+        success = self.outcomes("test", "model")["success"]
+        first_switch = self.outcomes("test", "expert")["first_switch"]
+        self.example = max(self.recorded, key=lambda trial: (success[trial], first_switch[trial]))
 
     def outcomes(self, split, policy):
         return self.trials[(self.trials["split"] == split) & (self.trials["policy"] == policy)]
@@ -132,8 +130,10 @@ def number(value, digits):
 
 def percent(share, interval=()):
     text = "–" if share is None else f"{100 * share:.1f}&nbsp;%"
-    return text + (" [{:z.1f}, {:.1f}]".format(*(100 * end
-                                                 for end in interval)) if interval else "")
+    if interval:
+        low, high = (100 * end for end in interval)
+        text += f" [{low:z.1f}, {high:.1f}]"
+    return text
 
 
 def table(header, rows):
@@ -141,8 +141,8 @@ def table(header, rows):
     text = "<thead><tr>" + "".join(f"<th>{cell}</th>" for cell in header) + "</tr></thead>"
     for row in rows:
         heading = f'<th colspan="{len(header)}">{row[0]}</th>'
-        text += "<tr>" + (heading if len(row) == 1 else "".join(
-            f"<td>{cell}</td>" for cell in row)) + "</tr>"
+        cells = "".join(f"<td>{cell}</td>" for cell in row)
+        text += f"<tr>{heading if len(row) == 1 else cells}</tr>"
     return f'<div class="wide"><table>{text}</table></div>'
 
 
@@ -182,13 +182,13 @@ def one_step_table(splits):
             *(number(skill, 3) for skill in one["next_state_skill"].values())
         ])
     return table([
-        "split", "steps", "force error, swing-up", "force error, stabilise",
+        "split", "steps", "force error, swing-up", "force error, stabilize",
         "mode accuracy (balanced)", "skill x", "skill ẋ", "skill θ", "skill θ̇"
     ], rows)
 
 
 def training_text(run):
-    left_out = (f"{run.left_out} lines of metrics.jsonl that are no rows were left out. "
+    left_out = (f"{run.left_out} lines of metrics.jsonl that are not rows were skipped. "
                 if run.left_out else "")
     if run.metrics is None:
         return (f"{left_out}metrics.jsonl holds no line of training "
@@ -196,8 +196,9 @@ def training_text(run):
     step, attempt, rate = (run.metrics[key] for key in ("step", "attempt", "tokens_per_second"))
     speed = (f"{np.nanmedian(rate):,.0f} tokens/s (median; a token is a control step)"
              if np.isfinite(rate).any() else "speed unknown")
+    resumed = int(max(0, *np.nan_to_num(attempt)))
     return (f"{left_out}{step[-1]:,.0f} steps; "
-            f"resumed {max(0, *np.nan_to_num(attempt)):.0f} times; {speed}.")
+            f"resumed {resumed} time{'s' * (resumed != 1)}; {speed}.")
 
 
 def write_page(run, folder):
@@ -206,7 +207,8 @@ def write_page(run, folder):
     role = {
         "model": "the trained network, told nothing about the plant",
         "expert": "knows every plant exactly",
-        "nominal_expert": "takes every plant for the standard one", "zero_force": "never pushes"
+        "nominal_expert": "assumes the standard plant",
+        "zero_force": "never pushes",
     }
     headline = ""
     for policy, text in role.items():
@@ -217,28 +219,28 @@ def write_page(run, folder):
     captions = {
         "swing_up.gif":
             f"{run.example_text()}; the same plant and start for both. Arrows show the force, the "
-            "label is filled in stabilise mode. Bad would be a cart that runs off its track or a "
+            "label is filled in stabilize mode. A bad sign is a cart that runs off its track or a "
             "pole that falls again.",
         "success.png":
             "Bars are shares of trials, whiskers 95&nbsp;% intervals; the hatched bar counts only "
             "trials the expert solves. "
-            "Bad would be a blue bar no higher than the nominal expert's, or a low hatched one.",
+            "A bad sign is a blue bar no higher than the nominal expert's, or a low hatched one.",
         "success_map.png":
             "Who succeeds, plant by plant (test and test_ood). Only plants inside both boxes "
-            "resemble the training plants; bad would be many of the model's own failures, the "
+            "resemble the training plants; a bad sign is many of the model's own failures, the "
             "orange diamonds, inside both.",
         "rollout.png":
             "The trial of the animation over time; dashed lines are the track's ends and the force "
             "limit. The two need not coincide; "
-            "bad would be an angle that leaves 0 again, or a force or mode that chatters.",
+            "a bad sign is an angle that leaves 0 again, or a force or mode that chatters.",
         "phase_portrait.png":
             "Angle against angular velocity: a swing-up winds outwards around hanging and then "
             "runs into a cross, upright. "
-            "Bad would be a path that keeps circling or ends elsewhere.",
+            "A bad sign is a path that keeps circling or ends elsewhere.",
         "training_curves.png":
             "Pale lines are single steps, strong lines running means, dotted vertical lines (if "
-            "any) resumptions. Losses should fall; bad would be a lasting rise, or a jump at a "
-            "dotted line. Success in closed loop jumps about until the learning rate falls, and "
+            "any) resumptions. Losses should fall; a bad sign is a lasting rise, or a jump at a "
+            "dotted line. Success in closed loop fluctuates until the learning rate falls, and "
             "then should stay near 1."
     }
     figure = {"training_curves.png": ""}
@@ -259,7 +261,7 @@ with 95&nbsp;% interval:</p>
 <p class="note">A trial lasts {STEP_SECONDS * evaluation["steps"]:.1f} s. Success means:
 {html.escape(evaluation["criterion"])} (a step is {STEP_SECONDS} s). The network should come close
 to the expert and lie far above the nominal expert: only then has it learned to find out, from what
-it sees, which plant it holds.</p>
+it sees, which plant it controls.</p>
 {figure["swing_up.gif"]}
 <h2>Success in closed loop</h2>
 {figure["success.png"]}
@@ -291,7 +293,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR",
-                        help="out_dir of the run, as output/quickstart")
+                        help="out_dir of the run, such as output/quickstart")
     run_dir = parser.parse_args().run_dir
     for program, names in MADE_BY.items():
         for path in (run_dir / name for name in names):

@@ -45,12 +45,13 @@ def table(folder, warm_up=3):
             continue
         needed = ("step_seconds", "exposed_communication_seconds", "tokens")
         rows, left_out = read_rows(path)
-        columns = [[row.get(key, math.nan) for key in needed] for row in rows if "loss" in row
-                  ][warm_up:]
+        steps = [row for row in rows if "loss" in row][warm_up:]
+        columns = [[row.get(key, math.nan) for key in needed] for row in steps]
         measured = [column for column in columns if all(map(math.isfinite, column))]
-        if left_out or len(measured) < len(columns):
+        left_out += len(columns) - len(measured)
+        if left_out:
             print(
-                f"scaling.py: {path}: left out {left_out + len(columns) - len(measured)} lines "
+                f"scaling.py: {path}: left out {left_out} line{'s' * (left_out != 1)} "
                 "without times", file=sys.stderr)
         if not measured:
             print(
@@ -61,7 +62,7 @@ def table(folder, warm_up=3):
         runs.append((name[1], int(name[2]), int(tokens[-1]), seconds, statistics.median(exposed)))
     if not runs:
         sys.exit(f"scaling.py: {folder} holds no run that slurm/scaling.sbatch measured")
-    print("| scaling | nodes | tokens per step | step, median (10 to 90 %) | tokens/s | efficiency "
+    print("| scaling | nodes | tokens per step | step, median (10 to 90%) | tokens/s | efficiency "
           "| waiting for sums |\n"
           "|---|---|---|---|---|---|---|")
     for kind in ("weak", "strong"):
@@ -80,13 +81,14 @@ def table(folder, warm_up=3):
 
 
 def measure(build, rounds=45):
-    lines = subprocess.run(
-        [ROOT / "launch/local.sh", "2",
-         Path(build) / "tests/allreduce_speed",
-         str(rounds)], capture_output=True, text=True, check=True).stdout
-    rows = [json.loads(line) for line in lines.splitlines()]
-    return [(row["bytes"], statistics.median(
-        row["seconds"]), *np.quantile(row["seconds"], (0.1, 0.9))) for row in rows]
+    command = [ROOT / "launch/local.sh", "2", f"{build}/tests/allreduce_speed", f"{rounds}"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rows = []
+    for line in lines.splitlines():
+        row = json.loads(line)
+        seconds = row["seconds"]
+        rows.append((row["bytes"], statistics.median(seconds), *np.quantile(seconds, (0.1, 0.9))))
+    return rows
 
 
 def fit_line(rows):
@@ -162,10 +164,11 @@ def sum_seconds(size, gpus, per_node, network):
     bus = min(NVLINK_RING if per_node > 1 else math.inf, network if nodes > 1 else math.inf)
     for protocol, share in SHARE.items():
         hops, network_hops = 2 * (gpus - 1), 2 * (nodes - 1)
-        inside = NVLINK_HOP["ring"][protocol] if nodes == 1 else max(NVLINK_HOP["ring"][protocol],
-                                                                     POST[protocol])
-        between = NETWORK_HOP["tree" if per_node == 1 else "ring"][
-            protocol]  # alone on its node, a GPU hides nothing
+        inside = NVLINK_HOP["ring"][protocol]
+        if nodes > 1:
+            inside = max(inside, POST[protocol])
+        # Alone on its node, a GPU hides nothing.
+        between = NETWORK_HOP["tree" if per_node == 1 else "ring"][protocol]
         latency = BASE[protocol] + (hops - network_hops) * inside + network_hops * between
         plateau = 1.4 if nodes > 1 and protocol == "Simple" else 1.0
         best = min(best, plateau * latency * 1e-6 + size * hops / gpus / (bus * share))
@@ -173,9 +176,8 @@ def sum_seconds(size, gpus, per_node, network):
             latency = BASE[protocol] + 2 * ((per_node - 1) * NVLINK_HOP["tree"][protocol] +
                                             int(math.log2(nodes)) * NETWORK_HOP["tree"][protocol])
             sized = TREE_SHARE[protocol][min(int(math.log2(size / 64)), 22)]
-            best = min(
-                best, latency * 1e-6 + size / (0.5 * 0.92 * bus *
-                                               (120 / 128 if protocol == "LL128" else 1) * sized))
+            data = 120 / 128 if protocol == "LL128" else 1
+            best = min(best, latency * 1e-6 + size / (0.5 * 0.92 * bus * data * sized))
     if per_node == 8 and nodes == 1:
         best = min(best, NVLS_HOP * 1e-6 + size / NVLINK_NVLS)
     if per_node == 8 and nodes > 1:
@@ -232,7 +234,7 @@ CHECKPOINT_BYTES = PARAMETERS * 12
 # see a dead rank immediately, SlurmdTimeout is 300 s by default, training.hang_seconds is 600. The
 # seconds until it trains again are assumed.
 ENDINGS = [("a killed rank, restarted in the allocation", 5, 20),
-           ("a lost node, queued again", 300, 180), ("a hang", 600, 20)]
+           ("a lost node, requeued", 300, 180), ("a hang", 600, 20)]
 DISK = 1e9  # B/s, build, hash and write
 
 
@@ -281,46 +283,30 @@ def model(build, out):
         ranges.append(f"| {f'over {begin / 1024:,.0f} KiB' if begin else 'from 4 KiB'} "
                       f"to {end / 1024:,.0f} KiB | {1e6 * latency:.1f} us "
                       f"| {1e-9 / per_byte:.2f} GB/s |")
+    hardware = next(
+        line.split(":")[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name"))
+    spread = statistics.median((high - low) / seconds for _, seconds, low, high in rows)
     values = {
-        "HARDWARE":
-            next(
-                line.split(":")[1].strip()
-                for line in Path("/proc/cpuinfo").read_text().splitlines()
-                if line.startswith("model name")),
-        "RANGES":
-            "\n".join(ranges),
-        "SEEN":
-            f"{len(seen)}",
-        "HELD_OUT":
-            f"{len(held_out)}",
-        "ERROR":
-            f"{statistics.median(errors[3]):.0%}",
-        "WORST":
-            f"{max(errors[3]):.0%}",
-        "ERROR_OF_ONE":
-            f"{statistics.median(errors[1]):.0%}",
-        "WORST_OF_ONE":
-            f"{max(errors[1]):.0%}",
-        "SPREAD":
-            f"{statistics.median((high - low) / seconds for _, seconds, low, high in rows):.0%}",
-        "BF16":
-            efficiency_table(2),
-        "FP32":
-            efficiency_table(4),
-        "JITTER":
-            " | ".join(f"{jitter(gpus):.1%}" for gpus in GPUS),
-        "GPUS":
-            " | ".join(f"{gpus:,}" for gpus in GPUS),
-        "RULE":
-            "|---" * len(GPUS) + "|",
-        "FAILURES":
-            "\n".join(failures),
-        "CHECKPOINT":
-            f"{CHECKPOINT_BYTES / 1e9:.2f}",
-        "SAVE":
-            f"{CHECKPOINT_BYTES / DISK:.1f}",
-        "READ":
-            f"{16 * 1024 * 25 / COMPUTE / 1e6:.0f}",
+        "HARDWARE": hardware,
+        "RANGES": "\n".join(ranges),
+        "SEEN": f"{len(seen)}",
+        "HELD_OUT": f"{len(held_out)}",
+        "ERROR": f"{statistics.median(errors[3]):.0%}",
+        "WORST": f"{max(errors[3]):.0%}",
+        "ERROR_OF_ONE": f"{statistics.median(errors[1]):.0%}",
+        "WORST_OF_ONE": f"{max(errors[1]):.0%}",
+        "SPREAD": f"{spread:.0%}",
+        "BF16": efficiency_table(2),
+        "FP32": efficiency_table(4),
+        "JITTER": " | ".join(f"{jitter(gpus):.1%}" for gpus in GPUS),
+        "GPUS": " | ".join(f"{gpus:,}" for gpus in GPUS),
+        "RULE": "|---" * len(GPUS) + "|",
+        "FAILURES": "\n".join(failures),
+        "CHECKPOINT": f"{CHECKPOINT_BYTES / 1e9:.2f}",
+        "SAVE": f"{CHECKPOINT_BYTES / DISK:.1f}",
+        "READ": f"{16 * 1024 * 25 / COMPUTE / 1e6:.0f}",
     }
     for name, value in values.items():
         text = text.replace(f"@{name}@", value)
@@ -332,11 +318,11 @@ def model(build, out):
 
 def draw_fit(rows, fitted, path):
     figure, axes = plt.subplots(figsize=(7, 4.2), constrained_layout=True)
-    for part, color, label in ((rows[::2], "#2a6fbb", "fitted"), (rows[1::2], "#d9632b",
-                                                                  "held out")):
+    parts = (("fitted", rows[::2], "#2a6fbb"), ("held out", rows[1::2], "#d9632b"))
+    for label, part, color in parts:
         sizes, seconds, low, high = (np.array(column) for column in zip(*part))
         axes.errorbar(sizes, 1e6 * seconds, 1e6 * np.stack([seconds - low, high - seconds]),
-                      fmt="o", ms=4, color=color, label=f"measured, {label} (10 to 90 %)")
+                      fmt="o", ms=4, color=color, label=f"measured, {label} (10 to 90%)")
     line = np.geomspace(rows[0][0], rows[-1][0], 400)
     for lines, style in ((3, "-"), (1, ":")):
         axes.plot(line, [1e6 * predict(fitted[lines], size) for size in line], style,
@@ -359,12 +345,12 @@ def draw_efficiency(path):
                 for gpus in GPUS
             ], "o-", ms=3.5, color=color, label=name)
         panel.plot(GPUS, [100 * jitter(gpus) for gpus in GPUS], "--", color="#888888",
-                   label="waiting for the slowest (1 % jitter, a guess)")
+                   label="waiting for the slowest (1% jitter, a guess)")
         panel.set(xscale="log", xlabel="GPUs", title=title, ylim=(0, 103), xticks=GPUS,
                   xticklabels=[f"{gpus:,}" for gpus in GPUS])
         panel.minorticks_off()
         panel.grid(alpha=0.25)
-    panels[0].set_ylabel("weak-scaling efficiency, % (modelled)")
+    panels[0].set_ylabel("weak-scaling efficiency, % (modeled)")
     panels[0].legend(frameon=False, fontsize=8, loc="lower left")
     figure.savefig(path, dpi=130)
 
@@ -374,9 +360,9 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("table").add_argument("folder")
-    modelling = commands.add_parser("model")
-    modelling.add_argument("build")
-    modelling.add_argument("out")
+    modeling = commands.add_parser("model")
+    modeling.add_argument("build")
+    modeling.add_argument("out")
     arguments = parser.parse_args()
     if arguments.command == "table":
         table(arguments.folder)

@@ -42,7 +42,7 @@ elif command -v dpkg-query >/dev/null; then
         apt-get install -q -y --no-install-recommends "${missing[@]}"; } \
       >build/setup_apt.log 2>&1; then
       tail -n 15 build/setup_apt.log >&2
-      echo "setup: apt-get failed, the whole output is in build/setup_apt.log" >&2
+      echo "setup: apt-get failed; the full output is in build/setup_apt.log" >&2
       exit 1
     fi
   fi

@@ -1,6 +1,5 @@
 #include "data/dataset.h"
 
-#include <cmath>
 #include <set>
 
 #include "program/durable_file.h"
@@ -53,7 +52,7 @@ Manifest Manifest::read(const fs::path& folder) {
   try {
     const json document = json::parse(text);
     if (const int version = document.at("schema_version"); version != kSchemaVersion)
-      refuse("is of schema " + std::to_string(version) + ", this program reads schema " +
+      refuse("has schema " + std::to_string(version) + ", but this program reads schema " +
              std::to_string(kSchemaVersion) + ": generate the dataset again");
     manifest.settings = document.at("settings");
     manifest.steps = manifest.settings.at("steps");

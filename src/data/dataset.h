@@ -14,8 +14,8 @@
 
 // Over the valid steps of the train split; they scale the losses.
 struct Statistics {
-  std::array<double, 2> force_mean_square{};  // N^2, expert force by mode
-  std::array<double, 4> delta_rms{};          // of state[t + 1] - state[t], in the state's units
+  std::array<double, 2> force_mean_square{};   // N^2, expert force by mode
+  std::array<double, kStateSize> delta_rms{};  // of state[t + 1] - state[t], in the state's units
 };
 
 struct ShardRecord {
@@ -53,7 +53,7 @@ class Dataset {
     size_t row;
   };
   Row operator[](size_t trajectory) const;
-  // Over the train split, whichever this is.
+  // Always those of the train split.
   const Statistics& statistics() const { return statistics_; }
   // The plants and starts of these trajectories.
   Trials trials(const std::vector<size_t>& trajectories) const;

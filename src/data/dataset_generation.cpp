@@ -161,20 +161,21 @@ Generation generate_dataset(const Config& config, const Simulation& simulation,
   if (mpi.rank() == 0 && !entries.empty())
     std::cout << "verifying " << entries.size() << " existing shards" << std::endl;
 
-  auto [mine, missing] = verify(writer, entries, mpi);
-  const Generation generation{writer.tasks().size(), writer.tasks().size() - missing.size()};
-  int complete = missing.empty() && existing.complete;
+  Verified verified = verify(writer, entries, mpi);
+  const Generation generation{writer.tasks().size(),
+                              writer.tasks().size() - verified.missing.size()};
+  int complete = verified.missing.empty() && existing.complete;
   MPI_Bcast(&complete, 1, MPI_INT, 0, MPI_COMM_WORLD);
   if (complete) return generation;
 
   agree_on_errors([&] {
     if (mpi.rank() != 0) return;
     if (ownership.refusal) throw *ownership.refusal;
-    writer.prepare(missing);
+    writer.prepare(verified.missing);
   });
-  const auto made = make(writer, missing, simulation, ownership, mpi);
-  mine.insert(mine.end(), made.begin(), made.end());
-  const auto all = gather_entries(mine, writer.tasks().size());
+  const auto made = make(writer, verified.missing, simulation, ownership, mpi);
+  verified.mine.insert(verified.mine.end(), made.begin(), made.end());
+  const auto all = gather_entries(verified.mine, writer.tasks().size());
   agree_on_errors([&] {
     if (mpi.rank() != 0) return;
     ownership.lock->check();

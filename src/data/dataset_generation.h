@@ -11,7 +11,7 @@ using Simulation = std::function<Trajectories(const ShardTask& task)>;
 
 struct Generation {
   size_t shards = 0;
-  size_t kept = 0;  // of them, those that existed already
+  size_t kept = 0;  // how many of them already existed
 };
 
 // Collective. Publishes the dataset of `config`, which does not depend on the number of ranks, and

@@ -63,7 +63,7 @@ struct SplitSums {
   uint64_t rows = 0, successes = 0, dropped = 0, delta_steps = 0;
   std::array<uint64_t, 2> mode_steps{};
   std::array<double, 2> force_square_sum{};
-  std::array<double, 4> delta_square_sum{};
+  std::array<double, kStateSize> delta_square_sum{};
 
   void add(const json& entry) {
     rows += entry.at("rows").get<uint64_t>();
@@ -74,7 +74,7 @@ struct SplitSums {
       mode_steps[m] += entry.at("mode_steps").at(m).get<uint64_t>();
       force_square_sum[m] += entry.at("force_square_sum").at(m).get<double>();
     }
-    for (size_t k = 0; k < 4; ++k)
+    for (size_t k = 0; k < kStateSize; ++k)
       delta_square_sum[k] += entry.at("delta_square_sum").at(k).get<double>();
   }
   json summary() const {
@@ -91,7 +91,7 @@ struct SplitSums {
     Statistics result;
     for (size_t m = 0; m < 2; ++m)
       result.force_mean_square[m] = mean(force_square_sum[m], mode_steps[m]);
-    for (size_t k = 0; k < 4; ++k)
+    for (size_t k = 0; k < kStateSize; ++k)
       result.delta_rms[k] = std::sqrt(mean(delta_square_sum[k], delta_steps));
     return result;
   }
@@ -155,7 +155,7 @@ void DatasetWriter::read_manifest(ExistingDataset& existing) const {
   try {
     const json document = json::parse(text);
     if (const json& there = document.at("schema_version"); there != kSchemaVersion)
-      throw UserError(ExitCode::kData, path.string() + " is of schema " + there.dump() +
+      throw UserError(ExitCode::kData, path.string() + " has schema " + there.dump() +
                                            ", this program writes schema " +
                                            std::to_string(kSchemaVersion) +
                                            ": choose another dataset.path");
@@ -231,7 +231,7 @@ json describe_shard(const std::string& file, const Fingerprint& written,
   const size_t T = recording.steps;
   std::array<double, 2> force_square_sum{};
   std::array<uint64_t, 2> mode_steps{};
-  std::array<double, 4> delta_square_sum{};
+  std::array<double, kStateSize> delta_square_sum{};
   uint64_t successes = 0, dropped = 0, delta_steps = 0;
   for (size_t i = 0; i < trajectories.size(); ++i) {
     successes += trajectories.outcome[i].success;
@@ -241,11 +241,11 @@ json describe_shard(const std::string& file, const Fingerprint& written,
       const uint8_t mode = recording.mode[i * T + t];
       force_square_sum[mode] += force * force;
       ++mode_steps[mode];
-      const float* state = &recording.state[(i * (T + 1) + t) * 4];
+      const float* state = &recording.state[(i * (T + 1) + t) * kStateSize];
       if (static_cast<int32_t>(t) + 1 == trajectories.kick_step[i]) continue;  // no force did that
       ++delta_steps;
-      for (size_t k = 0; k < 4; ++k)
-        delta_square_sum[k] += std::pow(static_cast<double>(state[4 + k]) - state[k], 2);
+      for (size_t k = 0; k < kStateSize; ++k)
+        delta_square_sum[k] += std::pow(static_cast<double>(state[kStateSize + k]) - state[k], 2);
     }
   }
   return {{"file", file},

@@ -1,4 +1,4 @@
-// Writes a dataset shard by shard: what there is to write, what is there already, one shard, and
+// Writes a dataset shard by shard: what to write, what already exists, one shard, and
 // the manifest that lists them all. Nothing here communicates; dataset_generation.h does.
 #pragma once
 

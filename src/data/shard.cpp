@@ -60,10 +60,15 @@ ColumnBytes first_switch(const Trajectories& all) {
 }
 
 using enum ElementType;
+template <class T>
+constexpr ElementType kTypeOf = std::is_same_v<T, float>      ? kF32
+                                : std::is_same_v<T, uint32_t> ? kU32
+                                : std::is_same_v<T, int32_t>  ? kI32
+                                                              : kU8;
 using All = const Trajectories&;
 
-// The format: what the writer writes and the reader expects. FORMAT.md holds the same table, and
-// tests/programs/generate_test.py compares the two.
+// The format: what the writer writes and the reader expects. tests/programs/generate_test.py
+// compares names, shapes, types and units with FORMAT.md.
 // clang-format off
 const std::vector<Column> kColumns = {
     {"state", kF32, {kRows, kStates, kStateSize}, "m, m/s, rad, rad/s",
@@ -103,7 +108,7 @@ const std::vector<Column> kColumns = {
 };
 // clang-format on
 
-// The column's shape for `rows` trajectories of `steps`; what is 0 stays 0.
+// The column's shape for `rows` trajectories of `steps`.
 std::vector<hsize_t> shape_of(const Column& column, hsize_t rows, hsize_t steps) {
   std::vector<hsize_t> shape = column.shape;
   for (hsize_t& extent : shape)
@@ -156,20 +161,19 @@ MappedShard::MappedShard(const std::filesystem::path& path) {
   const Hdf5Session session;
   const Hdf5Reader file(path);
   mapping_ = file.mapping();
-  std::map<std::string, const char*> address;
+  std::vector<hsize_t> shape{0, 0, kStateSize};  // 0: as the file has it
+  file.array("state", kF32, shape);
+  rows_ = shape[0];
+  steps_ = shape[1] - 1;
+  std::map<std::string, std::pair<ElementType, const char*>> columns;
   for (const Column& column : kColumns) {
-    auto shape = shape_of(column, rows_, steps_);
-    if (!address.empty()) {
-      address[column.name] = file.array(column.name, column.type, shape);
-      continue;
-    }
-    shape = {0, 0, kStateSize};  // the first column tells how many rows and steps there are
-    address[column.name] = file.array(column.name, column.type, shape);
-    rows_ = shape[0];
-    steps_ = shape[1] - 1;
+    shape = shape_of(column, rows_, steps_);
+    columns[column.name] = {column.type, file.array(column.name, column.type, shape)};
   }
-  const auto find = [&](const char* name, auto& pointer) {
-    pointer = reinterpret_cast<std::remove_reference_t<decltype(pointer)>>(address.at(name));
+  const auto find = [&]<class T>(const char* name, const T*& pointer) {
+    const auto& [type, address] = columns.at(name);
+    if (type != kTypeOf<T>) throw std::logic_error(std::string(name) + " has another type");
+    pointer = reinterpret_cast<const T*>(address);
   };
   find("state", state_);
   find("force_expert", force_expert_);

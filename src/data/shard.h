@@ -59,9 +59,8 @@ class MappedShard {
 
   size_t rows() const { return rows_; }
   size_t steps() const { return steps_; }
-  const float* state(size_t row) const {
-    return state_ + row * (steps_ + 1) * kStateSize;
-  }  // [T + 1, 4]
+  // [T + 1, 4]
+  const float* state(size_t row) const { return state_ + row * (steps_ + 1) * kStateSize; }
   const float* force_expert(size_t row) const { return force_expert_ + row * steps_; }
   const float* force_applied(size_t row) const { return force_applied_ + row * steps_; }
   const uint8_t* mode(size_t row) const { return mode_ + row * steps_; }

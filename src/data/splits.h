@@ -7,7 +7,7 @@
 #include "data/shard.h"
 #include "program/config.h"
 
-struct StartRange {  // symmetric, uniform; the angle is any
+struct StartRange {  // symmetric, uniform; any angle
   double x, x_dot, theta_dot;
 };
 
@@ -15,8 +15,8 @@ struct Split {
   const char* name;
   StartRange starts;
   bool outside;   // plants of the wider range that are outside the trained one
-  bool drop;      // plants and starts the expert fails on are drawn again
-  bool training;  // staged by dataset.stage_shares, disturbed, in dataset.train_shards files
+  bool drop;      // draws where the expert fails are drawn again
+  bool training;  // stages, gain errors, excitation and kicks; dataset.train_shards files
 };
 
 // The position in this list is part of a trajectory's identity.

@@ -6,7 +6,7 @@
 
 #include "evaluation/one_step.h"
 #include "evaluation/policies.h"
-#include "evaluation/success.h"
+#include "evaluation/summary.h"
 
 namespace {
 
@@ -33,7 +33,7 @@ std::string rollout_rows(const std::string& split, const std::string& policy,
   std::string rows;
   for (size_t i = 0; i < trials; ++i)
     for (size_t t = 0; t < recording.steps; ++t) {
-      const float* s = &recording.state[(i * (recording.steps + 1) + t) * 4];
+      const float* s = &recording.state[(i * (recording.steps + 1) + t) * kStateSize];
       char row[192];
       std::snprintf(row, sizeof row, "%s,%s,%zu,%zu,%.6g,%.6g,%.6g,%.6g,%.6g,%d\n", split.c_str(),
                     policy.c_str(), i, t, static_cast<double>(s[0]), static_cast<double>(s[1]),

@@ -16,10 +16,10 @@ enum class PolicyKind {
 inline constexpr std::array kPolicies{PolicyKind::kModel, PolicyKind::kExpert,
                                       PolicyKind::kNominalExpert, PolicyKind::kStabilizer,
                                       PolicyKind::kZeroForce};
-// As evaluation.json and trials.csv have it.
+// The name in evaluation.json and trials.csv.
 std::string name_of(PolicyKind policy);
 
 // Plays the trials without disturbances. The model plays as many together as `cache_bytes` of keys
-// and values allow (0: as device.h has it).
+// and values allow (0: the default of device.h).
 Rollout play_policy(PolicyKind policy, const Trials& trials, const RolloutOptions& options,
                     const TrainedModel& model, int64_t cache_bytes = 0);

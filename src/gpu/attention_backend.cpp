@@ -6,11 +6,13 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdio>
+#include <vector>
 
 namespace {
 
 // LibTorch's cuDNN attention gave wrong gradients at some lengths before (pytorch issue 196678), so
-// it must be at least 10 % faster, and agree with FlashAttention at lengths of both kinds.
+// it must be at least 10% faster, and agree with FlashAttention at lengths of both kinds.
 constexpr double kMaxTimeRatio = 0.9, kGradientTolerance = 2e-2;
 
 enum class Fused { kFlash, kCudnn };
@@ -72,7 +74,7 @@ bool agree_with_flash(const Sample& sample) {
   const auto expected = sample.gradient().to(torch::kFloat32);
   enable(Fused::kCudnn, Fallback::kNone);
   const auto found = sample.gradient().to(torch::kFloat32);
-  // A NaN is not less than anything.
+  // NaN compares false: it counts as disagreement.
   return ((found - expected).norm() / expected.norm()).item<double>() < kGradientTolerance;
 }
 
@@ -89,32 +91,27 @@ struct Measurement {
   bool agrees = true;
 };
 
-double time_or_zero(Fused fused, const Sample& sample) {
-  try {
-    enable(fused, Fallback::kNone);
-    return time_attention(sample);
-  } catch (const c10::Error&) {
-    return 0.0;
-  }
-}
-
-bool agrees_at(const Sample& sample) {
-  try {
-    return agree_with_flash(sample);
-  } catch (const c10::Error&) {
-    return false;
-  }
-}
-
+// What does not run, for lack of memory too, is unsupported.
 Measurement measure(torch::Device device, const ModelConfig& model, int64_t batch, int64_t window) {
-  Measurement result;
-  const Sample sample(device, model, batch, window);
-  result.flash = time_or_zero(Fused::kFlash, sample);
-  result.cudnn = time_or_zero(Fused::kCudnn, sample);
+  const auto time_or_zero = [&](Fused fused) {
+    try {
+      enable(fused, Fallback::kNone);
+      return time_attention(Sample(device, model, batch, window));
+    } catch (const c10::Error&) {
+      return 0.0;
+    }
+  };
+  const auto agrees_at = [&](int64_t length) {
+    try {
+      return agree_with_flash(Sample(device, model, batch, length));
+    } catch (const c10::Error&) {
+      return false;
+    }
+  };
+  Measurement result{time_or_zero(Fused::kFlash), time_or_zero(Fused::kCudnn), true};
   if (result.flash > 0 && result.cudnn > 0)
     for (const int64_t length : {window, int64_t{64}, int64_t{128}, int64_t{192}})
-      if (length <= window)
-        result.agrees = result.agrees && agrees_at(Sample(device, model, batch, length));
+      if (length <= window) result.agrees = result.agrees && agrees_at(length);
   return result;
 }
 

@@ -98,8 +98,8 @@ void NcclCommunicator::start_sum(torch::Tensor tensor) const {
   if (size() == 1) return;
   TORCH_CHECK(tensor.is_contiguous(), "communicator: needs a contiguous tensor");
   fork();
-  // Never ncclAvg: on floats it is a multiplication before the sum, which the fast paths of a node
-  // (NVLS) are unsupported.
+  // Never ncclAvg: on floats it is a multiplication before the sum, which the fast paths within
+  // a node (NVLS) do not support.
   check(ncclAllReduce(tensor.data_ptr(), tensor.data_ptr(), static_cast<size_t>(tensor.numel()),
                       nccl_type(tensor.scalar_type()), ncclSum, nccl_, stream_));
 }

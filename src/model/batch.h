@@ -9,7 +9,7 @@
 #include "data/dataset.h"
 #include "model/token.h"
 
-// B windows of T control steps, fp32 unless said.
+// B windows of T control steps, fp32 unless noted.
 struct Batch {
   torch::Tensor features;       // [B, T, 6], see write_token
   torch::Tensor force;          // [B, T] expert force / kForceLimit: the label
@@ -22,14 +22,14 @@ struct Batch {
   std::array<torch::Tensor*, 6> fields() {
     return {&features, &force, &applied_force, &mode, &delta, &valid};
   }
-  // The batch of what `change` makes of each tensor.
+  // The batch with `change` applied to each tensor.
   template <class Change>
   Batch each(Change change) const {
     Batch result = *this;
     for (auto* field : result.fields()) *field = change(*field);
     return result;
   }
-  // From a batch of the same shape on any device; does not wait where the memory allows it.
+  // From a batch of the same shape on any device; asynchronous from pinned memory.
   void copy_from(Batch other);
 };
 

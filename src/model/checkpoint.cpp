@@ -5,7 +5,6 @@
 #include <torch/csrc/jit/serialization/pickler.h>
 
 #include <charconv>
-#include <map>
 #include <ostream>
 
 #include "program/durable_file.h"
@@ -15,7 +14,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr int64_t kFormat = 2;
+constexpr int64_t kFormat = 3;
 
 c10::impl::GenericDict dictionary() {
   return c10::impl::GenericDict(c10::StringType::get(), c10::AnyType::get());
@@ -83,7 +82,9 @@ std::vector<int64_t> steps_on_disk(const fs::path& folder) {
 std::string point_link(const fs::path& link, const fs::path& target) {
   std::error_code error;
   if (fs::exists(fs::symlink_status(link, error)) && !fs::is_symlink(link, error))
-    return link.string() + " is not a link of ours and stays; the checkpoints are next to it";
+    return link.string() +
+           " is not a link that this program made, so it was left alone; the checkpoints are next "
+           "to it";
   const fs::path temporary = temporary_name(link);
   fs::remove(temporary, error);
   fs::create_symlink(target.filename(), temporary, error);
@@ -168,7 +169,7 @@ Checkpoint read_checkpoint(const fs::path& path) {
   } catch (const UserError&) {
     throw;
   } catch (const std::exception&) {
-    throw UserError(ExitCode::kData, path.string() + " is no checkpoint of this program");
+    throw UserError(ExitCode::kData, path.string() + " is not a checkpoint of this program");
   }
 }
 
@@ -180,7 +181,7 @@ std::optional<Checkpoint> find_newest_checkpoint(const fs::path& folder, std::os
       auto checkpoint = read_checkpoint(path);
       if (checkpoint.progress.step == step) return checkpoint;
       warn << "skipping: " << path.string() << " holds step " << checkpoint.progress.step
-           << ": give it that name back" << std::endl;
+           << ": rename it to match" << std::endl;
     } catch (const UserError& error) {
       if (error.code != ExitCode::kData) throw;
       warn << "skipping: " << error.what() << std::endl;

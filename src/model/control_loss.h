@@ -16,7 +16,7 @@ struct Losses {
 
   Losses() = default;
   explicit Losses(const torch::Tensor& values);  // [kCount]; waits for its device
-  // What `total` is the sum of, by name.
+  // The terms of `total`, by name.
   std::vector<std::pair<std::string, double>> parts() const;
 };
 
@@ -36,6 +36,6 @@ torch::Tensor force_scale(const Statistics& statistics, torch::Device device = t
 //   mode      cross-entropy, mean over each mode's steps, mean of both modes
 //   dynamics  squared error of the change in units of delta_rms, mean over steps and coordinates
 //
-// All on one device, which is not waited for.
+// All on one device, without synchronizing with it.
 torch::Tensor control_loss(const Heads& heads, const Batch& batch, const torch::Tensor& counts,
                            const torch::Tensor& force_scale);

@@ -20,6 +20,10 @@ torch::Tensor Heads::delta(const torch::Tensor& applied_force) const {
          dynamics.slice(-1, kStateSize) * applied_force.unsqueeze(-1);
 }
 
+Heads Heads::to(torch::Device device) const {
+  return {.force = force.to(device), .mode = mode.to(device), .dynamics = dynamics.to(device)};
+}
+
 ControlModelImpl::ControlModelImpl(const ModelConfig& model)
     : read_in_(register_module("read_in", linear(kFeatures, model.n_embd, kReadInDeviation))),
       force_head_(register_module("force_head", linear(model.n_embd, kForceOutputs, 0.02))),
@@ -39,6 +43,7 @@ Heads ControlModelImpl::forward(const torch::Tensor& features, KeyValueCache* ca
   const auto embedded =
       apply(read_in_, features / feature_scales_).to(read_in_->weight.scalar_type());
   const auto hidden = transformer_(embedded, cache).to(torch::kFloat32);
-  return {apply(force_head_, hidden).squeeze(-1), apply(mode_head_, hidden),
-          apply(dynamics_head_, hidden)};
+  return {.force = apply(force_head_, hidden).squeeze(-1),
+          .mode = apply(mode_head_, hidden),
+          .dynamics = apply(dynamics_head_, hidden)};
 }

@@ -4,7 +4,7 @@
 #include "model/gpt2.h"
 #include "model/token.h"
 
-// Numbers of a token that each head gives.
+// How many numbers each head gives per token.
 constexpr int64_t kForceOutputs = 1, kModeOutputs = 2, kDynamicsOutputs = 2 * kStateSize;
 constexpr int64_t kHeadOutputs = kForceOutputs + kModeOutputs + kDynamicsOutputs;
 
@@ -16,6 +16,7 @@ struct Heads {
 
   // [B, T, 4], in units of the dataset's delta_rms; `applied_force` [B, T] in units of kForceLimit.
   torch::Tensor delta(const torch::Tensor& applied_force) const;
+  Heads to(torch::Device device) const;
 };
 
 class ControlModelImpl : public torch::nn::Module {
@@ -30,6 +31,6 @@ class ControlModelImpl : public torch::nn::Module {
   torch::nn::Linear read_in_{nullptr}, force_head_{nullptr}, mode_head_{nullptr},
       dynamics_head_{nullptr};
   Gpt2 transformer_{nullptr};
-  torch::Tensor feature_scales_;  // [6] float32, a buffer: the network is complete without a config
+  torch::Tensor feature_scales_;  // [6] float32, a buffer: part of every checkpoint
 };
 TORCH_MODULE(ControlModel);

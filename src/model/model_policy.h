@@ -1,4 +1,4 @@
-// The trained network as a policy: a key-value cache, and a window that never passes the positions
+// The trained network as a policy: a key-value cache, and a window that never exceeds the positions
 // it was trained on.
 #pragma once
 

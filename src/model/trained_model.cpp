@@ -9,20 +9,35 @@ TrainedModel load_trained_model(const Checkpoint& checkpoint, torch::Device devi
   model.config = parse_yaml(checkpoint.config, "the checkpoint's configuration").model;
   model.window = std::min(model.config.n_positions, checkpoint.trained_window);
   if (model.window < 2)
-    throw UserError(ExitCode::kData, "the checkpoint is of step " +
+    throw UserError(ExitCode::kData, "the checkpoint is from step " +
                                          std::to_string(checkpoint.progress.step) +
-                                         ": nothing is trained yet");
+                                         ": nothing has been trained yet");
   model.network = ControlModel(model.config);
-  copy_by_name(checkpoint.model, model.network->named_parameters().pairs());
+  copy_by_name(checkpoint.model, named_tensors(*model.network));
   model.network->to(device);
   model.network->eval();
   return model;
 }
 
+NamedTensors named_tensors(const ControlModelImpl& network) {
+  auto result = network.named_parameters().pairs();
+  const auto buffers = network.named_buffers().pairs();
+  result.insert(result.end(), buffers.begin(), buffers.end());
+  return result;
+}
+
 void copy_by_name(const NamedTensors& from, const NamedTensors& to) {
-  TORCH_CHECK(from.size() == to.size(), "there are ", from.size(), " tensors, expected ",
-              to.size());
+  const auto refuse = [](const std::string& why) {
+    throw UserError(ExitCode::kData, "the checkpoint is of another network: " + why);
+  };
+  if (from.size() != to.size())
+    refuse("it has " + std::to_string(from.size()) + " tensors, not " + std::to_string(to.size()));
   const torch::NoGradGuard no_grad;
   const std::map<std::string, torch::Tensor> by_name(from.begin(), from.end());
-  for (auto [name, view] : to) view.copy_(by_name.at(name));
+  for (const auto& [name, view] : to) {
+    const auto found = by_name.find(name);
+    if (found == by_name.end() || found->second.sizes() != view.sizes())
+      refuse(name + " is missing or has another shape");
+    torch::Tensor(view).copy_(found->second);
+  }
 }

@@ -1,4 +1,4 @@
-// A trained network with what one must know to use it.
+// A trained network and what is needed to use it.
 #pragma once
 
 #include "model/checkpoint.h"
@@ -6,7 +6,7 @@
 
 struct TrainedModel {
   ControlModel network{nullptr};  // in eval mode
-  ModelConfig config;
+  ModelConfig config{};
   int64_t window = 0;  // at most the longest window trained on: no position beyond it
 
   Heads operator()(const torch::Tensor& features, KeyValueCache* cache = nullptr) const {
@@ -16,8 +16,12 @@ struct TrainedModel {
 };
 
 // As the checkpoint's own configuration describes it, on the device. Throws UserError(kData) when
-// nothing is trained yet.
+// nothing has been trained yet or it is of another network.
 TrainedModel load_trained_model(const Checkpoint& checkpoint, torch::Device device);
 
-// Copies tensors by name into views of the same shapes. Throws where the names differ.
+// Parameters and buffers by name, as checkpoints hold them.
+NamedTensors named_tensors(const ControlModelImpl& network);
+
+// Copies tensors by name into views of the same shapes. Throws UserError(kData) where names or
+// shapes differ.
 void copy_by_name(const NamedTensors& from, const NamedTensors& to);

@@ -143,7 +143,7 @@ void check_stages(const Config& c, const Citation& cite) {
   const auto& shares = c.dataset.stage_shares;
   const double sum = std::accumulate(shares.begin(), shares.end(), 0.0);
   if (!(sum > 0 && sum < 1e9))
-    refuse(cite("dataset.stage_shares", yaml_text(shares)) + ": one must be positive");
+    refuse(cite("dataset.stage_shares", yaml_text(shares)) + ": at least one must be positive");
   for (size_t stage = 0; c.training.curriculum.stages && stage < shares.size(); ++stage)
     if (shares[stage] == 0)
       refuse(cite("training.curriculum.stages", "true") + " needs data of every stage, but stage " +
@@ -161,9 +161,15 @@ void check_consistency(const Config& c, const std::map<std::string, Given>& give
   if (c.dataset.path.empty()) refuse("dataset.path is empty");
 }
 
+std::string mark_of(Role role) {
+  return role == Role::kDefinesRun ? " [run]" : role == Role::kDefinesData ? " [data]" : "";
+}
+
 po::options_description list_options(const Settings& settings) {
   po::options_description options(
-      "Every key can be set in the YAML file or on the command line, which wins.\n"
+      "Every key can be set in the YAML file or on the command line, which takes precedence.\n"
+      "A run resumes only with the same value of a key marked [run]; a key marked [data] with\n"
+      "another value makes a different dataset.\n"
       "Options",
       118, 60);
   options.add_options()("help", "this text")(
@@ -173,7 +179,7 @@ po::options_description list_options(const Settings& settings) {
       "print the value of KEY, for scripts, and stop");
   for (const auto& setting : settings.all())
     options.add_options()(setting.key.c_str(), po::value<std::string>()->value_name(setting.text()),
-                          setting.help.c_str());
+                          (setting.help + mark_of(setting.role)).c_str());
   return options;
 }
 

@@ -9,7 +9,7 @@ enum class ExitCode : int {
   kDone = 0,
   kCrashed = 1,
   kData = 65,           // dataset, or every checkpoint, invalid: a retry cannot help
-  kDeviceMissing = 69,  // a GPU that should be there is not: another node may have it
+  kDeviceMissing = 69,  // an expected GPU is missing: another node may have it
   kIo = 74,             // reading or writing failed; it may work later, or elsewhere
   kStopRequested = 75,  // USR1: a checkpoint is committed, start again to continue
   kHang = 76,           // a rank made no progress for training.hang_seconds; start again to resume

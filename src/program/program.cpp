@@ -36,7 +36,7 @@ bool several(const char* name) { return number(name) > 1; }
 
 // Whether this is in a step of srun that gives no way to find the other tasks; or a command of the
 // shell in one (srun --pty bash), which is none of the tasks.
-bool is_srun_without_pmix() {
+bool is_isolated_task() {
   if (!is_set("SLURM_STEP_NUM_TASKS") || is_set("OMPI_COMM_WORLD_RANK")) return false;
   if (!is_set("PMIX_RANK") && !is_set("PMI_RANK")) return true;
   return is_set("SLURM_PTY_PORT") && number("SLURM_TASK_PID") != getpid();
@@ -52,8 +52,8 @@ void hide_slurm_step() {
 
 // One of several tasks of Slurm that do not find each other: prints why it may not run, in one task
 // for all, and returns the exit code. Nothing when this task may run alone.
-std::optional<int> refuse_isolated_task(const std::string& program, bool one_task_may_run,
-                                        std::optional<UserError> refusal) {
+std::optional<int> end_isolated_task(const std::string& program, bool one_task_may_run,
+                                     std::optional<UserError> refusal) {
   const int task = number("SLURM_PROCID"), first_refused = one_task_may_run ? 1 : 0;
   if (!several("SLURM_STEP_NUM_TASKS") || task < first_refused) return std::nullopt;
   if (!refusal)
@@ -64,7 +64,7 @@ std::optional<int> refuse_isolated_task(const std::string& program, bool one_tas
   return static_cast<int>(refusal->code);
 }
 
-// Throws UserError where MPI found one rank and the launcher says that it started several.
+// Throws UserError if MPI found one rank but the launcher started several.
 void refuse_isolated_ranks() {
   if (several("PMI_SIZE"))
     throw UserError(ExitCode::kConfiguration, isolated_ranks_message("PMI_SIZE"));
@@ -82,8 +82,8 @@ std::map<std::string, std::string> describe_start(const std::string& yaml,
   return values;
 }
 
-// Collective. How this rank was started differently from rank 0, "" for not at all.
-std::string difference_from_first(const CommandLine& command_line) {
+// Collective. How rank `rank`, this one, was started differently from rank 0, "" for not at all.
+std::string difference_from_first(const CommandLine& command_line, int rank) {
   std::string yaml = to_yaml(command_line.config),
               dry_run = command_line.dry_run ? "set" : "not set", revision = program_revision();
   const auto mine = describe_start(yaml, dry_run, revision);
@@ -92,7 +92,7 @@ std::string difference_from_first(const CommandLine& command_line) {
   for (const auto& [key, value] : mine) {
     const auto found = first.find(key);
     if (found != first.end() && found->second == value) continue;
-    return " has " + key + " " + value + ", rank 0 has " +
+    return "rank " + std::to_string(rank) + " has " + key + " " + value + ", rank 0 has " +
            (found == first.end() ? "none" : found->second) +
            ": start all ranks with one program and one configuration";
   }
@@ -123,14 +123,14 @@ void end_job(const MpiSession& mpi, const std::string& reason, ExitCode code) {
 
 void refuse_dry_run(const CommandLine& command_line) {
   if (command_line.dry_run)
-    throw AgreedError(ExitCode::kConfiguration, "--dry_run belongs to train_gpt2");
+    throw AgreedError(ExitCode::kConfiguration, "--dry_run is only for train_gpt2");
 }
 
 int run_program(int argc, char** argv, const std::string& description,
                 const std::function<ExitCode(const CommandLine&, const MpiSession&)>& body,
                 bool one_process) {
   const std::string name = std::string(argv[0]).substr(std::string(argv[0]).find_last_of('/') + 1);
-  const bool isolated = is_srun_without_pmix();
+  const bool isolated = is_isolated_task();
   CommandLine command_line;
   std::optional<UserError> refusal;  // printed once MPI has started and knows who is rank 0
   try {
@@ -142,16 +142,14 @@ int run_program(int argc, char** argv, const std::string& description,
   }
   if (isolated) {
     const bool one_task_may_run = !refusal && (one_process || command_line.dry_run);
-    if (const auto code = refuse_isolated_task(name, one_task_may_run, refusal)) return *code;
+    if (const auto code = end_isolated_task(name, one_task_may_run, refusal)) return *code;
     hide_slurm_step();
   }
 
   const MpiSession mpi;
   try {
     agree(refusal ? refusal->what() : "", refusal ? refusal->code : ExitCode::kConfiguration);
-    const std::string difference = difference_from_first(command_line);
-    agree(difference.empty() ? "" : "rank " + std::to_string(mpi.rank()) + difference,
-          ExitCode::kConfiguration);
+    agree(difference_from_first(command_line, mpi.rank()), ExitCode::kConfiguration);
     if (mpi.size() > 1) return static_cast<int>(body(command_line, mpi));
     auto code = ExitCode::kDone;
     agree_on_errors([&] {

@@ -1,4 +1,4 @@
-// The frame of every program: configuration before MPI, one place where errors end it.
+// The frame of every program: configuration before MPI, one place that handles fatal errors.
 #pragma once
 
 #include <functional>

@@ -112,7 +112,7 @@ void Settings::add_training(TrainingConfig& training) {
   add("training.validate_every_steps", training.validate_every_steps, 10'000, {0, kNoLimit},
       kDefinesRun, "steps between validations; 0: none");
   add("training.hang_seconds", training.hang_seconds, 600, {1, 1 << 30}, kFree,
-      "a training that makes no progress for so long is ended with exit code 76");
+      "a run that makes no progress for this long is ended with exit code 76");
   add("training.curriculum.points.start", training.curriculum.points.start, 0, {0, 1 << 20},
       kDefinesRun, "first window length; 0: 128, or n_positions if that is less");
   add("training.curriculum.points.end", training.curriculum.points.end, 0, {0, 1 << 20},
@@ -123,7 +123,7 @@ void Settings::add_training(TrainingConfig& training) {
       kDefinesRun, "steps between growths; 0: train_steps / 40");
   add("training.curriculum.stages", training.curriculum.stages, false, kDefinesRun,
       "begin with easy tasks: the five stages of the dataset follow each other at 5, 12, 20 and "
-      "30 % of the steps; half of a batch is of the current stage, half of earlier ones");
+      "30% of the steps; half of a batch is of the current stage, half of earlier ones");
 }
 
 void Settings::add_dataset(DatasetConfig& dataset) {
@@ -138,7 +138,8 @@ void Settings::add_dataset(DatasetConfig& dataset) {
   add("dataset.steps", dataset.steps, 1024, {2, 1 << 20}, kDefinesData,
       "recorded control steps (20 ms) per trajectory");
   add("dataset.force_gain_spread", dataset.force_gain_spread, 0.2, {0.0, 0.9}, kDefinesData,
-      "executed forces of a train trajectory are the expert's times a factor within 1 -+ this");
+      "executed forces of a train trajectory are the expert's times a factor between 1 - this and "
+      "1 + this");
   add("dataset.force_noise", dataset.force_noise, 0.1, {0.0, 1.0}, kDefinesData,
       "noise on the executed force (labels stay clean), as a share of the force limit");
   add("dataset.excitation_share", dataset.excitation_share, 0.0, {0.0, 1.0}, kDefinesData,

@@ -9,7 +9,7 @@
 
 enum class Role {
   kDefinesRun,   // a run resumes only with the same value
-  kDefinesData,  // a dataset is another dataset with another value
+  kDefinesData,  // changing it makes a different dataset
   kFree          // may differ: speed, memory, logging, where things are
 };
 

@@ -2,10 +2,8 @@
 
 #include <algorithm>
 
-Watchdog::Watchdog(double seconds, std::function<std::string()> find_error,
-                   std::function<void(const std::string& reason)> end_job)
-    : find_error_(std::move(find_error)),
-      thread_([this, seconds, end_job = std::move(end_job)](const std::stop_token& stop) {
+Watchdog::Watchdog(double seconds, std::function<void(const std::string& reason)> end_job)
+    : thread_([this, seconds, end_job = std::move(end_job)](const std::stop_token& stop) {
         const std::chrono::duration<double> look(std::min(1.0, seconds / 10));
         std::unique_lock lock(mutex_);
         auto looked = Clock::now();
@@ -14,11 +12,11 @@ Watchdog::Watchdog(double seconds, std::function<std::string()> find_error,
           const auto now = Clock::now();
           if (now - looked > 2 * look + std::chrono::seconds(2)) last_ += now - looked;
           looked = now;
-          std::string reason = find_error_();
-          const double patience = seconds * times_;
+          std::string reason = find_error_ ? find_error_() : "";
+          const double timeout = seconds * times_;
           if (reason.empty() && !resting_ &&
-              std::chrono::duration<double>(now - last_).count() > patience)
-            reason = "no progress for " + std::to_string(static_cast<int64_t>(patience)) +
+              std::chrono::duration<double>(now - last_).count() > timeout)
+            reason = "no progress for " + std::to_string(static_cast<int64_t>(timeout)) +
                      " s while " + doing_ +
                      ": another rank has stopped, or the network between them is gone. Start "
                      "again to resume";

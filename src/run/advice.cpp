@@ -21,7 +21,7 @@ std::optional<std::string> Advice::observe(double loss, const StepTime& time) {
       if (said_data_) return std::nullopt;
       said_data_ = true;
       std::snprintf(text, sizeof text,
-                    "advice: steps wait for data %.0f %% of the time: put the dataset on a local "
+                    "advice: steps wait for data %.0f%% of the time: put the dataset on a local "
                     "SSD, or use fewer ranks per machine",
                     100 * data);
       return text;

@@ -84,7 +84,7 @@ std::string curriculum_line(const RunPlan& plan, bool stages) {
          (points.start < points.end ? "grow by " + std::to_string(points.inc) + " every " +
                                           grouped(points.interval) + " steps"
                                     : std::string("do not grow")) +
-         (stages ? "; stages at 5, 12, 20, 30 % of the steps" : "; no stages") + "\n";
+         (stages ? "; stages at 5, 12, 20, 30% of the steps" : "; no stages") + "\n";
 }
 
 std::string memory_line(const Config& config, const RunPlan& plan) {

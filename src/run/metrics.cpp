@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cmath>
-#include <cstdio>
 #include <iostream>
 #include <string_view>
 
@@ -74,7 +72,7 @@ void Metrics::print(const std::string& line) {
   std::cout << (live() ? "\r\x1b[K" : "") << line << std::endl;
 }
 
-void Metrics::print_unless_live(const std::string& line) {
+void Metrics::print_progress(const std::string& line) {
   text_.append(line);
   if (live())
     update_live_line(line);

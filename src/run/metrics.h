@@ -1,8 +1,7 @@
-// What a run says about itself: metrics.jsonl for programs, model_training_log.txt and the screen
-// for people.
+// The files of a run's log: metrics.jsonl for programs; model_training_log.txt, and standard
+// output, for people.
 #pragma once
 
-#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -11,12 +10,10 @@
 class Metrics {
  public:
   // Continues the files of `folder` after `step`: lines of later steps, and a torn last one, are
-  // cut off, so that the curves stay single-valued across interruptions. Other lines
-  // stay, with any content.
+  // cut off, so that the curves stay single-valued across interruptions. Other lines stay, with
+  // any content. Throws UserError(kIo) when the files cannot be opened. A line that later cannot
+  // be written is lost, with a warning, and leaves no trace: training and later lines continue.
   Metrics(const std::filesystem::path& folder, int64_t step);
-
-  // Throws UserError(kIo) when the files cannot be opened. A line that later cannot be written is
-  // lost, with a warning, and leaves no trace: training and the lines after it continue.
 
   // Whether the step that is continued was validated.
   bool validated() const { return validated_; }
@@ -25,8 +22,8 @@ class Metrics {
   void append_values(const nlohmann::ordered_json& values);
   // One line for people: text log and standard output.
   void print(const std::string& line);
-  // A regular line for people: text log, and standard output unless that shows progress live.
-  void print_unless_live(const std::string& line);
+  // A line of progress: text log, and standard output unless that has a live line.
+  void print_progress(const std::string& line);
   // Rewrites the last line of a live screen.
   void update_live_line(const std::string& line);
   // Standard output is a terminal, PROGRESS_COLUMNS wide: launch/local.sh says so, since ranks

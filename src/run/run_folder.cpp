@@ -11,14 +11,15 @@ namespace fs = std::filesystem;
 
 namespace {
 
-void refuse(const std::string& why) { throw UserError(ExitCode::kConfiguration, why); }
+[[noreturn]] void refuse(const std::string& why) { throw UserError(ExitCode::kConfiguration, why); }
 
 // Refuses a folder without a run that holds files of the names that a run writes.
 void refuse_foreign_files(const fs::path& folder) {
   for (const char* name : {"metrics.jsonl", "model_training_log.txt", "DONE"})
     if (fs::exists(folder / name))
       refuse((folder / name).string() +
-             " exists, but no config.yaml of a run: choose another out_dir, or move it away");
+             " exists, but no config.yaml of a run: choose another out_dir, or move that file "
+             "elsewhere");
 }
 
 // A new checkpoint is written next to the old ones before one of them goes.
@@ -67,7 +68,7 @@ void RunFolder::open() {
   if (newest_) {
     refuse_other_run(config_.out_dir, newest_->config, config_);
     if (newest_->manifest_sha256 != manifest_sha256_)
-      refuse(config_.out_dir + " holds a run on another dataset than " + config_.dataset.path +
+      refuse(config_.out_dir + " holds a run on a different dataset than " + config_.dataset.path +
              ": restore dataset.path, or choose another out_dir");
   } else if (fs::exists(folder / "config.yaml")) {  // a run that never reached a checkpoint
     refuse_other_run(config_.out_dir, read_file(folder / "config.yaml"), config_);
@@ -95,7 +96,8 @@ std::string RunFolder::publish(const TrainingState& state, RunLog& log) {
     prune_checkpoints(config_.out_dir, progress.step, config_.training.keep_last,
                       config_.training.keep_every_steps, progress.best_step);
   } catch (const std::exception& error) {
-    return error.what();
+    const std::string what = error.what();
+    return what.empty() ? "unknown error" : what;
   }
   return "";
 }

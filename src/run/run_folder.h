@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <utility>
 
 #include "data/dataset.h"
 #include "program/folder_lock.h"
@@ -15,8 +16,9 @@
 class RunFolder {
  public:
   // Collective. Creates and locks config.out_dir and publishes config.yaml in it. Throws the same
-  // UserError on all ranks when another job owns it, when it holds something else or a run of
-  // another configuration or dataset, or when the disk has no room for two checkpoints.
+  // UserError on all ranks if another job owns it, if it holds something else or a run of another
+  // configuration or dataset, if its checkpoints are all damaged or cannot be read, or if the disk
+  // has no room for two checkpoints.
   RunFolder(const Config& config, const Manifest& manifest, const RunPlan& plan,
             const MpiSession& mpi);
 
@@ -27,7 +29,8 @@ class RunFolder {
   // third failure in a row throws UserError(kIo) on all ranks.
   bool save(const TrainingState& state, RunLog& log);
 
-  // Throws UserError when another start of the job has taken the folder over. Looks once a second.
+  // Throws UserError, on rank 0 alone, if another start of the job has taken the folder over.
+  // Checks once a second.
   void check_owner();
 
   // Rank 0.
@@ -45,7 +48,7 @@ class RunFolder {
   double lock_checked_ = 0;           // MPI_Wtime()
   std::optional<Checkpoint> newest_;
   int64_t saved_step_ = -1, failed_step_ = -1, failed_saves_ = 0;
-  std::set<std::string> reported_;  // troubles that do not recur in the log
+  std::set<std::string> reported_;  // warnings already printed, not repeated
 };
 
 // Throws UserError(kConfiguration) unless the run of `stored_yaml`, in `folder`, may be continued

@@ -4,7 +4,7 @@
 #include <cstdio>
 #include <ctime>
 
-#include "evaluation/success.h"
+#include "evaluation/summary.h"
 #include "program/agreement.h"
 #include "program/number_text.h"
 #include "training/optimizer.h"
@@ -80,7 +80,7 @@ void RunLog::one_step(int64_t step, const StepReport& report, const StepTime& ti
                     ": the gradient is not finite, the update was skipped");
   const bool last = step == plan_.steps || report.stop_requested;
   if (step % training_.print_every_steps == 0 || last) {
-    metrics_->print_unless_live(progress_line(step, report));
+    metrics_->print_progress(progress_line(step, report));
     since_line_ = {};
   } else if (metrics_->live() && MPI_Wtime() - last_live_line_ > 0.5) {
     metrics_->update_live_line(progress_line(step, report));
@@ -120,7 +120,7 @@ std::string RunLog::progress_line(int64_t step, const StepReport& report) const 
   char success[32] = "", use[32] = "", line[320];
   if (last_success_ >= 0) std::snprintf(success, sizeof success, "success %.3f  ", last_success_);
   if (peak_flops_ > 0)
-    std::snprintf(use, sizeof use, "MFU %.0f %%  ",
+    std::snprintf(use, sizeof use, "MFU %.0f%%  ",
                   100 * rate * flops_per_token(model_, window) / peak_flops_);
   std::snprintf(line, sizeof line,
                 "step %7ld / %ld  loss %s  %slr %.1e  |g| %.2f  window %ld  %s tokens/s  %s%s left",
@@ -150,7 +150,7 @@ void RunLog::validation(int64_t step, const ValidationReport& report, bool best)
   char line[256];
   std::snprintf(line, sizeof line,
                 "step %7ld / %ld  validation: success %.3f [%.3f, %.3f] of %ld, loss %.3f; "
-                "%.1f s, %.0f %% of the time so far%s",
+                "%.1f s, %.0f%% of the time so far%s",
                 step, plan_.steps, report.success, interval[0], interval[1], report.trajectories,
                 report.losses.total, report.seconds, 100 * share, best ? "; the best so far" : "");
   metrics_->print(line);
@@ -160,7 +160,7 @@ void RunLog::done(int64_t step) {
   if (!metrics_) return;
   char line[256];
   std::snprintf(line, sizeof line,
-                "done: step %ld, %s, %s tokens/s on %d ranks while training, %.1f %% of it waiting "
+                "done: step %ld, %s, %s tokens/s on %d ranks while training, %.1f%% of it waiting "
                 "for data",
                 step, clock_text(MPI_Wtime() - begin_).c_str(),
                 short_number(since_start_.tokens_per_second()).c_str(), ranks_,

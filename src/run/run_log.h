@@ -1,4 +1,4 @@
-// What a run says while it trains: metrics.jsonl for programs, lines and advice for people. Rank 0
+// The output of a run: metrics.jsonl for programs, lines and advice for people. Rank 0
 // writes; every method does nothing on the others unless it says that it is collective.
 #pragma once
 
@@ -28,7 +28,7 @@ class RunLog {
   // The collected steps, the last of which is `last_step`.
   void steps(int64_t last_step, const StepRunner::Collected& collected);
   void validation(int64_t step, const ValidationReport& report, bool best);
-  // The line that ends a run, with means over this start.
+  // The last line of a run, averaged since this start.
   void done(int64_t step);
 
  private:

@@ -1,7 +1,6 @@
 // Starts steps and collects what they report; a GPU runs ahead of the host.
 #pragma once
 
-#include <functional>
 #include <vector>
 
 #include "run/advice.h"
@@ -10,8 +9,8 @@
 
 class StepRunner {
  public:
-  // `queue` and `communicator` must outlive the runner. At most every `log_every_steps` steps a GPU
-  // is waited for.
+  // `queue` and `communicator` must outlive the runner. Waits for a GPU about once a second, at
+  // least every `log_every_steps` steps.
   StepRunner(Step step, BatchQueue& queue, const Communicator& communicator, torch::Device device,
              int64_t log_every_steps);
 

@@ -2,6 +2,8 @@
 
 #include <cmath>
 #include <iostream>
+#include <optional>
+#include <tuple>
 
 #include "program/agreement.h"
 #include "program/program.h"
@@ -13,7 +15,7 @@
 
 namespace {
 
-// What the steps of a run need, in the order in which it comes into being.
+// What the steps of a run need, in order of construction.
 struct Run {
   const Config& config;
   const RunPlan& plan;
@@ -44,7 +46,7 @@ void connect(const Communicator& communicator, torch::Device device) {
               communicator.size(), " ones over as many ranks is ", count.item<float>());
 }
 
-// Collective. One step, and the advice that its errors deserve.
+// Collective. One step; running out of memory becomes advice.
 void start_step(StepRunner& runner, const Run& run) {
   const int64_t step = run.state.progress.step;
   try {
@@ -57,8 +59,8 @@ void start_step(StepRunner& runner, const Run& run) {
   }
 }
 
-// Throws on all ranks after three steps in a row without an update. `skipped` of them came before
-// the reports, the last of which is of `last_step`.
+// Throws on all ranks after three steps in a row without an update. `skipped`: updates skipped in a
+// row so far; `last_step`: the step of the last report.
 void refuse_endless_skips(const std::vector<StepReport>& reports, int64_t last_step,
                           int64_t& skipped) {
   int64_t step = last_step - static_cast<int64_t>(reports.size());
@@ -79,7 +81,7 @@ bool save(const Run& run) {
   return run.folder.save(run.state, run.log);
 }
 
-// Collective. Throws on all ranks where the checkpoint cannot be written; `what` names it.
+// Collective. Throws on all ranks if the checkpoint cannot be written; `what` names it.
 void save_or_throw(const Run& run, const std::string& what) {
   if (!save(run))
     throw AgreedError(ExitCode::kIo, what + " could not be written to " + run.config.out_dir);
@@ -94,7 +96,7 @@ void validate_and_keep_best(const Run& run) {
       run.state.for_inference(run.plan.curriculum.at(progress.step - 1).window), run.communicator);
   run.watchdog.rest();
   // Success fluctuates until the learning rate has begun to fall: what was validated before never
-  // beats what was validated after (LOG.md, "What decides"). Ties go to the later step.
+  // beats what was validated after (LOG.md, "What determines success"). Ties go to the later step.
   const auto rank_of = [&](int64_t step, double success) {
     return std::pair(decay_has_begun(run.config.training, step, run.plan.steps), success);
   };
@@ -115,7 +117,7 @@ ExitCode run_steps(const Run& run, StepRunner& runner, bool validated) {
   int64_t& step = run.state.progress.step;
   int64_t skipped = 0;
   const auto due = [&](int64_t every) { return every > 0 && step % every == 0; };
-  // A run that stopped when a validation was due stopped without it.
+  // A run that stopped at a validation step has not validated it yet.
   if (step > 0 && due(training.validate_every_steps) && !validated) validate_and_keep_best(run);
   while (step < run.plan.steps) {
     run.watchdog.progress("training up to step " + std::to_string(step + 1));
@@ -126,11 +128,10 @@ ExitCode run_steps(const Run& run, StepRunner& runner, bool validated) {
     const bool saving = due(training.save_every_steps);
     if (!last && !validating && !saving && !runner.is_due()) continue;
     const auto collected = runner.collect();
-    // ----- from here on nothing changes the weights -----
-    run.watchdog.rest();
     run.folder.check_owner();
     run.log.steps(step, collected);
     refuse_endless_skips(collected.reports, step, skipped);
+    run.watchdog.rest();
     const bool stopping = collected.stop_requested() && !last;
     if (validating && !stopping) validate_and_keep_best(run);
     if (stopping) {
@@ -157,16 +158,24 @@ BatchQueue make_queue(const Run& run) {
   return {read, run.state.progress.step, run.plan.steps, steps_ahead(run.plan)};
 }
 
-// Collective. The step as the device runs it. Destroy it before the communicator: its graphs hold
-// NCCL's sums.
+// The step as the device runs it. Destroy it before the communicator: its graphs hold NCCL's sums.
 Step make_step(const Run& run, const Statistics& statistics, GradientSum& gradient_sum) {
   auto& state = run.state;
+  const Replica replica{state.model, state.parameters, state.optimizer, gradient_sum};
   const auto scale = force_scale(statistics, run.device);
   return make_device_step(run.device, run.config.training.cuda_graphs,
-                          [=, &run, &state, &gradient_sum](const auto& input) {
-                            return train_step(input, scale, state.model, state.parameters,
-                                              state.optimizer, gradient_sum, run.communicator);
+                          [=, &communicator = run.communicator](const StepInput& input) {
+                            return train_step(input, scale, replica, communicator);
                           });
+}
+
+// Collective. From the step after the last checkpoint, with what only the steps need.
+ExitCode run_remaining_steps(const Run& run, const Statistics& statistics, bool validated) {
+  GradientSum gradient_sum(run.state.parameters, run.communicator);
+  BatchQueue queue = make_queue(run);
+  StepRunner runner(make_step(run, statistics, gradient_sum), queue, run.communicator, run.device,
+                    run.config.training.log_every_steps);
+  return run_steps(run, runner, validated);
 }
 
 // Collective. Prints what the run would cost before it looks at the dataset, which may not exist
@@ -192,13 +201,13 @@ ExitCode dry_run(const Config& config, const MpiSession& mpi, Watchdog& watchdog
 
 ExitCode train(const CommandLine& command_line, const MpiSession& mpi) {
   start_torch(mpi);
+  keep_freed_memory();
   Config config = command_line.config;
-  Watchdog watchdog(
-      static_cast<double>(config.training.hang_seconds), [] { return std::string(); },
-      [&mpi](const std::string& reason) { end_job(mpi, reason, ExitCode::kHang); });
+  Watchdog watchdog(static_cast<double>(config.training.hang_seconds),
+                    [&mpi](const std::string& reason) { end_job(mpi, reason, ExitCode::kHang); });
   if (command_line.dry_run) return dry_run(config, mpi, watchdog);
 
-  // Every refusal comes before the first byte is written.
+  // Bad input is refused before the first byte is written.
   const Manifest manifest = verified_manifest(config, mpi, watchdog);
   const RunPlan plan =
       agree_on_plan(config, static_cast<int64_t>(manifest.trajectories("train")), mpi);
@@ -213,13 +222,12 @@ ExitCode train(const CommandLine& command_line, const MpiSession& mpi) {
   const auto communicator =
       make_communicator(device, static_cast<double>(config.training.hang_seconds));
   const Watchdog::ErrorSource errors(watchdog, [&] { return communicator->error(); });
+  TrainingState state(config, device);
   watchdog.progress("connecting the ranks");
   connect(*communicator, device);
-
-  TrainingState state(config, device);
   watchdog.progress("loading the last checkpoint", Watchdog::kLong);
   RunFolder folder(config, manifest, plan, mpi);
-  watchdog.progress("broadcasting the weights");
+  watchdog.progress("broadcasting the weights", Watchdog::kLong);
   state.restore(folder.take_newest(), *communicator);
   watchdog.progress("choosing the attention");
   const auto attention =
@@ -230,21 +238,18 @@ ExitCode train(const CommandLine& command_line, const MpiSession& mpi) {
                {devices, attention, device.is_cpu(), static_cast<int64_t>(data->size()),
                 static_cast<int64_t>(manifest.steps), state.progress.step},
                mpi);
+  watchdog.progress("opening the log", Watchdog::kLong);
   RunLog log(config, plan, state.progress,
              peak_flops(device, config.training.precision) * mpi.size(), mpi);
+  watchdog.rest();
   const Run run{config, plan,   *loader, validation_data.get(), device, *communicator, watchdog,
                 state,  folder, log};
 
   auto code = ExitCode::kDone;
-  if (state.progress.step < plan.steps) {
-    GradientSum gradient_sum(state.parameters, *communicator);
-    BatchQueue queue = make_queue(run);
-    StepRunner runner(make_step(run, manifest.statistics, gradient_sum), queue, *communicator,
-                      device, config.training.log_every_steps);
-    code = run_steps(run, runner, log.validated());
-  } else if (mpi.rank() == 0) {
+  if (state.progress.step < plan.steps)
+    code = run_remaining_steps(run, manifest.statistics, log.validated());
+  else if (mpi.rank() == 0)
     std::cout << "nothing to do: the run is complete at step " << state.progress.step << std::endl;
-  }
   if (code == ExitCode::kDone)
     agree_on_errors([&] {
       if (mpi.rank() == 0) folder.mark_done(state.progress.step);

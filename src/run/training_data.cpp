@@ -75,15 +75,17 @@ Manifest verified_manifest(const Config& config, const MpiSession& mpi, Watchdog
   Manifest manifest;
   agree_on_errors([&] { manifest = read_manifest(config); });
   refuse_different_datasets(manifest, mpi);
-  const auto [rank, size] = sharer_of(fs::path(config.dataset.path) / "manifest.json", mpi);
+  const Sharer sharer = sharer_of(fs::path(config.dataset.path) / "manifest.json", mpi);
   constexpr double kSlowestDisk = 20e6;  // bytes per second
-  const double seconds = bytes_of_training(manifest) / static_cast<double>(size) / kSlowestDisk;
+  const double seconds =
+      bytes_of_training(manifest) / static_cast<double>(sharer.size) / kSlowestDisk;
   const Watchdog::Activity activity(
       watchdog, "verifying the dataset",
       Watchdog::kLong + seconds / static_cast<double>(config.training.hang_seconds));
   agree_on_errors([&] {
     for (const auto& split : kSplitsOfTraining)
-      if (const auto damage = manifest.find_damage(split, rank, size); !damage.empty())
+      if (const auto damage = manifest.find_damage(split, sharer.rank, sharer.size);
+          !damage.empty())
         throw UserError(ExitCode::kData, damage);
   });
   return manifest;

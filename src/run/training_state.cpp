@@ -36,7 +36,7 @@ void TrainingState::restore(const std::optional<Checkpoint>& checkpoint,
   if (checkpoint) {
     progress = checkpoint->progress;
     ++progress.attempt;
-    copy_by_name(checkpoint->model, parameters.views(parameters.values));
+    copy_by_name(checkpoint->model, weights());
     copy_by_name(checkpoint->first_moment, parameters.views(optimizer.first_moment));
     copy_by_name(checkpoint->second_moment, parameters.views(optimizer.second_moment));
   }
@@ -49,11 +49,18 @@ void TrainingState::restore(const std::optional<Checkpoint>& checkpoint,
   parameters.values[0].item();  // on a GPU these copies are only enqueued until here
 }
 
+NamedTensors TrainingState::weights() const {
+  auto result = parameters.views(parameters.values);
+  const auto buffers = model->named_buffers().pairs();
+  result.insert(result.end(), buffers.begin(), buffers.end());
+  return result;
+}
+
 Checkpoint TrainingState::snapshot() const {
   Checkpoint checkpoint;
   checkpoint.progress = progress;
   checkpoint.progress.updates = optimizer.updates.item<double>();
-  checkpoint.model = parameters.views(parameters.values);
+  checkpoint.model = weights();
   checkpoint.first_moment = parameters.views(optimizer.first_moment);
   checkpoint.second_moment = parameters.views(optimizer.second_moment);
   return checkpoint;
@@ -64,7 +71,7 @@ TrainedModel TrainingState::for_inference(int64_t window) const {
   if (model->parameters().front().scalar_type() != torch::kFloat32) {
     result.network = ControlModel(config_);
     result.network->to(parameters.values.device());
-    copy_by_name(parameters.views(parameters.values), result.network->named_parameters().pairs());
+    copy_by_name(weights(), named_tensors(*result.network));
   }
   result.network->eval();
   return result;

@@ -19,7 +19,7 @@ class Curriculum {
   Curriculum(const CurriculumConfig& config, int64_t n_positions, int64_t steps);
 
   // window: min(end, start + inc * floor(step / interval)).
-  // stage: the number of boundaries, at 5, 12, 20 and 30 % of the steps, that are behind.
+  // stage: the number of boundaries, at 5, 12, 20 and 30% of the steps, that are behind.
   Lesson at(int64_t step) const;
   const PointsCurriculumConfig& points() const { return points_; }
 

@@ -3,12 +3,10 @@
 #include <map>
 
 #include "program/agreement.h"
-#include "program/program.h"
 
 void start_torch(const MpiSession& mpi) {
   at::set_num_threads(mpi.processors());
   at::globalContext().setFlushDenormal(true);
-  keep_freed_memory();
 }
 
 std::string describe_devices(torch::Device device) {

@@ -8,7 +8,7 @@
 
 #include "program/mpi_session.h"
 
-// Threads and denormals, as every program sets them. Call before the first tensor.
+// Threads and denormals, as every program sets them. Call before the first computation.
 void start_torch(const MpiSession& mpi);
 
 // Collective. By the setting `device`: auto takes GPUs where there are any. Every rank of a node

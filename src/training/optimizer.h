@@ -10,11 +10,11 @@ class AdamW {
 
   // One update from parameters.gradients, scaled down where their norm exceeds the clip. Does
   // nothing when the norm is not finite. `learning_rate` [] float32. Returns the norm before
-  // clipping, [] float32. All on the parameters' device, which is not waited for.
+  // clipping, [] float32. All on the parameters' device, without synchronizing with it.
   torch::Tensor step(const torch::Tensor& learning_rate);
 
   torch::Tensor first_moment, second_moment;  // [n] float32
-  torch::Tensor updates;                      // [] float32: updates done, for the bias correction
+  torch::Tensor updates;                      // [] float64: updates done, for the bias correction
 
  private:
   FlatParameters& parameters_;

@@ -5,8 +5,8 @@ torch::Tensor step_scalars(double learning_rate, bool stop_requested) {
 }
 
 torch::Tensor train_step(const StepInput& input, const torch::Tensor& force_scale,
-                         ControlModel& model, FlatParameters& parameters, AdamW& optimizer,
-                         GradientSum& gradient_sum, const Communicator& communicator) {
+                         const Replica& replica, const Communicator& communicator) {
+  auto& [model, parameters, optimizer, gradient_sum] = replica;
   const auto learning_rate = input.scalars[0].to(torch::kFloat32);
 
   // Losses are sums divided by global counts, which travel while the first forward pass runs, and
@@ -37,7 +37,8 @@ torch::Tensor train_step(const StepInput& input, const torch::Tensor& force_scal
 
   const auto norm = optimizer.step(learning_rate);
   parameters.round_weights();
-  return torch::cat({losses, norm.unsqueeze(0), counts.slice(0, 0, 4, 3)});  // see StepReport
+  return torch::cat(
+      {losses, norm.unsqueeze(0), counts.slice(0, 0, kTargetCounts + 1, kTargetCounts)});
 }
 
 StepReport::StepReport(const torch::Tensor& row) : losses(row.slice(0, 0, Losses::kCount)) {

@@ -1,4 +1,4 @@
-// The story of one optimizer step.
+// One optimizer step.
 #pragma once
 
 #include "model/control_loss.h"
@@ -23,9 +23,16 @@ struct StepReport {
   explicit StepReport(const torch::Tensor& row);  // what train_step returned; waits for it
 };
 
-// Collective. Afterwards all ranks hold bit-identical parameters and the same report, [7] float64.
-// Everything is on the parameters' device, and nothing waits for it: a device that records its
-// work can repeat the step by itself.
+// What a rank trains: the same bits on every rank.
+struct Replica {
+  ControlModel& model;
+  FlatParameters& parameters;
+  AdamW& optimizer;
+  GradientSum& gradient_sum;
+};
+
+// Collective. Afterwards all ranks hold bit-identical parameters and the same report,
+// [Losses::kCount + 3] float64. Everything stays on the parameters' device, and nothing waits for
+// it, so the step can be recorded as a CUDA graph.
 torch::Tensor train_step(const StepInput& input, const torch::Tensor& force_scale,
-                         ControlModel& model, FlatParameters& parameters, AdamW& optimizer,
-                         GradientSum& gradient_sum, const Communicator& communicator);
+                         const Replica& replica, const Communicator& communicator);

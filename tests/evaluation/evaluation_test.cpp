@@ -7,7 +7,7 @@
 
 #include "evaluation/one_step.h"
 #include "evaluation/policies.h"
-#include "evaluation/success.h"
+#include "evaluation/summary.h"
 #include "tiny_model.h"
 
 // Newcombe, Statistics in Medicine 17 (1998), table I, method 3: 81/263, 15/148, 0/20.

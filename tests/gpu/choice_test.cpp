@@ -27,7 +27,7 @@ TEST(GpuChoice, RanksThatAreBoundToOneGpuEachTakeIt) {
   for (size_t rank = 0; rank < 2; ++rank) EXPECT_FALSE(shares_gpu(taken, rank));
 }
 
-TEST(GpuChoice, MoreRanksThanGpusAreRefused) {
+TEST(GpuChoice, MoreRanksThanGpusAreDetected) {
   std::vector<GpuId> taken;
   for (int rank = 0; rank < 3; ++rank) taken.push_back(gpu("ab"[gpu_of(rank, 2)]));
   EXPECT_FALSE(shares_gpu(taken, 0));

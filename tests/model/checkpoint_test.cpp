@@ -153,7 +153,7 @@ TEST(Checkpoint, AFailedLinkDoesNotUndoASave) {
   fs::create_directory(folder.path / "state.pt");
   const auto troubles = publish_checkpoint(folder.path, sample(5));
   ASSERT_EQ(troubles.size(), 1U);
-  EXPECT_NE(troubles[0].find("state.pt is not a link of ours"), std::string::npos);
+  EXPECT_NE(troubles[0].find("state.pt is not a link that this program made"), std::string::npos);
   std::ostringstream warnings;
   EXPECT_EQ(find_newest_checkpoint(folder.path, warnings)->progress.step, 5);
 }
@@ -179,7 +179,7 @@ TEST(Checkpoint, AnIntactFileThatIsNoCheckpointIsSkipped) {
   publish_with_record(checkpoint_path(folder.path, 6), "somebody's");
   std::ostringstream warnings;
   EXPECT_EQ(find_newest_checkpoint(folder.path, warnings)->progress.step, 5);
-  EXPECT_NE(warnings.str().find("checkpoint_6.pt is no checkpoint of this program"),
+  EXPECT_NE(warnings.str().find("checkpoint_6.pt is not a checkpoint of this program"),
             std::string::npos);
 }
 

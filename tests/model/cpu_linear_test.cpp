@@ -26,7 +26,7 @@ TEST(CpuLinear, EqualsTheReferenceForwardAndBackward) {
   }
 }
 
-TEST(CpuLinear, IsUsedForFp32TrainingOnly) {
+TEST(CpuLinear, IsUsedForFp32TrainingWithAvx512Only) {
   const auto x = torch::randn({2, 3}), weight = torch::randn({3, 4}).requires_grad_();
   EXPECT_EQ(has_cpu_linear(x, weight), has_avx512());
   EXPECT_FALSE(has_cpu_linear(x.to(torch::kFloat64), weight));

@@ -143,7 +143,7 @@ TEST(Config, BadFilesAreRefusedByKeyAndLine) {
        "training.keep_every_steps 100 (run.yaml:2) is not a multiple of "
        "training.save_every_steps 30 (run.yaml:3)"},
       {"dataset:\n  stage_shares: [1, 1, 1]\n", "a list of 5 numbers from 0"},
-      {"dataset:\n  stage_shares: [0, 0, 0, 0, 0]\n", "one must be positive"},
+      {"dataset:\n  stage_shares: [0, 0, 0, 0, 0]\n", "at least one must be positive"},
       {"dataset:\n  stage_shares: [-1, 0, 0, 1, 0]\n", "a list of 5 numbers from 0"},
       {"validation:\n  steps: 100\n", "from 250 to"},
       {"validation:\n  trajectories: 0\n", "from 1 to"},

@@ -42,10 +42,10 @@ TEST(DurableFile, AFailureNamesThePathAndKeepsThePreviousFile) {
 TEST(DurableFile, AFullDiskIsReportedAndKeepsThePreviousFile) {
   const TemporaryFolder folder;
   publish_file(folder.path / "file", "kept");
-  rlimit unlimited{};
-  getrlimit(RLIMIT_FSIZE, &unlimited);
+  rlimit previous{};
+  getrlimit(RLIMIT_FSIZE, &previous);
   const auto handler = signal(SIGXFSZ, SIG_IGN);
-  const rlimit none{0, unlimited.rlim_max};
+  const rlimit none{0, previous.rlim_max};
   setrlimit(RLIMIT_FSIZE, &none);
   std::string said;
   try {
@@ -53,7 +53,7 @@ TEST(DurableFile, AFullDiskIsReportedAndKeepsThePreviousFile) {
   } catch (const UserError& error) {
     said = error.what();
   }
-  setrlimit(RLIMIT_FSIZE, &unlimited);
+  setrlimit(RLIMIT_FSIZE, &previous);
   signal(SIGXFSZ, handler);
   EXPECT_NE(said.find("File too large"), std::string::npos) << said;
   EXPECT_EQ(read_file(folder.path / "file"), "kept");

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <future>
 
 namespace {
@@ -9,14 +10,7 @@ namespace {
 struct Watched {
   std::promise<std::string> end;
   std::future<std::string> reason = end.get_future();
-  std::string error;
-  std::mutex mutex;
-  Watchdog watchdog{0.2,
-                    [this] {
-                      const std::lock_guard lock(mutex);
-                      return error;
-                    },
-                    [this](const std::string& why) { end.set_value(why); }};
+  Watchdog watchdog{0.2, [this](const std::string& why) { end.set_value(why); }};
 
   bool ended_within(double seconds) {
     return reason.wait_for(std::chrono::duration<double>(seconds)) == std::future_status::ready;
@@ -50,10 +44,7 @@ TEST(Watchdog, DoesNotWatchWhatHasNoDeadline) {
 
 TEST(Watchdog, PassesOnAnAsynchronousError) {
   Watched watched;
-  {
-    const std::lock_guard lock(watched.mutex);
-    watched.error = "the network is gone";
-  }
+  const Watchdog::ErrorSource source(watched.watchdog, [] { return "the network is gone"; });
   ASSERT_TRUE(watched.ended_within(10));
   EXPECT_EQ(watched.reason.get(), "the network is gone");
 }
@@ -66,9 +57,13 @@ TEST(Watchdog, LongActivitiesHaveALongerDeadline) {
   EXPECT_NE(watched.reason.get().find("no progress for 1 s while validating"), std::string::npos);
 }
 
-TEST(Watchdog, ReportsErrorsOfItsErrorSource) {
+TEST(Watchdog, AsksAnErrorSourceOnlyWithinItsScope) {
   Watched watched;
-  watched.watchdog.watch_for([] { return std::string("from there"); });
-  ASSERT_TRUE(watched.ended_within(10));
-  EXPECT_EQ(watched.reason.get(), "from there");
+  std::atomic<bool> failed = false;
+  {
+    const Watchdog::ErrorSource source(watched.watchdog, [&] { return failed ? "late" : ""; });
+    EXPECT_FALSE(watched.ended_within(0.3));
+  }
+  failed = true;
+  EXPECT_FALSE(watched.ended_within(0.3));
 }

@@ -46,7 +46,7 @@ class Evaluate(TrainTest):
         self.assertFalse((self.folder / "run").exists())
         self.expect(self.train("--dry_run", data=self.folder / "nothing", ranks=2), 65,
                     "nothing/manifest.json does not exist", "7,147 parameters")
-        self.expect(run("evaluate_policy", "--dry_run"), 78, "--dry_run belongs to train_gpt2")
+        self.expect(run("evaluate_policy", "--dry_run"), 78, "--dry_run is only for train_gpt2")
 
     def test_scripts_can_ask_for_a_setting(self):
         def show(key, *arguments):

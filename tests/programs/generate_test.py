@@ -42,21 +42,21 @@ class Generate(ProgramTest):
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        self.expect(self.generate(*many, path=killed, ranks=2), 0, "shards existed already")
+        self.expect(self.generate(*many, path=killed, ranks=2), 0, "shards already existed")
         self.assertEqual(tree(self.folder / "unbroken"), tree(killed))
 
     def test_one_job_at_a_time_writes_a_dataset(self):
-        many = ("--dataset.train_shards", 80, "--dataset.trajectories_per_shard", 2000
-               )  # seconds of simulation
-        first = subprocess.Popen(
-            command("generate_trajectories", "--dataset.path", self.folder / "data", *many,
-                    ranks=2), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        # Seconds of simulation.
+        many = ("--dataset.train_shards", 80, "--dataset.trajectories_per_shard", 2000)
+        generate = command("generate_trajectories", "--dataset.path", self.folder / "data", *many,
+                           ranks=2)
+        first = subprocess.Popen(generate, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.addCleanup(first.wait)
         while not (self.folder / "data/owner").exists():
             time.sleep(0.01)
-        self.expect(self.generate(
-            *many, ranks=2), 0, f"waiting for another process that writes to {self.folder}/data",
-                    "84 of 84 shards existed already")
+        second = self.generate(*many, ranks=2)
+        self.expect(second, 0, f"waiting for another process that writes to {self.folder}/data",
+                    "84 of 84 shards already existed")
         self.assertEqual(first.wait(), 0)
 
     def test_it_prints_progress_and_expert_success(self):
@@ -65,9 +65,8 @@ class Generate(ProgramTest):
         self.expect(said, 0)
         self.assertRegex(said.stdout,
                          r"\d+ of 28 shards  \d+ trajectories/s  0\.\d\d GB/s  \d+ s left\n")
-        manifest = json.loads((self.folder / "data/manifest.json").read_text())
-        dropped, solved = manifest["splits"]["train"]["dropped"], manifest["splits"]["test_ood"][
-            "expert_success"]
+        splits = json.loads((self.folder / "data/manifest.json").read_text())["splits"]
+        dropped, solved = splits["train"]["dropped"], splits["test_ood"]["expert_success"]
         self.assertGreater(dropped, 0)
         self.assertIn(f"train       240000   expert success {240000 / (240000 + dropped):.4f}",
                       said.stdout)
@@ -86,14 +85,14 @@ class Generate(ProgramTest):
         entries = tree(self.folder / "data").keys() - before.keys()
         saved = {name: (self.folder / "data" / name).read_bytes() for name in entries}
         (self.folder / "data/manifest.json.sha256").unlink()
-        self.expect(self.generate(), 0, "11 of 11 shards existed already")
+        self.expect(self.generate(), 0, "11 of 11 shards already existed")
         self.assertEqual(tree(self.folder / "data"), before)
         for name, content in saved.items():  # over another manifest, whose record is still there
             (self.folder / "data" / name).write_bytes(content)
         publish_with_record(self.folder / "data/manifest.json",
                             json.dumps({**document, "statistics": None}))
         (self.folder / "data/manifest.json").write_text(json.dumps(document, indent=1) + "\n")
-        self.expect(self.generate(), 0, "11 of 11 shards existed already")
+        self.expect(self.generate(), 0, "11 of 11 shards already existed")
         self.assertEqual(tree(self.folder / "data"), before)
 
     def on_a_disk(self, mount, *arguments):
@@ -101,8 +100,8 @@ class Generate(ProgramTest):
 
         Returns None where that is not allowed.
         """
-        namespace = ["unshare", "--mount"
-                    ] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
+        as_user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+        namespace = ["unshare", *as_user, "--mount"]
         if subprocess.run([*namespace, "true"], stderr=subprocess.DEVNULL).returncode:
             print("a disk that is full or read-only is not tested", file=sys.stderr)
             return None
@@ -128,17 +127,15 @@ class Generate(ProgramTest):
         if result := self.on_a_disk(read_only):
             self.expect(result, 74, f"cannot open {self.folder}/data/owner: Read-only file system")
             self.expect(self.generate(), 0)
-            self.expect(self.on_a_disk(read_only), 0, "11 of 11 shards existed already")
+            self.expect(self.on_a_disk(read_only), 0, "11 of 11 shards already existed")
 
     def test_a_write_error_leaves_no_partial_file(self):
         large = ("--dataset.trajectories_per_shard", 200)  # 0.3 MB a shard
         self.expect(self.generate(*large, path=self.folder / "unbroken"), 0)
         launcher, ranks, *program = command("generate_trajectories", "--dataset.path",
                                             self.folder / "data", *large)
-        limited = [
-            launcher, ranks, "bash", "-c", 'trap "" XFSZ; ulimit -f 128; exec "$@"', "bash",
-            *program
-        ]
+        limit = 'trap "" XFSZ; ulimit -f 128; exec "$@"'
+        limited = [launcher, ranks, "bash", "-c", limit, "bash", *program]
         result = subprocess.run(limited, capture_output=True, text=True, timeout=60,
                                 env=ENVIRONMENT)
         self.expect(result, 74, "disk full")
@@ -152,7 +149,7 @@ class Generate(ProgramTest):
         before = tree(self.folder / "data")
         shard = self.folder / "data/train/shard_00001.h5"
         shard.write_bytes(shard.read_bytes()[:-1])
-        self.expect(self.generate(), 0, "10 of 11 shards existed already")
+        self.expect(self.generate(), 0, "10 of 11 shards already existed")
         self.assertEqual(tree(self.folder / "data"), before)
 
     def test_a_refused_folder_is_not_changed(self):
@@ -178,7 +175,7 @@ class Generate(ProgramTest):
         manifest = self.folder / "data/manifest.json"
         document = json.loads(manifest.read_text())
         publish_with_record(manifest, json.dumps({**document, "schema_version": 7}))
-        self.expect(self.generate(ranks=2), 65, "is of schema 7")
+        self.expect(self.generate(ranks=2), 65, "has schema 7")
         publish_with_record(manifest, "{}")
         self.expect(self.generate(ranks=2), 65, "is not a manifest of this program")
         manifest.write_text(json.dumps(document))
@@ -211,15 +208,15 @@ class Generate(ProgramTest):
         self.expect(self.generate(), 0)
         rows = re.findall(r"^\| `(\w+)` \| \[([^]]+)\] (\w+) \| ([^|]*?) ?\|",
                           (ROOT / "datagen/FORMAT.md").read_text(), re.MULTILINE)
+        types = {"f32": "<f4", "u32": "<u4", "i32": "<i4", "u8": "|u1"}
         with h5py.File(self.folder / "data/train/shard_00000.h5") as shard:
             self.assertEqual({name for name, *_ in rows}, set(shard))
             for name, shape, element, unit in rows:
                 extents = tuple({"N": 16, "T": 64, "T+1": 65}.get(extent) or int(extent)
                                 for extent in shape.split(", "))
-                self.assertEqual(
-                    (shard[name].shape, shard[name].dtype.str, shard[name].attrs["unit"]),
-                    (extents, {"f32": "<f4", "u32": "<u4", "i32": "<i4", "u8": "|u1"
-                              }[element], unit), name)
+                column = shard[name]
+                self.assertEqual((column.shape, column.dtype.str, column.attrs["unit"]),
+                                 (extents, types[element], unit), name)
 
     def test_a_sheet_is_drawn_of_intact_data(self):
         self.expect(self.generate(), 0)

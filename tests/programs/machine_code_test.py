@@ -15,8 +15,8 @@ class MachineCode(ProgramTest):
             on_whole_registers = {"neon": r"\bf\w+\tv\d+\.2d"}
         else:
             on_whole_registers = {"avx2": r"\bv\w+pd .*%ymm", "avx512": r"\bv\w+pd .*%zmm"}
-            least |= {"judge": 50, "disturb": 3,
-                      "kick": 3}  # they load under a condition, which NEON cannot
+            # These load under a condition, which NEON cannot.
+            least |= {"judge": 50, "disturb": 3, "kick": 3}
         for architecture, operation in on_whole_registers.items():
             kernel = BUILD / f"CMakeFiles/control_{architecture}.dir/src/cartpole/kernel.cpp.o"
             code = subprocess.run(["objdump", "-d", "--no-show-raw-insn", kernel],
@@ -32,8 +32,8 @@ class MachineCode(ProgramTest):
                 self.assertGreater(vector[name], count, name)
             symbols = subprocess.run(["nm", kernel], capture_output=True, text=True,
                                      check=True).stdout
-            self.assertNotIn(" W ",
-                             symbols)  # a function that the linker might give to older processors
+            # A weak symbol is a function that the linker might give to older processors.
+            self.assertNotIn(" W ", symbols)
 
     def test_attention_keeps_its_sums_in_registers(self):
         """Vectors wider than the registers make it slower and change no result.

@@ -49,10 +49,10 @@ def tree(folder):
 
 def metrics(run_dir):
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    return [(line["step"], line["loss"], line["gradient_norm"],
-             line["learning_rate"]) if "loss" in line else
-            (line["step"], line["validation_loss"], line["success"], line["best"])
-            for line in lines]
+    training = ("step", "loss", "gradient_norm", "learning_rate")
+    validation = ("step", "validation_loss", "success", "best")
+    kinds = (training if "loss" in line else validation for line in lines)
+    return [tuple(line[key] for key in keys) for line, keys in zip(lines, kinds)]
 
 
 def same_state(test, first, second):
@@ -118,8 +118,8 @@ class ProgramTest(unittest.TestCase):
                    *arguments, ranks=ranks)
 
     def train(self, *arguments, out=None, data=None, ranks=1):
-        return run("train_gpt2", "--dataset.path", data or self.data, "--out_dir", out
-                   or self.folder / "run", *arguments, ranks=ranks)
+        data, out = data or self.data, out or self.folder / "run"
+        return run("train_gpt2", "--dataset.path", data, "--out_dir", out, *arguments, ranks=ranks)
 
 
 class TrainTest(ProgramTest):

@@ -30,10 +30,10 @@ class Refusals(TrainTest):
         self.assertEqual(result.stderr.count("device to cpu"), 1, result.stderr)
         self.assertFalse((self.folder / "run").exists())
         if not no_cuda:  # a node that lost all GPUs that Slurm granted is not a CPU node
-            granted = subprocess.run(
-                command("train_gpt2", "--dataset.path", self.data, "--out_dir", self.folder / "run",
-                        ranks=2), capture_output=True, text=True, timeout=120,
-                env={**ENVIRONMENT, "SLURM_GPUS_ON_NODE": "2"})
+            train = command("train_gpt2", "--dataset.path", self.data, "--out_dir",
+                            self.folder / "run", ranks=2)
+            granted = subprocess.run(train, capture_output=True, text=True, timeout=120,
+                                     env={**ENVIRONMENT, "SLURM_GPUS_ON_NODE": "2"})
             self.expect(granted, 69, "sees no GPU")
         self.expect(self.train("--device", "cpu"), 0, "device       1 x CPU")
         self.expect(
@@ -73,9 +73,10 @@ class Refusals(TrainTest):
 
     def test_two_processes_never_write_one_run(self):
         long = ("--training.train_steps", 100000)
-        first = subprocess.Popen(
-            command("train_gpt2", "--dataset.path", self.data, "--out_dir", self.folder / "run",
-                    *long), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+        train = command("train_gpt2", "--dataset.path", self.data, "--out_dir", self.folder / "run",
+                        *long)
+        first = subprocess.Popen(train, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                 env=ENVIRONMENT)
         while not (self.folder / "run/metrics.jsonl").exists():
             time.sleep(0.05)
         self.expect(self.train(*long, ranks=2), 78, "another process writes to")
@@ -83,18 +84,15 @@ class Refusals(TrainTest):
         self.assertEqual(first.wait(timeout=30), 75)
 
     def test_a_launcher_of_another_mpi_is_refused(self):
+        train = [BUILD / "train_gpt2", "--config", TINY, "--out_dir", self.folder / "run"]
         for name in ("PMI_SIZE", "SLURM_STEP_NUM_TASKS"):
-            alone = subprocess.run([
-                BUILD / "train_gpt2", "--config", ROOT / "tests/tiny.yaml", "--out_dir",
-                self.folder / "run"
-            ], capture_output=True, text=True, env={**ENVIRONMENT, name: "2"})
+            alone = subprocess.run(train, capture_output=True, text=True,
+                                   env={**ENVIRONMENT, name: "2"})
             self.expect(alone, 78, f"the launcher started 2 tasks ({name}), but each is alone")
         # A PMIx that this Open MPI does not speak to, as in a container.
-        alone = subprocess.run([
-            BUILD / "train_gpt2", "--config", ROOT / "tests/tiny.yaml", "--out_dir",
-            self.folder / "run"
-        ], capture_output=True, text=True,
-                               env={**ENVIRONMENT, "PMIX_RANK": "0", "SLURM_STEP_NUM_TASKS": "2"})
+        foreign = {"PMIX_RANK": "0", "SLURM_STEP_NUM_TASKS": "2"}
+        alone = subprocess.run(train, capture_output=True, text=True,
+                               env={**ENVIRONMENT, **foreign})
         self.expect(alone, 78,
                     "the launcher started 2 tasks (SLURM_STEP_NUM_TASKS), but each is alone")
 
@@ -138,14 +136,14 @@ class Refusals(TrainTest):
         self.expect(self.train(data=copy, ranks=2), 65, f"{shard} is missing")
         manifest = json.loads((copy / "manifest.json").read_text())
         publish_with_record(copy / "manifest.json", json.dumps({**manifest, "schema_version": 7}))
-        self.expect(self.train(data=copy), 65, "is of schema 7")
+        self.expect(self.train(data=copy), 65, "has schema 7")
         (copy / "manifest.json").write_text(json.dumps(manifest))
         self.expect(self.train(data=copy, ranks=2), 65, "does not match its SHA-256 record")
         self.assertFalse((self.folder / "run").exists())
 
     def test_training_is_refused_on_a_dataset_of_other_settings(self):
-        for key, there, other in (("force_noise", 0.1, 0.7), ("seed", 1, 99), ("train_shards", 3,
-                                                                               2)):
+        cases = (("force_noise", 0.1, 0.7), ("seed", 1, 99), ("train_shards", 3, 2))
+        for key, there, other in cases:
             said = (f"{self.data} holds a dataset made with dataset.{key} {there}, not {other}: "
                     "restore the setting")
             self.expect(self.train(f"--dataset.{key}", other, ranks=2), 78, said)
@@ -166,10 +164,9 @@ class Refusals(TrainTest):
         self.assertEqual(result.returncode, 65)
         for name in ("checkpoint_3.pt", "checkpoint_10.pt"):
             (out / name).rename(out / f"moved_{name}")
-        process = subprocess.Popen(
-            command("train_gpt2", "--dataset.path", self.data, "--out_dir", out,
-                    "--training.train_steps", 900, "--training.save_every_steps", 300, ranks=2),
-            stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+        train = command("train_gpt2", "--dataset.path", self.data, "--out_dir", out,
+                        "--training.train_steps", 900, "--training.save_every_steps", 300, ranks=2)
+        process = subprocess.Popen(train, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
         while not (out / "metrics.jsonl").exists():
             time.sleep(0.01)
         (out / "checkpoint_3.pt").write_text(mine["checkpoint_3.pt"])

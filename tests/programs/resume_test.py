@@ -23,11 +23,11 @@ class Resume(TrainTest):
         steps = ("--training.train_steps", 400, "--training.save_every_steps", 100)
         self.expect(self.train(*steps, out=self.folder / "unbroken", ranks=2), 0)
         out = self.folder / "stopped"
+        train = command("train_gpt2", "--dataset.path", self.data, "--out_dir", out, *steps,
+                        ranks=2)
         stops = 0
         while True:
-            process = subprocess.Popen(
-                command("train_gpt2", "--dataset.path", self.data, "--out_dir", out, *steps,
-                        ranks=2), stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+            process = subprocess.Popen(train, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
             metrics_file = out / "metrics.jsonl"
             size = metrics_file.stat().st_size if metrics_file.exists() else 0
             while stops < 2 and process.poll() is None and (
@@ -51,10 +51,9 @@ class Resume(TrainTest):
         They use the stack pointer for data.
         """
         out = self.folder / "run"
-        process = subprocess.Popen(
-            command("train_gpt2", "--dataset.path", self.data, "--out_dir", out,
-                    "--training.train_steps", 100000, ranks=2), stdout=subprocess.DEVNULL,
-            env=ENVIRONMENT)
+        train = command("train_gpt2", "--dataset.path", self.data, "--out_dir", out,
+                        "--training.train_steps", 100000, ranks=2)
+        process = subprocess.Popen(train, stdout=subprocess.DEVNULL, env=ENVIRONMENT)
         while not (out / "metrics.jsonl").exists():
             time.sleep(0.02)
         usr1 = 1 << (signal.SIGUSR1 - 1)
@@ -204,19 +203,17 @@ class Resume(TrainTest):
         steps = ("--training.train_steps", 3000, "--training.save_every_steps", 100)
         self.expect(self.train(*steps, out=self.folder / "unbroken", ranks=2), 0)
         out = self.folder / "run"
-        first = subprocess.Popen(
-            command("train_gpt2", "--dataset.path", self.data, "--out_dir", out, *steps,
-                    ranks=2), text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            env={**ENVIRONMENT, "SLURM_JOB_ID": "7"})
+        train = command("train_gpt2", "--dataset.path", self.data, "--out_dir", out, *steps,
+                        ranks=2)
+        first = subprocess.Popen(train, text=True, stdout=subprocess.DEVNULL,
+                                 stderr=subprocess.PIPE, env={**ENVIRONMENT, "SLURM_JOB_ID": "7"})
         while not (out / "checkpoint_200.pt.sha256").exists():
             time.sleep(0.02)
         other = {**ENVIRONMENT, "SLURM_JOB_ID": "8", "SLURM_RESTART_COUNT": "1"}
-        second = command("train_gpt2", "--dataset.path", self.data, "--out_dir", out, *steps,
-                         ranks=2)
-        self.expect(subprocess.run(second, capture_output=True, text=True, env=other), 78,
+        self.expect(subprocess.run(train, capture_output=True, text=True, env=other), 78,
                     "another process writes to")
         again = {**ENVIRONMENT, "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"}
-        self.expect(subprocess.run(second, capture_output=True, text=True, env=again), 0,
+        self.expect(subprocess.run(train, capture_output=True, text=True, env=again), 0,
                     "resumed at step")
         said = first.communicate(timeout=30)[1]
         self.assertEqual(first.returncode, 78, said)

@@ -51,10 +51,12 @@ class Train(TrainTest):
         state = torch.load(self.folder / "run/checkpoint_20.pt")
         self.assertEqual(state["step"], 20)
         self.assertEqual(state["model"]["transformer.h.1.attn.c_attn.weight"].shape, (16, 48))
+        scales = state["model"].pop("feature_scales")
+        self.assertTrue(torch.equal(scales, torch.tensor([1.0, 1.0, 0.3, 1.0, 2.0, 10.0])))
         self.assertEqual(state["exp_avg"].keys(), state["model"].keys())
         self.assertEqual(sum(tensor.numel() for tensor in state["model"].values()), 7147)
-        self.assertEqual(state["model"]["force_head.bias"].untyped_storage().nbytes(),
-                         4)  # not the whole buffer
+        bias = state["model"]["force_head.bias"]
+        self.assertEqual(bias.untyped_storage().nbytes(), 4)  # not the whole buffer
         self.assertIn("n_embd: 16", state["config"])
         record = (self.folder / "run/checkpoint_20.pt.sha256").read_text().split()
         self.assertEqual(
@@ -86,8 +88,8 @@ class Train(TrainTest):
             torch.load(self.folder / "run/state.pt")["config"],
             (self.folder / "run/config.yaml").read_text())
         # A configuration written before numbers had a point belongs to the same run.
-        old = (self.folder / "run/config.yaml").read_text().replace("weight_decay: 1.0",
-                                                                    "weight_decay: 1")
+        old = (self.folder / "run/config.yaml").read_text()
+        old = old.replace("weight_decay: 1.0", "weight_decay: 1")
         for path in (self.folder / "run").glob("*"):
             path.unlink()
         (self.folder / "run/config.yaml").write_text(old)
@@ -147,7 +149,7 @@ class Train(TrainTest):
         lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
         validations = [line for line in lines if "success" in line]
         self.assertEqual([line["step"] for line in validations], [10, 20, 30, 40, 50, 60])
-        decays_from = 42  # the last 30 % of 60 steps
+        decays_from = 42  # the last 30% of 60 steps
         late = [line for line in validations if line["step"] > decays_from]
         best = max(late, key=lambda line: (line["success"], line["step"]))
         link = torch.load(out / "checkpoint_best.pt")

@@ -36,7 +36,7 @@ TEST(Advice, SaysOnceThatTheLossDoesNotDecrease) {
 
 TEST(Advice, SaysOnceThatStepsWaitForData) {
   const auto falling = [](int step) { return 3.0 / (1 + step); };
-  EXPECT_EQ(count(said(falling, 0.002), "wait for data 20 %"), 1U);
+  EXPECT_EQ(count(said(falling, 0.002), "wait for data 20%"), 1U);
   EXPECT_EQ(said(falling, 0.0004), "");
 }
 

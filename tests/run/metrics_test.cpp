@@ -43,7 +43,7 @@ TEST(Metrics, ATerminalSeesOneLineThatRewritesItself) {
   {
     Metrics metrics(folder.path, 0);
     EXPECT_TRUE(metrics.live());
-    metrics.print_unless_live("step 1 / 9 a line longer than the terminal");
+    metrics.print_progress("step 1 / 9 a line longer than the terminal");
     metrics.update_live_line("step 2 / 9");
     metrics.print("step 2 / 9 validation: good");
   }
@@ -53,7 +53,7 @@ TEST(Metrics, ATerminalSeesOneLineThatRewritesItself) {
   EXPECT_EQ(read_file(folder.path / "model_training_log.txt"),
             "step 1 / 9 a line longer than the terminal\nstep 2 / 9 validation: good\n");
   testing::internal::CaptureStdout();
-  Metrics(folder.path, 9).print_unless_live("step 3 / 9");
+  Metrics(folder.path, 9).print_progress("step 3 / 9");
   EXPECT_EQ(testing::internal::GetCapturedStdout(), "step 3 / 9\n");
 }
 

@@ -110,5 +110,5 @@ TEST(RunLog, TheLastLineHasTheMeansOfThisStart) {
   log.done(4);
   if (!run.root()) return;
   EXPECT_NE(text_of(run).find(" 200 tokens/s on "), std::string::npos) << text_of(run);
-  EXPECT_NE(text_of(run).find("20.0 % of it waiting for data"), std::string::npos);
+  EXPECT_NE(text_of(run).find("20.0% of it waiting for data"), std::string::npos);
 }

@@ -83,7 +83,10 @@ TEST(TrainingState, InferenceUsesTheMasterWeights) {
 TEST(TrainingState, ACheckpointOfAnotherNetworkIsRefused) {
   TinyRun run;
   Checkpoint checkpoint = copied(TrainingState(run.config, torch::kCPU).snapshot());
-  checkpoint.model.pop_back();
   TrainingState state(run.config, torch::kCPU);
-  EXPECT_THROW(state.restore(checkpoint, run.communicator), c10::Error);
+  auto& weight = checkpoint.model.front().second;
+  weight = weight.unsqueeze(0);  // copy_ would accept this shape
+  EXPECT_THROW(state.restore(checkpoint, run.communicator), UserError);
+  checkpoint.model.pop_back();
+  EXPECT_THROW(state.restore(checkpoint, run.communicator), UserError);
 }

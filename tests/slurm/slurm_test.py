@@ -38,6 +38,7 @@ ENVIRONMENT = {
     **os.environ, "SLURM_CONF": str(FOLDER / "slurm.conf"), "PROGRAMS": str(BUILD),
     "CUDA_VISIBLE_DEVICES": "", "RETRY_PAUSES": "3 6 12"
 }
+AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
 # SIGPIPE stays ignored, as in Python: munged disconnects a client that a busy machine delays for
 # two seconds, and libmunge tries again.
@@ -77,8 +78,8 @@ class Cluster:
         for name, value in names.items():
             text = text.replace(f"@{name}@", str(value))
         (FOLDER / "slurm.conf").write_text(text)
-        (FOLDER / "gres.conf").write_text(
-            "NodeName=n[1-2] Name=gpu File=/dev/zero\n")  # there is none: the programs use the CPU
+        # There is no GPU: the programs use the CPU.
+        (FOLDER / "gres.conf").write_text("NodeName=n[1-2] Name=gpu File=/dev/zero\n")
         key = FOLDER / "munge.key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o600)
@@ -145,8 +146,8 @@ class Cluster:
     def link(self):
         """Gives n2 a separate network, which ends with the process that holds it."""
         self.network = self.start("unshare", "--net", "sleep", "infinity")
-        wait_for(lambda: os.readlink(f"/proc/{self.network.pid}/ns/net") != os.readlink(
-            "/proc/self/ns/net"))
+        ours = os.readlink("/proc/self/ns/net")
+        wait_for(lambda: os.readlink(f"/proc/{self.network.pid}/ns/net") != ours)
         call("ip", "link", "add", "n1", "type", "veth", "peer", "name", "n2", "netns",
              self.network.pid)
         for node, address in ADDRESSES.items():
@@ -157,7 +158,7 @@ class Cluster:
     def cut(self):
         call(*self.within("n2"), "ip", "link", "set", "n2", "down")
 
-    def heal(self):
+    def restore_link(self):
         call(*self.within("n2"), "ip", "link", "set", "n2", "up")
 
 
@@ -167,6 +168,11 @@ def job(number):
         field.split("=", 1)
         for field in call("scontrol", "show", "job", number, "-o").split()
         if "=" in field)
+
+
+def comment(number):
+    """Returns the comment that the job scripts keep at a job."""
+    return call("squeue", "-h", "--Format=Comment:200", "--jobs", number)
 
 
 def ranks(out):
@@ -213,9 +219,11 @@ class Slurm(unittest.TestCase):
         return "\n".join(path.read_text() for path in self.folder.glob(f"*-{number}.log"))
 
     def submit(self, script, *settings, options=TWO_NODES, data=None):
-        return call("sbatch", "--parsable", f"--output={self.folder}/%x-%j.log", *options,
-                    f"slurm/{script}.sbatch", "tests/tiny.yaml", "--dataset.path", data
-                    or self.data, "--out_dir", self.out, *settings).split(";")[0].strip()
+        data = data or self.data
+        number = call("sbatch", "--parsable", f"--output={self.folder}/%x-%j.log", *options,
+                      f"slurm/{script}.sbatch", "tests/tiny.yaml", "--dataset.path", data,
+                      "--out_dir", self.out, *settings)
+        return number.split(";")[0].strip()
 
     def state(self, number, states, timeout=60):
         """Waits until the job is in one of the states; returns what Slurm knows about it."""
@@ -247,7 +255,7 @@ class Slurm(unittest.TestCase):
 
         wait_for(
             running,
-            lambda: f"{job(number)['JobState']}, started again {job(number)['Restarts']} times\n"
+            lambda: f"{job(number)['JobState']}, restarted {job(number)['Restarts']} times\n"
             f"{self.log(number)}", timeout)
 
     def request_stop(self, number):
@@ -255,7 +263,7 @@ class Slurm(unittest.TestCase):
         call("scancel", "--batch", "--signal=USR1", number)
 
     def end(self, number):
-        """Stops the run with a checkpoint, and keeps it from starting again."""
+        """Stops the run with a checkpoint, and keeps it from being restarted."""
         self.request_stop(number)
         self.state(number, ("PENDING",))
         call("scancel", number)
@@ -349,9 +357,8 @@ class Slurm(unittest.TestCase):
             return self.log(number).count("a checkpoint is saved") >= 3
 
         wait_for(three_segments, lambda: self.log(number), timeout=300)
-        wait_for(
-            lambda: "3 segments done" in call("squeue", "-h", "--Format=Comment:200", "--jobs",
-                                              number), "the comment does not count the segments")
+        wait_for(lambda: "3 segments done" in comment(number),
+                 "the comment does not count the segments")
         call("scancel", number)
         self.assertEqual(self.log(number).count("resumed at step"), 2)
         self.assert_equals_an_unbroken_run()
@@ -393,22 +400,24 @@ class Slurm(unittest.TestCase):
             number = self.submit("train")
         self.ends(number, 93, "exit code 74, 3 restarts without progress",
                   "three segments in a row without progress: giving up")
-        self.assertEqual(self.log(number).count("started"),
-                         3 * 4 * 2)  # segments, starts of each, ranks
+        # Segments, starts of each, ranks.
+        self.assertEqual(self.log(number).count("started"), 3 * 4 * 2)
 
     def test_segments_without_progress_are_counted_in_a_row(self):
-        with self.stand_in("""echo started
-            if [[ $0 == *generate* ]]; then """
-                           """scancel --batch --signal=USR1 $SLURM_JOB_ID; sleep 100; fi
-            if [[ $SLURM_RESTART_COUNT == 1 ]]; then """
-                           f"""mkdir -p {self.out}; touch {self.out}/checkpoint_1.pt.sha256; fi
+        with self.stand_in(f"""echo started
+            if [[ $0 == *generate* ]]; then
+              scancel --batch --signal=USR1 $SLURM_JOB_ID
+              sleep 100
+            fi
+            if [[ $SLURM_RESTART_COUNT == 1 ]]; then
+              mkdir -p {self.out}
+              touch {self.out}/checkpoint_1.pt.sha256
+            fi
             exit 75"""):
             generate, train = (self.submit(script, options=("--nodes=1", "--ntasks=1"))
                                for script in ("generate", "train"))
-        wait_for(
-            lambda: "2 segments done, the last 2 without progress: tests/tiny.yaml" in call(
-                "squeue", "-h", "--Format=Comment:200", "--jobs", generate),
-            lambda: self.log(generate))
+        counted = "2 segments done, the last 2 without progress: tests/tiny.yaml"
+        wait_for(lambda: counted in comment(generate), lambda: self.log(generate))
         for number, starts in ((generate, 3), (train, 5)):
             self.ends(
                 number, 93,
@@ -416,9 +425,9 @@ class Slurm(unittest.TestCase):
             self.assertEqual(self.log(number).count("started"), starts, self.log(number))
 
     def test_progress_renews_the_restarts(self):
-        """A file written again under its name is progress.
+        """A file that is written again under its name is progress.
 
-        This happens where a damaged checkpoint was passed over.
+        This happens where a damaged checkpoint was skipped.
         """
         with self.stand_in(f"""sleep 0.5; mkdir -p {self.out}; cd {self.out}
             if [[ $SLURM_PROCID == 0 && ! $SLURM_RESTART_COUNT ]]; then
@@ -428,12 +437,12 @@ class Slurm(unittest.TestCase):
             exit 1"""):
             number = self.submit("train")
         self.ends(number, 93)
-        self.assertEqual(self.log(number).count("1 of 3"), 4 + 3,
-                         self.log(number))  # once more in each segment of the three without
+        # Once more in each of the three segments without progress.
+        self.assertEqual(self.log(number).count("1 of 3"), 4 + 3, self.log(number))
 
     def test_a_node_that_lost_a_gpu_is_excluded(self):
-        one, lost, smi = ("--nodes=1", "--ntasks=1",
-                          "--gpus-per-node=1"), self.folder / "lost", self.folder / "nvidia-smi"
+        one = ("--nodes=1", "--ntasks=1", "--gpus-per-node=1")
+        lost, smi = self.folder / "lost", self.folder / "nvidia-smi"
         smi.write_text(
             f'#!/bin/bash\n[[ $SLURMD_NODENAME == $(<{lost}) ]] || echo "GPU 0: stand-in"\n')
         smi.chmod(0o755)
@@ -444,21 +453,18 @@ class Slurm(unittest.TestCase):
                 node = lost.read_text().strip()
                 self.assertIn(f"GPUs are missing on {node}", self.log(number))
                 self.assertEqual((found["Restarts"], found["ExcNodeList"]), ("1", node))
-                number = self.submit(
-                    "train",
-                    options=(*one, "--no-requeue", f"--exclude={({*ADDRESSES} - {node}).pop()}"))
+                other = ({*ADDRESSES} - {node}).pop()
+                number = self.submit("train", options=(*one, "--no-requeue", f"--exclude={other}"))
                 self.ends(number, 69, "the partition low has too few nodes; none is excluded",
                           "submit the same command to continue")
-                number = self.submit(
-                    "train", options=("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1"))
+                number = self.submit("train", options=(*TWO_NODES, "--gpus-per-node=1"))
                 self.ends(number, 93, f"GPUs are missing on {node}",
                           "three segments in a row without progress")
             with self.stand_in("[[ $SLURM_RESTART_COUNT ]] || exit 69"):
                 lost.write_text("none")
                 number = self.submit("train", options=one)
-                self.assertEqual(
-                    self.ends(number, 0,
-                              "every node shows the GPUs that the job was given")["Restarts"], "1")
+                found = self.ends(number, 0, "every node shows the GPUs that the job was given")
+                self.assertEqual(found["Restarts"], "1")
                 self.ends(self.submit("train", options=("--nodes=1", "--ntasks=2")), 69,
                           "Slurm gave this job no GPU(s) on a node of 2 ranks")
 
@@ -485,8 +491,9 @@ class Slurm(unittest.TestCase):
                       self.log(number))
 
     def test_generation_continues_after_its_time_limit(self):
+        # Ten seconds of simulation.
         many = ("--dataset.train_shards", 300, "--dataset.trajectories_per_shard", 2000,
-                "--dataset.steps", 16)  # ten seconds of simulation
+                "--dataset.steps", 16)
         data = self.folder / "data"
         number = self.submit("generate", *many, data=data)
         wait_for(lambda: len(list(data.glob("train/*.h5"))) > 20, lambda: self.log(number))
@@ -494,7 +501,7 @@ class Slurm(unittest.TestCase):
         self.restarted(number, 1)
         self.assertEqual(
             self.state(number, OVER, timeout=120)["JobState"], "COMPLETED", self.log(number))
-        self.assertIn("shards existed already", self.log(number))
+        self.assertIn("shards already existed", self.log(number))
 
     def test_the_relay_has_sent_everything_before_a_segment_ends(self):
         """Slurm kills what is left of a job whose script has ended."""
@@ -565,13 +572,14 @@ class Slurm(unittest.TestCase):
         self.assertEqual(ranks(self.out), zombies, "the ranks should outlive their daemons")
         before = self.step()
         self.restarted(number, 1)
-        self.assertGreater(self.step(), before, "while Slurm noticed nothing, they went on")
+        self.assertGreater(self.step(), before,
+                           "the ranks should continue while Slurm notices nothing")
         self.progress(number)
         self.assertNotEqual(job(number)["BatchHost"], node)
         # The watchdog ends a rank that waits for one that has exited, after six times hang_seconds
         # if a checkpoint was being saved.
-        wait_for(lambda: not set(zombies) & set(ranks(self.out)), "ranks of the lost node live on",
-                 timeout=90)
+        wait_for(lambda: not set(zombies) & set(ranks(self.out)),
+                 "ranks of the lost node still run", timeout=90)
         self.end(number)
         resumed = int(self.log(number).rsplit("resumed at step ", 1)[1].split()[0])
         lines = list(map(json.loads, (self.out / "metrics.jsonl").read_text().splitlines()))
@@ -585,20 +593,20 @@ class Slurm(unittest.TestCase):
         number = self.submit("train", *ENDLESS)
         self.progress(number)
         self.addCleanup(self.cluster.await_nodes)
-        self.addCleanup(self.cluster.heal)
+        self.addCleanup(self.cluster.restore_link)
 
         self.cluster.cut()  # so briefly that only packets are lost
         before = self.step()
         time.sleep(3)
         self.assertLess(self.step(), before + 200, "the ranks train on without each other")
-        self.cluster.heal()
+        self.cluster.restore_link()
         self.progress(number)
         self.assertEqual(job(number)["Restarts"], "0")
-        self.assertNotIn("starting again", self.log(number))
+        self.assertNotIn("restarting in the same allocation", self.log(number))
 
         self.cluster.cut()
         self.state(number, ("PENDING",), timeout=90)
-        self.cluster.heal()
+        self.cluster.restore_link()
         self.restarted(number, 1)
         self.progress(number)
         self.end(number)
@@ -619,8 +627,8 @@ class Slurm(unittest.TestCase):
         self.assertTrue((self.out / "DONE").exists())
 
     def test_exit_codes_are_seen_in_the_state(self):
-        for settings, data, code in (((), self.folder / "none", 65), (("--training.batch_size", 3),
-                                                                      self.data, 78)):
+        odd_batch = ("--training.batch_size", 3)
+        for settings, data, code in (((), self.folder / "none", 65), (odd_batch, self.data, 78)):
             number = self.submit("train", *settings, data=data)
             found = self.state(number, OVER)
             self.assertEqual((found["JobState"], found["ExitCode"]), ("FAILED", f"{code}:0"),
@@ -634,8 +642,9 @@ class Slurm(unittest.TestCase):
         self.request_stop(number)
         self.restarted(number, 1)
         self.assertIn("exit code 75: a checkpoint is saved", self.log(number))
-        self.assertNotRegex(self.log(number), "mpirun: |mpirun detected|prterun|terminated normally"
-                           )  # the launcher's own words about an exit code that is wanted
+        # The launcher's own words about an exit code that is wanted.
+        self.assertNotRegex(self.log(number),
+                            "mpirun: |mpirun detected|prterun|terminated normally")
         self.progress(number)
         self.end(number)
         self.assert_equals_an_unbroken_run()
@@ -665,71 +674,63 @@ class Slurm(unittest.TestCase):
         stand_in.chmod(0o755)
         with unittest.mock.patch.dict(ENVIRONMENT, CONTAINER=str(image), PROGRAMS="none",
                                       PATH=f"{self.folder}:{ENVIRONMENT['PATH']}"):
-            self.assertEqual(
-                self.state(number := self.submit("train", "--device", "cpu", options=gpus),
-                           OVER)["JobState"], "COMPLETED", self.log(number))
+            number = self.submit("train", "--device", "cpu", options=gpus)
+            self.assertEqual(self.state(number, OVER)["JobState"], "COMPLETED", self.log(number))
             image.unlink()
-            self.assertEqual(
-                self.state(number := self.submit("train"), OVER)["ExitCode"], "78:0",
-                self.log(number))
+            number = self.submit("train")
+            self.assertEqual(self.state(number, OVER)["ExitCode"], "78:0", self.log(number))
         self.assertIn(f"CONTAINER={image} needs that image", self.log(number))
         checkout = self.folder / "checkout"
         checkout.mkdir()
         for name in ("launch", "slurm"):
             (checkout / name).symlink_to(ROOT / name)
         with unittest.mock.patch.dict(ENVIRONMENT, PROGRAMS=""):
-            self.assertEqual(
-                self.state(number := self.submit("train", options=(*gpus, f"--chdir={checkout}")),
-                           OVER)["ExitCode"], "78:0", self.log(number))
+            number = self.submit("train", options=(*gpus, f"--chdir={checkout}"))
+            self.assertEqual(self.state(number, OVER)["ExitCode"], "78:0", self.log(number))
         self.assertIn("build/gpu/train_gpt2 does not exist", self.log(number))
 
     def test_tasks_that_pmix_does_not_connect_are_refused(self):
-        alone = client([
+        train = [
             "srun", "--mpi=none", "--nodes=2", "--ntasks=2", BUILD / "train_gpt2", "--config",
             "tests/tiny.yaml", "--dataset.path", self.data, "--out_dir", self.out
-        ], capture_output=True, text=True, cwd=ROOT, env={
-            **ENVIRONMENT, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"
-        }, timeout=60)
+        ]
+        alone = client(train, capture_output=True, text=True, cwd=ROOT,
+                       env={**ENVIRONMENT, **AS_ROOT}, timeout=60)
         self.assertNotEqual(alone.returncode, 0, alone.stdout)
-        self.assertEqual(
-            alone.stderr.count(
-                "the launcher started 2 tasks (SLURM_STEP_NUM_TASKS), but each is alone"), 1,
-            alone.stderr)
+        refusal = "the launcher started 2 tasks (SLURM_STEP_NUM_TASKS), but each is alone"
+        self.assertEqual(alone.stderr.count(refusal), 1, alone.stderr)
         self.assertFalse((self.out / "metrics.jsonl").exists())
 
     def test_single_process_programs_run_in_a_shell_of_several_tasks(self):
         settings = f"--config tests/tiny.yaml --dataset.path {self.data} --out_dir {self.out}"
-        show, check, train = (f"{BUILD}/train_gpt2 {settings}{what}" for what in (" --show out_dir",
-                                                                                  " --dry_run",
-                                                                                  "_new"))
+        train = f"{BUILD}/train_gpt2 {settings}"
+        show, check, train_new = f"{train} --show out_dir", f"{train} --dry_run", f"{train}_new"
         evaluate = f"{BUILD}/evaluate_policy {settings} --evaluation.steps 260"
-        call(ROOT / "launch/local.sh", 1, *train.replace("_new", "").split())
-        root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+        call(ROOT / "launch/local.sh", 1, *train.split())
 
         def codes(*options, runs):
             """Returns how programs end in a shell on a terminal, and all that they print."""
             line = "[[ $SLURM_PROCID == 0 ]] || exit 0; " + "".join(
                 f"{run}; echo code $?; " for run in runs)
-            said = client([
-                "script", "--quiet", "--command",
-                shlex.join(["srun", *options, "--pty", "bash", "-c", line]), "/dev/null"
-            ], text=True, cwd=ROOT, timeout=60, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, env={**ENVIRONMENT, **root}).stdout
+            shell = shlex.join(["srun", *options, "--pty", "bash", "-c", line])
+            said = client(["script", "--quiet", "--command", shell, "/dev/null"], text=True,
+                          cwd=ROOT, timeout=60, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, env={**ENVIRONMENT, **AS_ROOT}).stdout
             return re.findall(r"code (\d+)", said), said
 
         for mpi in ("none", "pmix"):
-            found, said = codes("--ntasks=4", f"--mpi={mpi}", runs=(show, check, evaluate, train))
+            found, said = codes("--ntasks=4", f"--mpi={mpi}",
+                                runs=(show, check, evaluate, train_new))
             self.assertEqual(found, ["0", "0", "0", "78"], said)
             self.assertIn("the launcher started 4 tasks", said)
-        found, said = codes("--ntasks=1", "--mpi=none", runs=(train,))
+        found, said = codes("--ntasks=1", "--mpi=none", runs=(train_new,))
         self.assertEqual(found, ["0"], said)
 
         for run, program in ((check, "train_gpt2"), (evaluate, "evaluate_policy")):
             said = client(["srun", "--ntasks=2", "--mpi=none", *run.split()], capture_output=True,
-                          text=True, cwd=ROOT, env={**ENVIRONMENT, **root}, timeout=60)
-            self.assertEqual(
-                said.stderr.count(f"{program}: this is work for one process, task 0 does it"), 1,
-                said.stderr)
+                          text=True, cwd=ROOT, env={**ENVIRONMENT, **AS_ROOT}, timeout=60)
+            note = f"{program}: this is work for one process, task 0 does it"
+            self.assertEqual(said.stderr.count(note), 1, said.stderr)
             self.assertEqual(len(re.findall("written", said.stdout)), 1, said.stdout)
 
 

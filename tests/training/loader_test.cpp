@@ -117,7 +117,7 @@ TEST(Loader, PermutationsAreBijectiveAndSeeded) {
   EXPECT_GT(moved, 80);
 }
 
-TEST(Loader, KicksAreMaskedFromTheDynamicsLoss) {
+TEST(Loader, TheStepBeforeAKickIsMasked) {
   const TemporaryFolder folder;
   auto trajectories = counting_trajectories(1, 6);
   trajectories.kick_step[0] = 4;

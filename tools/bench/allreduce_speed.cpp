@@ -1,6 +1,6 @@
 // How long summing a buffer over all MPI ranks takes, by size, as the training does it
-// (src/communicator). Rank 0 prints a JSON line per size: bytes, ranks, seconds of every round,
-// warm-up left out.
+// (src/training/communicator.cpp). Rank 0 prints a JSON line per size: bytes, ranks, seconds of
+// every round, warm-up left out.
 //   mpirun -np 2 allreduce_speed [ROUNDS]
 #include <cmath>
 #include <cstdlib>

@@ -69,7 +69,7 @@ int main(int argc, char** argv) {
            play(policy, {plants, starts},
                 {.steps = kSteps, .disturbances = &noise, .recording = &recording});
          }},
-        {"and the stabiliser designed for each plant", [&] {
+        {"and the stabilizer designed for each plant", [&] {
            expert = ExpertBatch(plants);
            play(policy, {plants, starts},
                 {.steps = kSteps, .disturbances = &noise, .recording = &recording});

@@ -58,12 +58,21 @@ def ours(shape, precision, ranks, data, folder, build):
     _, layers, width, heads, positions, batch, steps, warmup = shape
     out = tempfile.mkdtemp(dir=folder)
     settings = {
-        **DATASET, "out_dir": out, "dataset.path": data, "model.n_layer": layers, "model.n_embd":
-            width, "model.n_head": heads, "model.n_positions": positions,
-        "training.batch_size": batch // ranks, "training.train_steps": steps + warmup,
-        "training.precision": precision, "training.log_every_steps":
-            1, "training.validate_every_steps": 0, "training.save_every_steps":
-                10**6, "training.keep_every_steps": 0, "training.curriculum.points.start": positions
+        **DATASET,
+        "out_dir": out,
+        "dataset.path": data,
+        "model.n_layer": layers,
+        "model.n_embd": width,
+        "model.n_head": heads,
+        "model.n_positions": positions,
+        "training.batch_size": batch // ranks,
+        "training.train_steps": steps + warmup,
+        "training.precision": precision,
+        "training.log_every_steps": 1,
+        "training.validate_every_steps": 0,
+        "training.save_every_steps": 10**6,
+        "training.keep_every_steps": 0,
+        "training.curriculum.points.start": positions,
     }
     command = [ROOT / "launch/local.sh", str(ranks), build / "train_gpt2", *as_options(settings)]
     result = subprocess.run(command, capture_output=True, text=True)
@@ -89,32 +98,31 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--shape", choices=[shape[0] for shape in SHAPES], help="only this one")
     parser.add_argument("--precision", choices=["fp32", "bf16"],
-                        help="only this one, as on processors without instructions for bf16")
+                        help="only this one, such as fp32 on processors without bf16 instructions")
     parser.add_argument("--out", type=Path, help="also write the table here")
     options = parser.parse_args()
     processors = len(os.sched_getaffinity(0))
-    rounds, shapes = options.rounds, [
-        shape for shape in SHAPES if options.shape in (None, shape[0])
-    ]
+    rounds = options.rounds
+    shapes = [shape for shape in SHAPES if options.shape in (None, shape[0])]
+    precisions = [options.precision] if options.precision else ["fp32", "bf16"]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
-        subprocess.run([
-            options.build / "generate_trajectories", *as_options({**DATASET, "dataset.path": data})
-        ], check=True, capture_output=True)
+        settings = as_options({**DATASET, "dataset.path": data})
+        subprocess.run([options.build / "generate_trajectories", *settings], check=True,
+                       capture_output=True)
         for shape in shapes:
             name, layers, width, _, positions, batch, *_ = shape
             tokens = batch * positions
-            for precision in ("fp32",
-                              "bf16") if options.precision is None else (options.precision,):
+            for precision in precisions:
                 seconds = {"eager": [], "compiled": [], "ours": []}
                 waits = []
                 for _ in range(rounds):
                     seconds["eager"].append(peer(shape, precision, processors))
                     if seconds["compiled"] is not None:
                         try:
-                            seconds["compiled"].append(peer(shape, precision, processors,
-                                                            "default"))
+                            compiled = peer(shape, precision, processors, "default")
+                            seconds["compiled"].append(compiled)
                         # The other contenders continue.
                         except subprocess.CalledProcessError as error:
                             print(f"torch.compile failed: {error.stderr[-2000:]}", file=sys.stderr,
@@ -130,8 +138,9 @@ def main():
                             f"({values[0]:,.{digits}f} to {values[-1]:,.{digits}f})")
 
                 def rate(who):
-                    return spread([tokens / value for value in seconds[who]],
-                                  0) if seconds[who] else "failed"
+                    if not seconds[who]:
+                        return "failed"
+                    return spread([tokens / value for value in seconds[who]], 0)
 
                 def ratio(who):
                     if not seconds[who]:
@@ -145,7 +154,7 @@ def main():
                     f"| {ratio('compiled')} | {100 * statistics.median(waits):.2f} % |")
                 print(rows[-1], flush=True)
     table = "\n".join([
-        "# train_gpt2 beside PyTorch on CPUs, eager and compiled", "",
+        "# train_gpt2 compared with PyTorch on CPUs, eager and compiled", "",
         f"{date.today()}, {processors} processors, {hardware()}; "
         f"`tools/bench/cpu_speed.py --rounds {rounds}`.",
         "Tokens per second: median (minimum to maximum) over rounds in turn; "

@@ -60,7 +60,7 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("build", type=Path)
     parser.add_argument("--folder", type=Path, default=ROOT / "build",
-                        help="where the disk is that is written to")
+                        help="a folder on the disk that is written to")
     parser.add_argument("--shards", type=int, default=40, help="of 1,600 trajectories, 41 MB")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path)

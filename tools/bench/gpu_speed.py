@@ -2,7 +2,7 @@
 """Measures milliseconds per training step on this machine's GPU.
 
 The table compares our step with the same network in PyTorch, eager and compiled, in the same run.
-It also shows what our time goes into, and the rate of a large matrix product as the ceiling.
+It also shows where our time goes, and the rate of a large matrix product as the ceiling.
 
   tools/bench/gpu_speed.py BUILD_FOLDER [--config conf/cartpole_100k.yaml] [--batch 16]
       [--rounds 2] [--out FILE.md]
@@ -84,11 +84,10 @@ def main():
     parser.add_argument("--modes", default="default,reduce-overhead",
                         help="of torch.compile, comma separated")
     parser.add_argument("--out", type=Path,
-                        help="write the table here, and all numbers beside it as JSON")
+                        help="write the table here, and all numbers next to it as JSON")
     options = parser.parse_args()
-    parts = ours(
-        options, False,
-        breakdown=True)  # kernel by kernel: profilers and recorded graphs do not always agree
+    # Kernel by kernel: profilers and recorded graphs do not always agree.
+    parts = ours(options, False, breakdown=True)
     model = parts["model"]
     gemm = gemm_rate(options.device)
     contenders = {"PyTorch eager (bf16 autocast)": lambda: peer(options, model, None)}
@@ -134,8 +133,8 @@ def main():
         f"{gemm / 1e12:.0f} TFLOP/s here. Attention: {parts['attention'] or 'as on CPUs'}.", "",
         "| | ms per step: median (minimum to maximum) | tokens/s | MFU | of the matrix product "
         "| faster than the best peer by |", "|---|---|---|---|---|---|", *rows, "",
-        "What one step of ours goes into (kernels by time, profiled; ms and calls per step):", "",
-        "| ms | calls | kernel |", "|---|---|---|",
+        "Where the time of one of our steps goes (kernels by time, profiled; ms and calls per step):",
+        "", "| ms | calls | kernel |", "|---|---|---|",
         *(f"| {part['ms_per_step']:.3f} | {part['calls_per_step']:.0f} | `{part['name'][:100]}` |"
           for part in parts["breakdown"][:25]), ""
     ])

@@ -59,6 +59,7 @@ ordered_json breakdown(torch::Device device, int64_t steps, const std::function<
 ExitCode time_steps(const CommandLine& command_line, const MpiSession& mpi) {
   const Config& config = command_line.config;
   start_torch(mpi);
+  keep_freed_memory();
   const auto device = choose_device(config.device, mpi);
   const auto communicator = make_communicator(device, 60);
   torch::manual_seed(static_cast<uint64_t>(config.seed));
@@ -72,7 +73,8 @@ ExitCode time_steps(const CommandLine& command_line, const MpiSession& mpi) {
   const auto scale = torch::ones({2}, torch::TensorOptions().device(device));
   const Step step =
       make_device_step(device, config.training.cuda_graphs, [&](const StepInput& input) {
-        return train_step(input, scale, model, parameters, optimizer, gradient_sum, *communicator);
+        return train_step(input, scale, {model, parameters, optimizer, gradient_sum},
+                          *communicator);
       });
   std::vector<Batch> batches;
   for (int i = 0; i < 4; ++i) batches.push_back(pin_for_copy(random_batch(rows, window), device));

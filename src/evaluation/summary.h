@@ -7,7 +7,7 @@
 
 #include "cartpole/rollout.h"
 
-// Wilson score interval of a proportion, 95 %.
+// Wilson score interval of a proportion, 95%.
 std::array<double, 2> wilson_interval(size_t successes, size_t trials);
 
 // success, n, interval, median settling time (s) and rates of one policy's trials;

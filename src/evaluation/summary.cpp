@@ -1,4 +1,4 @@
-#include "evaluation/success.h"
+#include "evaluation/summary.h"
 
 #include <algorithm>
 #include <cmath>
