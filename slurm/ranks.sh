@@ -214,7 +214,7 @@ carry_through() {
       0) exit 0 ;;
       65 | 78 | 93)
         echo "$name: exit code $code: a restart cannot help. Fix what the program reported" \
-          "above, then submit the same command" >&2
+          "above, then submit again" >&2
         exit "$code"
         ;;
     esac

@@ -71,7 +71,8 @@ void refuse_endless_skips(const std::vector<StepReport>& reports, int64_t last_s
       throw AgreedError(ExitCode::kNoProgress,
                         "the gradient was not finite for 3 steps in a row, up to step " +
                             std::to_string(step) +
-                            ": lower training.learning_rate, or check the data");
+                            ": lower training.learning_rate and choose another out_dir, or "
+                            "check the data");
   }
 }
 

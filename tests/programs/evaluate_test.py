@@ -3,6 +3,7 @@
 Usage: evaluate_test.py BUILD_FOLDER
 """
 
+import csv
 import json
 import subprocess
 import sys
@@ -32,6 +33,14 @@ class Evaluate(TrainTest):
         test = evaluation["splits"]["test"]["closed_loop"]
         self.assertGreater(test["expert"]["success"], 0.8)
         self.assertEqual(test["zero_force"]["success"], 0.0)
+        with open(self.folder / "run/evaluation/trials.csv") as file:
+            trials = csv.DictReader(file)
+            self.assertEqual(
+                " ".join(trials.fieldnames),
+                "split policy trial cart_mass pole_mass half_length inertia_factor cart_friction "
+                "pole_friction motor_gain delay_steps x x_dot theta theta_dot success length "
+                "settled_step first_switch switches peak_x force_rms")
+            self.assertEqual(len(list(trials)), 3 * 5 * 20)  # splits, policies, trials
         report = subprocess.run([sys.executable, ROOT / "tools/report.py", self.folder / "run"],
                                 capture_output=True, text=True)
         self.assertEqual(report.returncode, 0, report.stderr)
