@@ -10,10 +10,13 @@
 #       ends the script. Progress means that files PATTERN are written in FOLDER: three segments in
 #       a row without progress end the job (93). After 69, a GPU is missing, the next segment avoids
 #       that node
-# NODES=N uses N of the nodes, with SLURM_NTASKS_PER_NODE tasks on each.
-# PROGRAMS is the folder of the programs; if not set, build/gpu if the job has GPUs, else
-# build/release. CONTAINER is an image that has them (launch/cartpole.def). LAUNCHER=mpirun uses
-# Open MPI's launcher in place of srun --mpi=pmix.
+# Environment, all optional:
+#   PROGRAMS      folder of the programs; otherwise build/gpu if the job has GPUs, else build/release
+#   CONTAINER     image that has the programs (launch/cartpole.def)
+#   LAUNCHER      srun (the default, with --mpi=pmix) or mpirun, Open MPI's
+#   NODES         how many of the nodes to use, with SLURM_NTASKS_PER_NODE tasks on each
+#   STOP_SECONDS  how long ranks may take to stop when asked (90)
+#   RETRY_PAUSES  seconds before each restart in the allocation (5 30 300)
 name=${SLURM_JOB_NAME:-slurm}
 source launch/env.sh
 stopping='' ending=''

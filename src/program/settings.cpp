@@ -106,7 +106,7 @@ void Settings::add_training(TrainingConfig& training) {
   add("training.keep_last", training.keep_last, 3, {2, 1 << 20}, kFree,
       "newest checkpoints that are kept");
   add("training.log_every_steps", training.log_every_steps, 10, {1, kNoLimit}, kFree,
-      "steps between lines of metrics.jsonl");
+      "steps between lines of metrics.jsonl; a GPU is waited for at least as often");
   add("training.print_every_steps", training.print_every_steps, 100, {1, kNoLimit}, kFree,
       "steps between lines of model_training_log.txt");
   add("training.validate_every_steps", training.validate_every_steps, 10'000, {0, kNoLimit},
