@@ -18,7 +18,7 @@ steps_done() {
   echo "${step:-0}"
 }
 
-stage 1 'Set-up: packages and LibTorch'
+stage 1 'Setup: packages and LibTorch'
 tools/setup.sh
 
 stage 2 'Build (2 to 3 minutes the first time)'

@@ -15,7 +15,7 @@
 #   CONTAINER     image that has the programs (launch/cartpole.def)
 #   LAUNCHER      srun (the default, with --mpi=pmix) or mpirun, Open MPI's
 #   NODES         how many of the nodes to use, with SLURM_NTASKS_PER_NODE tasks on each
-#   STOP_SECONDS  how long ranks may take to stop when asked (90)
+#   STOP_SECONDS  how long ranks may take to stop when asked (90; generate.sbatch: 0)
 #   RETRY_PAUSES  seconds before each restart in the allocation (5 30 300)
 name=${SLURM_JOB_NAME:-slurm}
 source launch/env.sh
@@ -70,9 +70,9 @@ ranks() {
           "set LAUNCHER=mpirun" >&2
         return 78
       fi
-      # Unless told to, Slurm gives a step neither the processors per task nor, without binding, all
-      # GPUs of a node. Once a rank ends, the others have 10 s to end too, each with its own exit
-      # code; then the remaining ones are killed.
+      # Unless told to, Slurm does not give a step the processors per task, nor each task all GPUs
+      # of its node. Once a rank ends, the others have 10 s to end too, each with its own exit code;
+      # then the remaining ones are killed.
       launcher=(srun --mpi=pmix --export=ALL --kill-on-bad-exit=0 --wait=10
         --cpus-per-task="$SLURM_CPUS_PER_TASK")
       if [[ -n ${NODES:-} ]]; then
@@ -178,7 +178,7 @@ next_segment() {
     if ((++idle == 3)); then
       limit=$(about_job TimeLimit)
       echo "$name: three segments in a row without progress: giving up. Most often the time limit" \
-        "(${limit%% *}) is too short for the start-up, which hashes the dataset;" \
+        "(${limit%% *}) is too short for the startup, which hashes the dataset;" \
         "otherwise see what each segment printed above. Submit the same command to continue" >&2
       exit 93
     fi

@@ -25,6 +25,15 @@ Checkpoint load_checkpoint(const Config& config) {
   return *checkpoint;
 }
 
+std::string criterion() {
+  char text[160];
+  std::snprintf(text, sizeof text,
+                "|theta| < %g rad and |theta_dot| < %g rad/s over the last %d steps, never off the "
+                "track",
+                kSuccessAngle, kSuccessRate, kSuccessSteps);
+  return text;
+}
+
 void print_verdict(const std::string& split, const ordered_json& numbers, int64_t steps) {
   std::printf("%s: %d held-out plants and starts, %ld steps, success with 95%% interval\n",
               split.c_str(), numbers["closed_loop"]["model"]["n"].get<int>(), steps);
@@ -70,14 +79,10 @@ ExitCode evaluate(const CommandLine& command_line, const MpiSession& mpi) {
 
   const fs::path folder = fs::path(config.out_dir) / "evaluation";
   make_folder(folder);
-  ordered_json result = {{"step", checkpoint.progress.step},
-                         {"attempt", checkpoint.progress.attempt},
-                         {"manifest_sha256", manifest.sha256},
-                         {"window", model.window},
-                         {"steps", config.evaluation.steps},
-                         {"criterion",
-                          "|theta| < 0.1 rad and |theta_dot| < 0.5 rad/s over the last 250 steps, "
-                          "never off the track"}};
+  ordered_json result = {
+      {"step", checkpoint.progress.step},   {"attempt", checkpoint.progress.attempt},
+      {"manifest_sha256", manifest.sha256}, {"window", model.window},
+      {"steps", config.evaluation.steps},   {"criterion", criterion()}};
   std::string trials = trial_columns(), rollouts = kRolloutColumns;
   for (const auto& split : kHeldOut) {
     const size_t examples =

@@ -52,17 +52,24 @@ class Documents(unittest.TestCase):
                 self.assertTrue(piece in text, f"{piece!r} of {message!r} is not in the sources")
 
     def test_help_lists_every_key(self):
-        """The help of train_gpt2 lists every key of the table in settings.cpp."""
+        """The help of train_gpt2 lists every key of the table in settings.cpp, with its role."""
         def help_of(program):
             result = subprocess.run([BUILD / program, "--help"], capture_output=True, text=True,
                                     env=ENVIRONMENT)
             self.assertEqual(result.returncode, 0, program)
-            return set(re.findall(r"^ *--([\w.]+)", result.stdout, re.MULTILINE))
+            entries = re.split(r"^ *--(?=[\w.]+)", result.stdout, flags=re.MULTILINE)[1:]
+            return {entry.split()[0]: entry.split()[-1] for entry in entries}
 
         table = (ROOT / "src/program/settings.cpp").read_text()
-        keys = re.findall(r'\badd\(\s*"([\w.]+)"', table)
-        self.assertGreater(len(keys), 50)
-        self.assertEqual(set(keys) - help_of("train_gpt2"), set())
+        rows = re.findall(r'\badd\(\s*"([\w.]+)".*?\bk(DefinesRun|DefinesData|Free)\b', table,
+                          re.DOTALL)
+        self.assertGreater(len(rows), 50)
+        found = help_of("train_gpt2")
+        marks = {"DefinesRun": "[run]", "DefinesData": "[data]"}
+        for key, role in rows:
+            self.assertIn(key, found)
+            mark = found[key] if found[key] in marks.values() else None
+            self.assertEqual(mark, marks.get(role), key)
         for program in ("generate_trajectories", "evaluate_policy"):
             self.assertIn("dataset.path", help_of(program))
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The only definition of green: set-up, formatting, the build with CUDA and NCCL and every test that
+# The only definition of green: setup, formatting, the build with CUDA and NCCL and every test that
 # needs no GPU, then a build without them, with sanitizers, and its unit tests. Ends with one line
 # of counts. Fails on any failure, any skipped test, and when no test ran.
 #   tools/check.sh [--no-slurm]    --no-slurm leaves out the tests of slurm/, which install Slurm
@@ -17,7 +17,7 @@ fi
 
 stage() { printf '\n[%d:%02d] %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$1"; }
 
-stage 'set-up'
+stage 'setup'
 tools/setup.sh $slurm
 
 mkdir -p build

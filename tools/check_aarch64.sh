@@ -10,7 +10,7 @@ root=$PWD/build/aarch64_root
 mkdir -p "$root"
 stage() { printf '\n[%d:%02d] %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$1"; }
 
-stage 'set-up'
+stage 'setup'
 tools/setup.sh
 if ! { command -v aarch64-linux-gnu-g++ && command -v qemu-aarch64; } >/dev/null; then
   as_root=()

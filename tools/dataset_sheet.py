@@ -50,7 +50,7 @@ def read_manifest(path):
              "generate the dataset again")
     manifest = json.loads(data)
     if manifest["schema_version"] != SCHEMA:
-        fail(f"{path} is of schema {manifest['schema_version']}, not {SCHEMA}: "
+        fail(f"{path} has schema {manifest['schema_version']}, not {SCHEMA}: "
              "generate the dataset again")
     return manifest
 

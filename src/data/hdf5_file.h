@@ -1,5 +1,5 @@
 // The subset of HDF5 that shards need: contiguous, aligned arrays with attributes, written durably
-// and mapped into memory. Only this file uses HDF5.
+// and mapped into memory. Only hdf5_file.cpp calls HDF5.
 #pragma once
 
 #include <hdf5.h>

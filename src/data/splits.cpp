@@ -58,8 +58,8 @@ constexpr std::array<StageKind, kStages> kStageKinds{{
     {false, std::numbers::pi, 1.0},  // kicked: some of them, once, by 4 to 8 rad/s
 }};
 
-// Shares of the stages hold in every run of indices, up to rounding: multiples of the golden ratio
-// are evenly spread.
+// Shares of the stages hold in every range of indices, up to rounding: multiples of the golden
+// ratio are evenly spread.
 Stage stage_of(size_t index, const std::vector<double>& shares) {
   const double total = std::accumulate(shares.begin(), shares.end(), 0.0);
   double position = std::fmod(static_cast<double>(index) * std::numbers::phi, 1.0) * total;

@@ -91,7 +91,7 @@ struct Measurement {
   bool agrees = true;
 };
 
-// What does not run, for lack of memory too, is unsupported.
+// What does not run, for lack of memory too, is not used.
 Measurement measure(torch::Device device, const ModelConfig& model, int64_t batch, int64_t window) {
   const auto time_or_zero = [&](Fused fused) {
     try {

@@ -181,7 +181,7 @@ std::optional<Checkpoint> find_newest_checkpoint(const fs::path& folder, std::os
       auto checkpoint = read_checkpoint(path);
       if (checkpoint.progress.step == step) return checkpoint;
       warn << "skipping: " << path.string() << " holds step " << checkpoint.progress.step
-           << ": rename it to match" << std::endl;
+           << ": rename it and its .sha256, and the name in that file" << std::endl;
     } catch (const UserError& error) {
       if (error.code != ExitCode::kData) throw;
       warn << "skipping: " << error.what() << std::endl;

@@ -28,7 +28,8 @@ NamedTensors named_tensors(const ControlModelImpl& network) {
 
 void copy_by_name(const NamedTensors& from, const NamedTensors& to) {
   const auto refuse = [](const std::string& why) {
-    throw UserError(ExitCode::kData, "the checkpoint is of another network: " + why);
+    throw UserError(ExitCode::kData, "the checkpoint is of another network (" + why +
+                                         "): choose another checkpoint or out_dir");
   };
   if (from.size() != to.size())
     refuse("it has " + std::to_string(from.size()) + " tensors, not " + std::to_string(to.size()));

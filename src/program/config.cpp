@@ -168,8 +168,9 @@ std::string mark_of(Role role) {
 po::options_description list_options(const Settings& settings) {
   po::options_description options(
       "Every key can be set in the YAML file or on the command line, which takes precedence.\n"
-      "A run resumes only with the same value of a key marked [run]; a key marked [data] with\n"
-      "another value makes a different dataset.\n"
+      "A run resumes only with the same value of a key marked [run], and on the same dataset: a "
+      "key\n"
+      "marked [data] with another value makes a different one.\n"
       "Options",
       118, 60);
   options.add_options()("help", "this text")(

@@ -18,7 +18,8 @@ Watchdog::Watchdog(double seconds, std::function<void(const std::string& reason)
               std::chrono::duration<double>(now - last_).count() > timeout)
             reason = "no progress for " + std::to_string(static_cast<int64_t>(timeout)) +
                      " s while " + doing_ +
-                     ": another rank has stopped, or the network between them is gone. Start "
+                     ": another rank, the network, a file system or the reader of the output has "
+                     "stopped. Start "
                      "again to resume";
           if (reason.empty()) continue;
           end_job(reason);

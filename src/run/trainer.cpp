@@ -129,6 +129,7 @@ ExitCode run_steps(const Run& run, StepRunner& runner, bool validated) {
     const bool saving = due(training.save_every_steps);
     if (!last && !validating && !saving && !runner.is_due()) continue;
     const auto collected = runner.collect();
+    run.watchdog.progress("writing the log", Watchdog::kLong);
     run.folder.check_owner();
     run.log.steps(step, collected);
     refuse_endless_skips(collected.reports, step, skipped);

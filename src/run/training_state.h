@@ -13,8 +13,8 @@ class TrainingState {
   TrainingState(const Config& config, torch::Device device);
 
   // Collective. Continues from rank 0's checkpoint, or from its own weights where it has none; the
-  // others get what rank 0 has. Throws UserError(kData) if the checkpoint is of another
-  // network.
+  // others get what rank 0 has. Throws UserError(kData), on ranks with a checkpoint, if that is of
+  // another network.
   void restore(const std::optional<Checkpoint>& checkpoint, const Communicator& communicator);
 
   // Progress and tensors, which stay views of this state.

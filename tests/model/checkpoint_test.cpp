@@ -41,6 +41,23 @@ TEST(Checkpoint, ReadsBackWhatWasPublished) {
   }
 }
 
+TEST(Checkpoint, AnotherFormatIsRefused) {
+  const TemporaryFolder folder;
+  publish_checkpoint(folder.path, sample(1));
+  const auto path = checkpoint_path(folder.path, 1);
+  std::string bytes = read_file(path);
+  const size_t value = bytes.find('K', bytes.find("format")) + 1;  // pickle's one-byte integer
+  bytes.at(value) = 2;
+  publish_with_record(path, bytes);
+  try {
+    read_checkpoint(path);
+    FAIL();
+  } catch (const UserError& error) {
+    EXPECT_EQ(error.code, ExitCode::kData);
+    EXPECT_NE(std::string(error.what()).find("is of format 2"), std::string::npos);
+  }
+}
+
 TEST(Checkpoint, NewestIsTheHighestValidStep) {
   const TemporaryFolder folder;
   std::ostringstream warnings;

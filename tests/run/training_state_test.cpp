@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
+#include <map>
+
 #include "tiny_run.h"
 
 namespace {
@@ -70,23 +73,35 @@ TEST(TrainingState, AllRanksGetWhatRankZeroHas) {
 TEST(TrainingState, InferenceUsesTheMasterWeights) {
   TinyRun run;
   run.config.training.precision = "bf16";
+  run.config.model.feature_scales = {1, 2, 3, 4, 5, 6};
   TrainingState state(run.config, torch::kCPU);
   update(state);
   const TrainedModel judged = state.for_inference(8);
   EXPECT_EQ(judged.window, 8);
   EXPECT_FALSE(judged.network->is_training());
-  const auto parameters = judged.network->named_parameters();
-  for (const auto& [name, master] : state.parameters.views(state.parameters.values))
-    EXPECT_TRUE(torch::equal(*parameters.find(name), master)) << name;
+  const auto saved = state.snapshot().model, found = named_tensors(*judged.network);
+  const std::map<std::string, torch::Tensor> by_name(found.begin(), found.end());
+  ASSERT_EQ(by_name.size(), saved.size());
+  for (const auto& [name, value] : saved)
+    EXPECT_TRUE(torch::equal(by_name.at(name), value)) << name;
+  EXPECT_EQ(by_name.at("feature_scales")[5].item<float>(), 6);
 }
 
 TEST(TrainingState, ACheckpointOfAnotherNetworkIsRefused) {
   TinyRun run;
-  Checkpoint checkpoint = copied(TrainingState(run.config, torch::kCPU).snapshot());
-  TrainingState state(run.config, torch::kCPU);
-  auto& weight = checkpoint.model.front().second;
-  weight = weight.unsqueeze(0);  // copy_ would accept this shape
-  EXPECT_THROW(state.restore(checkpoint, run.communicator), UserError);
-  checkpoint.model.pop_back();
-  EXPECT_THROW(state.restore(checkpoint, run.communicator), UserError);
+  const Checkpoint whole = copied(TrainingState(run.config, torch::kCPU).snapshot());
+  const auto expect_refusal = [&](const std::function<void(NamedTensors&)>& change) {
+    Checkpoint checkpoint = whole;
+    change(checkpoint.model);
+    try {
+      TrainingState(run.config, torch::kCPU).restore(checkpoint, run.communicator);
+      FAIL();
+    } catch (const UserError& error) {
+      EXPECT_EQ(error.code, ExitCode::kData);
+    }
+  };
+  expect_refusal([](NamedTensors& model) { model.pop_back(); });
+  expect_refusal([](NamedTensors& model) { model.front().first = "another"; });
+  // copy_ would accept this shape.
+  expect_refusal([](NamedTensors& model) { model[0].second = model[0].second.unsqueeze(0); });
 }

@@ -151,7 +151,7 @@ def main():
                 rows.append(
                     f"| {name}: {layers} x {width}, {batch} windows of {positions} | {precision} "
                     f"| {rate('eager')} | {rate('compiled')} | {rate('ours')} | {ratio('eager')} "
-                    f"| {ratio('compiled')} | {100 * statistics.median(waits):.2f} % |")
+                    f"| {ratio('compiled')} | {100 * statistics.median(waits):.2f}% |")
                 print(rows[-1], flush=True)
     table = "\n".join([
         "# train_gpt2 compared with PyTorch on CPUs, eager and compiled", "",
