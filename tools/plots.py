@@ -32,7 +32,7 @@ POLICY_NAME = {
     "stabiliser": "stabilizer only", "zero_force": "no force"
 }
 SPLIT_NAME = {
-    "test": "new plants", "test_ood": "plants outside the trained range", "test_ic": "wilder starts"
+    "test": "new plants", "test_ood": "plants outside the trained range", "test_ic": "wider starts"
 }
 
 plt.rcParams.update({

@@ -129,7 +129,7 @@ def number(value, digits):
 
 
 def percent(share, interval=()):
-    text = "–" if share is None else f"{100 * share:.1f}&nbsp;%"
+    text = "–" if share is None else f"{100 * share:.1f}%"
     if interval:
         low, high = (100 * end for end in interval)
         text += f" [{low:z.1f}, {high:.1f}]"
@@ -161,9 +161,8 @@ def success_table(splits):
                 number(c["force_rms_newtons_p50"], 2)
             ])
     return table([
-        "policy", "trials", "success [95&nbsp;%]", "solved by the expert",
-        "success among these [95&nbsp;%]", "left the track", "settling time (s)", "peak |x| (m)",
-        "RMS force (N)"
+        "policy", "trials", "success [95%]", "solved by the expert", "success among these [95%]",
+        "left the track", "settling time (s)", "peak |x| (m)", "RMS force (N)"
     ], rows)
 
 
@@ -215,14 +214,14 @@ def write_page(run, folder):
         low, high = (100 * end for end in test[policy]["interval"])
         headline += (f'<div style="border-color:{COLOR[policy]}">{POLICY_NAME[policy]}'
                      f'<b>{percent(test[policy]["success"])}</b>'
-                     f"<small>{low:z.1f} to {high:.1f}&nbsp;%<br>{text}</small></div>")
+                     f"<small>{low:z.1f} to {high:.1f}%<br>{text}</small></div>")
     captions = {
         "swing_up.gif":
             f"{run.example_text()}; the same plant and start for both. Arrows show the force, the "
             "label is filled in stabilize mode. A bad sign is a cart that runs off its track or a "
             "pole that falls again.",
         "success.png":
-            "Bars are shares of trials, whiskers 95&nbsp;% intervals; the hatched bar counts only "
+            "Bars are shares of trials, whiskers 95% intervals; the hatched bar counts only "
             "trials the expert solves. "
             "A bad sign is a blue bar no higher than the nominal expert's, or a low hatched one.",
         "success_map.png":
@@ -256,7 +255,7 @@ def write_page(run, folder):
 <title>Cart-pole control by GPT-2</title><style>{STYLE}</style></head><body>
 <h1>Can this GPT-2 control cart-poles it never saw?</h1>
 <p>Share of {test["model"]["n"]} trials on new plants that end balanced,
-with 95&nbsp;% interval:</p>
+with 95% interval:</p>
 <div class="headline">{headline}</div>
 <p class="note">A trial lasts {STEP_SECONDS * evaluation["steps"]:.1f} s. Success means:
 {html.escape(evaluation["criterion"])} (a step is {STEP_SECONDS} s). The network should come close
@@ -277,7 +276,7 @@ hard it is pushed (medians).</p>
 {one_step_table(evaluation["splits"])}
 <p class="note">Predictions on recorded expert trajectories. Force error: root mean square
 difference from the expert's force, also as share of the {FORCE_LIMIT:.0f} N limit. Mode accuracy:
-guessing gives 50&nbsp;%. Skill in predicting the next state: 1 is perfect, 0 no better than
+guessing gives 50%. Skill in predicting the next state: 1 is perfect, 0 no better than
 “nothing changes”, which would be bad.</p>
 <h2>Training</h2>
 <p>{training_text(run)}
