@@ -13,17 +13,17 @@ TrainedModel load_trained_model(const Checkpoint& checkpoint, torch::Device devi
                                          std::to_string(checkpoint.progress.step) +
                                          ": nothing has been trained yet");
   model.network = ControlModel(model.config);
-  copy_by_name(checkpoint.model, named_tensors(*model.network));
+  copy_by_name(checkpoint.model,
+               with_buffers(model.network->named_parameters().pairs(), *model.network));
   model.network->to(device);
   model.network->eval();
   return model;
 }
 
-NamedTensors named_tensors(const ControlModelImpl& network) {
-  auto result = network.named_parameters().pairs();
+NamedTensors with_buffers(NamedTensors parameters, const ControlModelImpl& network) {
   const auto buffers = network.named_buffers().pairs();
-  result.insert(result.end(), buffers.begin(), buffers.end());
-  return result;
+  parameters.insert(parameters.end(), buffers.begin(), buffers.end());
+  return parameters;
 }
 
 void copy_by_name(const NamedTensors& from, const NamedTensors& to) {

@@ -19,8 +19,8 @@ struct TrainedModel {
 // nothing has been trained yet or it is of another network.
 TrainedModel load_trained_model(const Checkpoint& checkpoint, torch::Device device);
 
-// Parameters and buffers by name, as checkpoints hold them.
-NamedTensors named_tensors(const ControlModelImpl& network);
+// By name, as checkpoints hold them: `parameters` of the network, and its buffers.
+NamedTensors with_buffers(NamedTensors parameters, const ControlModelImpl& network);
 
 // Copies tensors by name into views of the same shapes. Throws UserError(kData) where names or
 // shapes differ.

@@ -50,10 +50,7 @@ void TrainingState::restore(const std::optional<Checkpoint>& checkpoint,
 }
 
 NamedTensors TrainingState::weights() const {
-  auto result = parameters.views(parameters.values);
-  const auto buffers = model->named_buffers().pairs();
-  result.insert(result.end(), buffers.begin(), buffers.end());
-  return result;
+  return with_buffers(parameters.views(parameters.values), *model);
 }
 
 Checkpoint TrainingState::snapshot() const {
@@ -71,7 +68,8 @@ TrainedModel TrainingState::for_inference(int64_t window) const {
   if (model->parameters().front().scalar_type() != torch::kFloat32) {
     result.network = ControlModel(config_);
     result.network->to(parameters.values.device());
-    copy_by_name(weights(), named_tensors(*result.network));
+    copy_by_name(weights(),
+                 with_buffers(result.network->named_parameters().pairs(), *result.network));
   }
   result.network->eval();
   return result;

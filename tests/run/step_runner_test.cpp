@@ -5,6 +5,8 @@
 #include <chrono>
 #include <thread>
 
+#include "numbered_share.h"
+
 namespace {
 
 // Reports the step's number as every loss, as train_step lays them out.
@@ -15,17 +17,11 @@ torch::Tensor numbered_report(const StepInput& input) {
   return torch::stack({step, step, step, step, one, 10 * one, stop ? one : 0 * one});
 }
 
-std::vector<Batch> numbered_batch(int64_t step) {
-  std::vector<Batch> batches(1, empty_batch(1, 1));
-  batches[0].mode[0][0] = step;
-  return batches;
-}
-
 }  // namespace
 
 TEST(StepRunner, CollectsTheReportsInOrder) {
   const Communicator communicator;
-  BatchQueue queue(numbered_batch, 0, 10);
+  BatchQueue queue(numbered_share, 0, 10);
   StepRunner runner(numbered_report, queue, communicator, torch::kCPU, 10);
   for (const int64_t first : {0, 3}) {
     for (int i = 0; i < 3; ++i) {
@@ -48,7 +44,7 @@ TEST(StepRunner, TimesAreMeansPerStep) {
   const Communicator communicator;
   const auto slow_batch = [](int64_t step) {
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    return numbered_batch(step);
+    return numbered_share(step);
   };
   const auto slow_step = [](const StepInput& input) {
     std::this_thread::sleep_for(std::chrono::milliseconds(30));
@@ -67,7 +63,7 @@ TEST(StepRunner, TimesAreMeansPerStep) {
 
 TEST(StepRunner, AnErrorOfAStepReachesTheCaller) {
   const Communicator communicator;
-  BatchQueue queue(numbered_batch, 0, 10);
+  BatchQueue queue(numbered_share, 0, 10);
   StepRunner runner([](const StepInput&) -> torch::Tensor { throw std::bad_alloc(); }, queue,
                     communicator, torch::kCPU, 10);
   EXPECT_THROW(runner.start(1e-3), std::bad_alloc);

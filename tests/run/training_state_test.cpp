@@ -79,7 +79,8 @@ TEST(TrainingState, InferenceUsesTheMasterWeights) {
   const TrainedModel judged = state.for_inference(8);
   EXPECT_EQ(judged.window, 8);
   EXPECT_FALSE(judged.network->is_training());
-  const auto saved = state.snapshot().model, found = named_tensors(*judged.network);
+  const auto saved = state.snapshot().model,
+             found = with_buffers(judged.network->named_parameters().pairs(), *judged.network);
   const std::map<std::string, torch::Tensor> by_name(found.begin(), found.end());
   ASSERT_EQ(by_name.size(), saved.size());
   for (const auto& [name, value] : saved)

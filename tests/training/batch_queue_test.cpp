@@ -5,19 +5,10 @@
 #include <atomic>
 #include <chrono>
 
-namespace {
-
-// A share whose only number is the step.
-std::vector<Batch> numbered(int64_t step) {
-  std::vector<Batch> batches(1, empty_batch(1, 1));
-  batches[0].mode[0][0] = step;
-  return batches;
-}
-
-}  // namespace
+#include "numbered_share.h"
 
 TEST(BatchQueue, GivesEveryStepOnceInOrder) {
-  BatchQueue queue(numbered, 5, 40);
+  BatchQueue queue(numbered_share, 5, 40);
   for (int64_t step = 5; step < 40; ++step)
     EXPECT_EQ(queue.next()[0].mode[0][0].item<int64_t>(), step);
 }
@@ -27,7 +18,7 @@ TEST(BatchQueue, ReadsAheadButNoFurtherThanItsBound) {
   BatchQueue queue(
       [&](int64_t step) {
         ++reads;
-        return numbered(step);
+        return numbered_share(step);
       },
       0, 1000);
   queue.next();
@@ -42,7 +33,7 @@ TEST(BatchQueue, CountsTheTimeItMakesTheTrainingWait) {
   BatchQueue queue(
       [](int64_t step) {
         std::this_thread::sleep_for(std::chrono::milliseconds(30));
-        return numbered(step);
+        return numbered_share(step);
       },
       0, 3);
   queue.next();
@@ -57,7 +48,7 @@ TEST(BatchQueue, PassesOnErrorsOfTheReader) {
   BatchQueue queue(
       [](int64_t step) {
         if (step == 2) throw std::runtime_error("shard gone");
-        return numbered(step);
+        return numbered_share(step);
       },
       0, 10);
   queue.next();
@@ -66,5 +57,5 @@ TEST(BatchQueue, PassesOnErrorsOfTheReader) {
 }
 
 TEST(BatchQueue, CanBeDestroyedBeforeItsEnd) {
-  for (int i = 0; i < 50; ++i) BatchQueue(numbered, 0, 1000000).next();
+  for (int i = 0; i < 50; ++i) BatchQueue(numbered_share, 0, 1000000).next();
 }
