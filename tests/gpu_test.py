@@ -75,8 +75,8 @@ class Gpu(programs.ProgramTest):
                      self.train(*steps), 2e-2)
 
     def test_resumed_training_equals_an_unbroken_run(self):
-        steps = ("--training.train_steps", 400, "--training.save_every_steps", 100,
-                 "--training.log_every_steps", 5)
+        steps = ("--training.train_steps", 400 if DEVICE == "cpu" else 1500,
+                 "--training.save_every_steps", 100, "--training.log_every_steps", 5)
         unbroken = self.train(*steps, name="unbroken", ranks=2)
         train = self.train_command(*steps, ranks=2)
         process, _ = self.start_and_wait_for_a_checkpoint(train, self.folder / "run", None)
@@ -124,5 +124,11 @@ class Gpu(programs.ProgramTest):
 
 
 if __name__ == "__main__":
+    # What starts this script may ignore or block the signal, and every child would inherit that.
+    if (signal.getsignal(signal.SIGUSR1) != signal.SIG_DFL
+            or signal.SIGUSR1 in signal.pthread_sigmask(signal.SIG_BLOCK, ())):
+        print("SIGUSR1 was ignored or blocked here", file=sys.stderr)
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
     suite = unittest.defaultTestLoader.loadTestsFromTestCase(Gpu)
     sys.exit(not unittest.TextTestRunner(verbosity=2).run(suite).wasSuccessful())

@@ -26,6 +26,10 @@ if [[ ${BUNDLE:-} || (! -d $build && -d build/gpu_bundle) ]]; then
   if [[ ! -x $python ]]; then python=$(command -v python3); fi
   packages=$($python -c 'import torch, pathlib; print(pathlib.Path(torch.__file__).parent.parent)')
   export OPAL_PREFIX=$PWD/$build/usr PRTE_PREFIX=$PWD/$build/usr PATH=$PWD/$build/usr/bin:$PATH
+  # Open MPI 4 insists on an ssh although all ranks run here.
+  export OMPI_MCA_plm_rsh_agent=${OMPI_MCA_plm_rsh_agent:-false}
+  # Its PMIx may lack plug-ins that nothing here needs.
+  export PMIX_MCA_pcompress_base_silence_warning=1 PMIX_MCA_mca_base_component_show_load_errors=0
   # launch/env.sh passes it only to the programs.
   export PROGRAM_LIBRARY_PATH=$PWD/$build/lib
   PROGRAM_LIBRARY_PATH+=:$PWD/$build/usr/lib/$(uname -m)-linux-gnu/openmpi/lib:$packages/torch/lib
