@@ -10,6 +10,17 @@
 
 enum Mode : uint8_t { kSwingUp = 0, kStabilize = 1 };
 
+// What its swing-up accelerates the cart by, see kernel.cpp.
+struct SwingUpLaw {
+  double energy_gain;
+  double cart_gain;      // 1/s^2
+  double cart_damping;   // 1/s
+  double energy_target;  // over m_p g l: 1 is upright, -1 hanging
+};
+// A smooth function of the plant, which a network can learn: each number depends on the plant's
+// strength, mass ratio and length through a fit (LOG.md, "An expert worth imitating").
+SwingUpLaw swing_up_law(const CartPoleParameters& plant);
+
 class ExpertBatch {
  public:
   explicit ExpertBatch(const std::vector<CartPoleParameters>& plants);
@@ -25,5 +36,6 @@ class ExpertBatch {
   ExpertArrays arrays();
 
   CartPoleBatch plants_;
-  std::vector<double> swing_seconds_, inverse_inertia_, inverse_gain_, gain_[4], mode_;
+  std::vector<double> swing_seconds_, inverse_inertia_, inverse_gain_, gain_[4], energy_gain_,
+      cart_gain_, cart_damping_, energy_target_, mode_;
 };

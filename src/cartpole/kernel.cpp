@@ -13,14 +13,9 @@
 namespace INSTRUCTION_SET {
 namespace {
 
-// The expert's constants, found by simulation over the plant ranges; normalizing the energy lets
-// one set fit all.
-constexpr double kEnergyGain = 1.0, kCartGain = 2.0, kCartDamping = 3.0;
-// Aim slightly above the upright energy: a pole that just fails to arrive is the failure an
-// imitator inherits.
-constexpr double kEnergyOffset = 0.05;
-constexpr double kEnterAngle = 0.5, kLeaveAngle = 0.8;  // rad
-constexpr double kEnterForce = 1.0 * kForceLimit, kLeaveForce = 3.0 * kForceLimit;
+// When the expert's stabilizer takes over and gives up: found with SwingUpLaw's numbers.
+constexpr double kEnterAngle = 0.85, kLeaveAngle = 1.0;  // rad
+constexpr double kEnterForce = 1.9 * kForceLimit, kLeaveForce = 3.0 * kForceLimit;
 
 // The register that says what becomes of subnormal numbers.
 #ifdef __x86_64__
@@ -137,7 +132,9 @@ void act(size_t n, const ExpertArrays& expert, ConstStateArrays states, Out forc
      inverse_inertia = expert.inverse_inertia, bc = expert.plant.cart_friction,
      bp = expert.plant.pole_friction, swing_seconds = expert.swing_seconds,
      inverse_gain = expert.inverse_gain, k0 = expert.gain[0], k1 = expert.gain[1],
-     k2 = expert.gain[2], k3 = expert.gain[3];
+     k2 = expert.gain[2], k3 = expert.gain[3], energy_gain = expert.energy_gain,
+     cart_gain = expert.cart_gain, cart_damping = expert.cart_damping,
+     energy_target = expert.energy_target;
   In x = states.x, x_dot = states.x_dot, theta = states.theta, theta_dot = states.theta_dot,
      sine = states.sine, cosine = states.cosine;
   Out mode = expert.mode;
@@ -147,9 +144,9 @@ void act(size_t n, const ExpertArrays& expert, ConstStateArrays states, Out forc
 
     // Energy swing-up: the cart acceleration that pumps the pole toward the upright energy, ...
     const double rate = thd * swing_seconds[i];
-    const double energy = fma(0.5 * rate, rate, c - (1.0 + kEnergyOffset));  // over ml g
-    const double acceleration =
-        fma(kEnergyGain * kGravity * energy, rate * c, fma(-kCartGain, x[i], -kCartDamping * xd));
+    const double energy = fma(0.5 * rate, rate, c - energy_target[i]);  // over ml g
+    const double acceleration = fma(energy_gain[i] * kGravity * energy, rate * c,
+                                    fma(-cart_gain[i], x[i], -cart_damping[i] * xd));
     // ... and the force that gives the cart this acceleration (collocated feedback linearization).
     const double theta_acceleration =
         fma(-bp[i], thd, ml[i] * fma(kGravity, s, -acceleration * c)) * inverse_inertia[i];

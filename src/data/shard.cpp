@@ -97,7 +97,7 @@ const std::vector<Column> kColumns = {
     {"first_switch", kI32, {kRows}, "steps", "first step in stabilise mode; -1: none",
      first_switch},
     {"excitation_steps", kI32, {kRows}, "steps",
-     "the first so many forces are noise, whatever the expert commands",
+     "for so many first steps the command is noise",
      [](All all) { return bytes_of(all.excitation_steps); }},
     {"kick_step", kI32, {kRows}, "steps", "step before which theta_dot jumps; -1: none",
      [](All all) { return bytes_of(all.kick_step); }},

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -11,16 +12,21 @@
 
 namespace {
 
+std::vector<TrialOutcome> outcomes(const std::vector<CartPoleParameters>& truth,
+                                   const std::vector<CartPoleParameters>& believed,
+                                   const std::vector<CartPoleState>& starts) {
+  ExpertBatch expert(believed);
+  return play([&](const StateBatch& states, const std::vector<double>&, std::vector<double>& force,
+                  std::vector<uint8_t>& mode) { expert.act(states, force, mode); },
+              {truth, starts}, {})
+      .outcome;
+}
+
 double success_share(const std::vector<CartPoleParameters>& truth,
                      const std::vector<CartPoleParameters>& believed,
                      const std::vector<CartPoleState>& starts) {
-  ExpertBatch expert(believed);
-  const auto rollout =
-      play([&](const StateBatch& states, const std::vector<double>&, std::vector<double>& force,
-               std::vector<uint8_t>& mode) { expert.act(states, force, mode); },
-           {truth, starts}, {});
   double successes = 0;
-  for (const auto& outcome : rollout.outcome) successes += outcome.success;
+  for (const auto& outcome : outcomes(truth, believed, starts)) successes += outcome.success;
   return successes / static_cast<double>(truth.size());
 }
 
@@ -128,6 +134,17 @@ TEST(Expert, SucceedsOnRandomPlantsOnlyWhenItKnowsThem) {
   EXPECT_LT(success_share(plants, std::vector<CartPoleParameters>(plants.size()), starts), 0.5);
 }
 
+TEST(Expert, FollowsThePlantAndSettlesSoon) {
+  const auto [plants, starts] = draw(false, true);
+  const auto trials = outcomes(plants, plants, starts);
+  std::vector<int32_t> settled;
+  for (const auto& trial : trials)
+    if (trial.success) settled.push_back(trial.settled_step);
+  EXPECT_GE(static_cast<double>(settled.size()), 0.99 * static_cast<double>(trials.size()));
+  std::nth_element(settled.begin(), settled.begin() + 200, settled.end());
+  EXPECT_LE(settled[200], 2.0 / kStepSeconds);
+}
+
 TEST(Expert, KnowsFrictionAndMotorGain) {
   auto [plants, starts] = draw(true);
   for (size_t i = 0; i < plants.size(); ++i) {
@@ -145,15 +162,15 @@ TEST(Expert, ModeHasHysteresisInAngleAndInDemandedForce) {
     expert.act(StateBatch({CartPoleState{0, 0, theta, theta_dot}}), force, mode);
     return mode[0];
   };
-  EXPECT_EQ(mode_at(0.6), kSwingUp);
+  // The stabilizer demands 40 N for each rad, and 10.5 N more for each rad/s.
+  EXPECT_EQ(mode_at(0.9, -2), kSwingUp);  // 15 N: too far to enter
+  EXPECT_EQ(mode_at(0.8, -2), kStabilize);
+  EXPECT_EQ(mode_at(0.9, -2), kStabilize);  // the same state, another history
+  EXPECT_EQ(mode_at(1.1, -3), kSwingUp);
+  EXPECT_EQ(mode_at(0.1, 1.5), kSwingUp);  // 20 N: too much to enter with
   EXPECT_EQ(mode_at(0.1), kStabilize);
-  EXPECT_EQ(mode_at(0.6), kStabilize);  // the same angle, another history
-  EXPECT_EQ(mode_at(0.9), kSwingUp);
-  // At 0.1 rad the stabilizer demands 4 N, and 10.5 N more for each rad/s.
-  EXPECT_EQ(mode_at(0.1, 1), kSwingUp);  // 14.5 N: too much to enter with
-  EXPECT_EQ(mode_at(0.1), kStabilize);
-  EXPECT_EQ(mode_at(0.1, 1), kStabilize);  // the same demand, another history
-  EXPECT_EQ(mode_at(0.1, 3), kSwingUp);    // 35.5 N
+  EXPECT_EQ(mode_at(0.1, 1.5), kStabilize);  // the same demand, another history
+  EXPECT_EQ(mode_at(0.1, 3), kSwingUp);      // 35.5 N
 }
 
 TEST(Expert, ForcesStayWithinTheLimit) {

@@ -121,7 +121,7 @@ TEST(Splits, TrajectoriesAreThoseRecorded) {
     add(data.recording.force_applied);
     add(data.recording.mode);
   }
-  EXPECT_EQ(sha256_hex(bytes), "e55c79a5c2444e830d35b11eb3be6ed041a8bb4068b49fbbde32ae87708f966d");
+  EXPECT_EQ(sha256_hex(bytes), "14e71ac162c42e9c5b8dbaa2d893ebf796f1e0ec931a804ea560cd0636eb3cff");
 }
 
 TEST(Splits, SharesHoldInEveryRangeOfIndices) {
