@@ -44,9 +44,7 @@ ExitCode generate(const CommandLine& command_line, const MpiSession& mpi) {
   const double begin = MPI_Wtime();
   const auto generation = generate_dataset(
       config,
-      [&](const ShardTask& task) {
-        return simulate(config.dataset, task.split, task.first, task.rows);
-      },
+      [&](const ShardTask& task) { return simulate(config, task.split, task.first, task.rows); },
       mpi);
   if (mpi.rank() == 0) print_summary(config.dataset.path, generation, MPI_Wtime() - begin);
   return ExitCode::kDone;

@@ -70,6 +70,7 @@ import json, sys
 splits = json.load(open(sys.argv[1]))["splits"]
 print("\n  success over 1024 steps    test    test_ood, given expert success")
 for policy, name in {"model": "trained GPT-2", "expert": "expert, knows the plant",
+                     "adaptive_expert": "expert, identifies it",
                      "nominal_expert": "expert, nominal plant", "zero_force": "no force"}.items():
     test, ood = (splits[split]["closed_loop"][policy] for split in ("test", "test_ood"))
     print(f"  {name:<25} {test['success']:6.3f}    {ood['success_given_expert']:6.3f}")

@@ -2,10 +2,12 @@
 // CSV files.
 #include <iostream>
 
+#include "data/splits.h"
 #include "evaluation/evaluation.h"
 #include "model/trained_model.h"
 #include "program/durable_file.h"
 #include "program/program.h"
+#include "program/settings.h"
 #include "training/device.h"
 
 namespace fs = std::filesystem;
@@ -25,12 +27,12 @@ Checkpoint load_checkpoint(const Config& config) {
   return *checkpoint;
 }
 
-std::string criterion() {
+std::string criterion(const PlantConstants& constants) {
   char text[160];
   std::snprintf(text, sizeof text,
                 "|theta| < %g rad and |theta_dot| < %g rad/s over the last %d steps, never off the "
                 "track",
-                kSuccessAngle, kSuccessRate, kSuccessSteps);
+                kSuccessAngle, kSuccessRate, static_cast<int>(success_steps(constants)));
   return text;
 }
 
@@ -63,6 +65,32 @@ Manifest verified_manifest(const std::string& path) {
   return manifest;
 }
 
+// Control period and limits are part of what was learned.
+void refuse_other_constants(const PlantConstants& trained, const Manifest& manifest) {
+  const PlantConstants given = constants_of(config_of(manifest).world);
+  const auto compare = [&](const char* key, double of_policy, double of_world) {
+    if (of_policy != of_world)
+      throw UserError(ExitCode::kConfiguration,
+                      "the checkpoint was trained for world." + std::string(key) + " " +
+                          yaml_text(of_policy) + ", but the dataset in " +
+                          manifest.folder.string() + " has " + yaml_text(of_world) +
+                          ": choose another checkpoint or dataset.path");
+  };
+  compare("control_period", trained.period, given.period);
+  compare("force_limit", trained.force_limit, given.force_limit);
+  compare("track_limit", trained.track_limit, given.track_limit);
+  compare("gravity", trained.gravity, given.gravity);
+}
+
+// The world's settings, for whoever reads evaluation.json.
+ordered_json dataset_world(const Manifest& manifest) {
+  ordered_json world;
+  const std::string section = "world.";
+  for (const auto& [key, value] : manifest.settings.items())
+    if (key.starts_with(section)) world[key.substr(section.size())] = value;
+  return world;
+}
+
 ExitCode evaluate(const CommandLine& command_line, const MpiSession& mpi) {
   refuse_dry_run(command_line);
   const Config& config = command_line.config;
@@ -77,12 +105,15 @@ ExitCode evaluate(const CommandLine& command_line, const MpiSession& mpi) {
   start_torch(mpi);
   const TrainedModel model = load_trained_model(checkpoint, choose_device(config.device, mpi));
 
+  refuse_other_constants(model.constants, manifest);
+
   const fs::path folder = fs::path(config.out_dir) / "evaluation";
   make_folder(folder);
   ordered_json result = {
       {"step", checkpoint.progress.step},   {"attempt", checkpoint.progress.attempt},
       {"manifest_sha256", manifest.sha256}, {"window", model.window},
-      {"steps", config.evaluation.steps},   {"criterion", criterion()}};
+      {"steps", config.evaluation.steps},   {"criterion", criterion(model.constants)},
+      {"world", dataset_world(manifest)}};
   std::string trials = trial_columns(), rollouts = kRolloutColumns;
   for (const auto& split : kHeldOut) {
     const size_t examples =

@@ -26,7 +26,7 @@ class ReferenceCartPole {
 
  private:
   using Vector = std::array<double, 4>;
-  static constexpr double h = kStepSeconds;
+  static constexpr double h = PlantConstants{}.period;
 
   static Vector vector(const CartPoleState& s) { return {s.x, s.x_dot, s.theta, s.theta_dot}; }
   static Vector moved(Vector s, double seconds, const Vector& rate) {
@@ -39,7 +39,7 @@ class ReferenceCartPole {
     const double M = p_.cart_mass + p_.pole_mass, ml = p_.pole_mass * p_.half_length;
     const double J = p_.pole_inertia(), sine = std::sin(s[2]), cosine = std::cos(s[2]);
     const double a = p_.motor_gain * force - p_.cart_friction * s[1] + ml * s[3] * s[3] * sine;
-    const double b = ml * kGravity * sine - p_.pole_friction * s[3];
+    const double b = ml * PlantConstants{}.gravity * sine - p_.pole_friction * s[3];
     const double D = M * J - ml * cosine * ml * cosine;
     return {s[1], (J * a - ml * cosine * b) / D, s[3], (M * b - ml * cosine * a) / D};
   }

@@ -1,6 +1,7 @@
 // A hand-made split whose every number tells where it stands.
 #pragma once
 
+#include "data/dataset.h"
 #include "data/dataset_writer.h"
 #include "program/durable_file.h"
 
@@ -19,7 +20,7 @@ inline Trajectories counting_trajectories(uint32_t rows, uint32_t steps) {
     }
     for (uint32_t t = 0; t < steps; ++t) {
       recording.force_policy[i * steps + t] = 0.5F * i;
-      recording.force_applied[i * steps + t] = 0.25F * t;
+      recording.force_sent[i * steps + t] = 0.25F * t;
       recording.mode[i * steps + t] = t >= 2;
     }
   }
@@ -35,9 +36,17 @@ inline nlohmann::json make_shard(const std::filesystem::path& folder, int number
                         trajectories);
 }
 
+// The settings of a dataset of so many steps, in the default world.
+inline nlohmann::json small_settings(int64_t steps) {
+  Config config;
+  config.dataset.steps = steps;
+  return dataset_settings(config);
+}
+
 // A published dataset of one train shard.
 inline void make_small_dataset(const std::filesystem::path& folder, uint32_t rows = 3,
                                uint32_t steps = 5) {
   const auto trajectories = counting_trajectories(rows, steps);
-  publish_manifest(folder, {{"steps", steps}}, {{"train", {make_shard(folder, 0, trajectories)}}});
+  publish_manifest(folder, small_settings(steps),
+                   {{"train", {make_shard(folder, 0, trajectories)}}});
 }

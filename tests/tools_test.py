@@ -135,7 +135,9 @@ class Tools(unittest.TestCase):
             self.expect(self.tool("report.py", run), 1,
                         f"{run / name} is missing or empty: {program} writes it, run that first")
             (run / name).write_bytes(content)
-        for text in ('{"splits": {"te', "[]", "{}", "null"):
+        evaluation = json.loads((run / "evaluation/evaluation.json").read_text())
+        del evaluation["world"]
+        for text in ('{"splits": {"te', "[]", "{}", "null", json.dumps(evaluation)):
             (run / "evaluation/evaluation.json").write_text(text)
             self.expect(self.tool("report.py", run), 1,
                         "evaluation.json is not what evaluate_policy writes: run that again")
@@ -162,6 +164,30 @@ class Tools(unittest.TestCase):
         with rollouts.open("w") as file:
             csv.writer(file).writerows([header, *rows])
         self.assertIn("–", self.report(run))
+
+    def test_the_report_shows_the_world_of_the_evaluation(self):
+        run = self.run_with(lines(training(10)))
+        path = run / "evaluation/evaluation.json"
+        evaluation = json.loads(path.read_text())
+        evaluation["world"].update(control_period=0.01, force_limit=2.5, track_limit=0.9,
+                                   cart_mass=[1.0, 1.0], delay=[0.0, 2.0], kick_share=0.25,
+                                   sensor_noise=[0.01, 0.0, 0.0, 0.0])
+        path.write_text(json.dumps(evaluation))
+        page = self.report(run)
+        self.assertNotIn("dm_control", page)
+        for text in ("A trial lasts 3.0 s", "(a step is 0.01 s)", "ends at ±0.9 m",
+                     "the 2.5 N limit", "cart mass 1 kg; pole mass 0.05 to 0.5 kg",
+                     "delay 0 to 2 control periods", "sensor noise 0.01 m, 0 m/s",
+                     "kicks of 4 to 8 rad/s in 25% of the trials", "</span> adaptive expert</td>"):
+            self.assertIn(text, page)
+        scores = dict(scores=[800.2, 850.9], mean=825.55, minimum=800.2, maximum=850.9, upright=2,
+                      episodes=2, step=evaluation["step"])
+        (run / "evaluation/dm_control.json").write_text(json.dumps(scores))
+        self.assertIn(
+            "which it was never trained in: mean 826 (800 to 851) of 1,000 over 2 episodes, "
+            "2 upright.", self.report(run))
+        (run / "evaluation/dm_control.json").write_text("{}")
+        self.expect(self.tool("report.py", run), 1, "dm_control.json is damaged")
 
     def test_the_users_settings_do_not_reach_the_tools(self):
         run = self.run_with(lines(training(10)))

@@ -17,15 +17,15 @@ if __name__ == "__main__" and not sys.flags.ignore_environment:
 import argparse
 import hashlib
 import json
+import textwrap
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from plots import (COLOR, FAINT, FORCE_LIMIT, INK, STEP_SECONDS, TRACK_LIMIT, TRAINED_RANGE, plt,
-                   wrapped)
+from plots import COLOR, FAINT, INK, PLANT, plt, world_text, wrapped
 
-MOST, SCHEMA = 20_000, 2
+MOST, SCHEMA = 20_000, 3
 MODE_COLOR, PALE_STABILIZE = ["#CC79A7", "#009E73"], "#DDF1EB"
 STAGES = {
     "balance": "#C9D6DE", "catch": "#A3BAC8", "swing-up": "#7B9BAF", "unknown plant": "#507A93",
@@ -107,33 +107,33 @@ def pick_examples(d):
     return chosen
 
 
-def draw_example(panels, d, row, kind):
+def draw_example(panels, d, world, row, kind):
     """Draws from the start until 4 s after the last kick or change of mode."""
     length, kick, noisy = (d[name][row] for name in ("length", "kick_step", "excitation_steps"))
-    mode = d["mode"][row, :length]
+    mode, period = d["mode"][row, :length], world["control_period"]
     if d["success"][row] and mode[-1]:
-        last_event = max(kick, 50, *np.flatnonzero(np.diff(mode)))
-        mode = mode[:last_event + 200]
-    end, time = len(mode), STEP_SECONDS * np.arange(len(mode))
+        last_event = max(kick, round(1 / period), *np.flatnonzero(np.diff(mode)))
+        mode = mode[:last_event + round(4 / period)]
+    end, time = len(mode), period * np.arange(len(mode))
     angle, position, force = panels
     angle.plot(time, wrapped(d["state"][row, :end, 2]), color=INK)
     position.plot(time, d["state"][row, :end, 0], color=INK)
-    force.step(time, d["force_applied"][row, :end], color=FAINT, linewidth=0.9, where="post",
-               label="force applied")
+    force.step(time, d["force_sent"][row, :end], color=FAINT, linewidth=0.9, where="post",
+               label="command sent")
     force.step(time, d["force_expert"][row, :end], color=COLOR["expert"], linewidth=2, where="post",
                label="expert's force")
-    for axes, limit in ((angle, np.pi), (position, TRACK_LIMIT), (force, FORCE_LIMIT)):
-        axes.set(xlim=(0, STEP_SECONDS * end), ylim=(-1.12 * limit, 1.12 * limit))
+    for axes, limit in zip(panels, (np.pi, world["track_limit"], world["force_limit"])):
+        axes.set(xlim=(0, period * end), ylim=(-1.12 * limit, 1.12 * limit))
         axes.fill_between(time, -2 * limit, 2 * limit, where=mode == 1, step="post",
                           color=PALE_STABILIZE, label="stabilize mode", linewidth=0, zorder=0)
         if axes is not angle:
-            axes.hlines([-limit, limit], 0, STEP_SECONDS * end, color=FAINT, linewidth=0.8,
+            axes.hlines([-limit, limit], 0, period * end, color=FAINT, linewidth=0.8,
                         linestyle="--")
         if kick >= 0:
-            axes.axvline(STEP_SECONDS * kick, color="#D55E00", linewidth=1.3, label="kick")
+            axes.axvline(period * kick, color="#D55E00", linewidth=1.3, label="kick")
     if noisy:
-        force.axvspan(0, STEP_SECONDS * noisy, color="#E4E4E4", zorder=0, linewidth=0,
-                      label="noise is applied instead")
+        force.axvspan(0, period * noisy, color="#E4E4E4", zorder=0, linewidth=0,
+                      label="noise is sent instead")
     angle.set_yticks([-np.pi, 0, np.pi], ["−π", "0", "π"])
     cart, pole, half_length = d["params"][row, :3]
     angle.set_title(
@@ -167,17 +167,18 @@ def draw_counts(axes, d, values, title, bins=40, rows=slice(None)):
     axes.yaxis.set_major_locator(plt.MaxNLocator(3))
 
 
-def draw_statistics(grid, d):
+def draw_statistics(grid, d, world):
+    period, force_limit = world["control_period"], np.float32(world["force_limit"])  # as stored
     T, valid, expert, switch = d["mode"].shape[1], d["valid"], d["force_expert"], d["first_switch"]
     # The other stages have the nominal plant.
     random_plant = d["stage"] >= 3
     drawn = random_plant if random_plant.any() else slice(None)
-    for i, (name, trained) in enumerate(TRAINED_RANGE.items()):
-        axes, values = grid["abc"[i]], d["params"][:, i]
+    for i, (panel, name) in enumerate(zip("abc", PLANT)):
+        axes, values, trained = grid[panel], d["params"][:, i], world[name]
         low, high = min(*trained, values.min()), max(*trained, values.max())
-        title = (f"{name.replace('_', ' ')}, {low:.2f} to {high:.2f} "
-                 f"{'m' if name == 'half_length' else 'kg'}")
-        draw_counts(axes, d, values, title, np.geomspace(low, high, 31), drawn)
+        title = f"{name.replace('_', ' ')}, {low:.3g} to {high:.3g} {PLANT[name][0]}"
+        bins = np.geomspace(low, high, 31) if low < high else [0.9 * low, 1.1 * low]
+        draw_counts(axes, d, values, title, bins, drawn)
         ticks = np.geomspace(*trained, 3)
         axes.set_xscale("log")
         axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
@@ -187,33 +188,34 @@ def draw_statistics(grid, d):
     for panel, column, title in (("d", 2, "start θ (rad)"), ("e", 3, "start dθ/dt (rad/s)"),
                                  ("f", 0, "start x (m)"), ("k", 1, "start dx/dt (m/s)")):
         draw_counts(grid[panel], d, d["state"][:, 0, column], title)
-    draw_counts(grid["i"], d, STEP_SECONDS * switch, "first stabilizing step (s)", rows=switch >= 0)
+    draw_counts(grid["i"], d, period * switch, "first stabilizing step (s)", rows=switch >= 0)
     grid["i"].set_xlabel(f"never: {np.mean(switch < 0):.1%}")
 
     rms = []
     for mode, color in enumerate(MODE_COLOR):
         force = expert[valid & (d["mode"] == mode)]
-        grid["g"].hist(force, np.linspace(-FORCE_LIMIT, FORCE_LIMIT, 61), histtype="step",
+        grid["g"].hist(force, np.linspace(-force_limit, force_limit, 61), histtype="step",
                        linewidth=1.8, color=color)
         rms.append(np.sqrt(np.square(force, dtype=float).sum() / max(1, len(force))))
     grid["g"].set(title="expert's force (N)", yscale="log", ylabel="steps",
                   xlabel="rms: swing-up {:.2f}, stabilize {:.2f}".format(*rms))
 
-    # Clipped forces tell nothing about the noise.
-    unclipped = np.abs(d["force_applied"]) < FORCE_LIMIT
+    # Clipped commands tell nothing about the noise.
+    unclipped = np.abs(d["force_sent"]) < force_limit
     plain = valid & (np.arange(T) >= d["excitation_steps"][:, None]) & unclipped
-    noise = (d["force_applied"] - d["force_gain"][:, None] * expert)[plain]
+    noise = (d["force_sent"] - d["force_gain"][:, None] * expert)[plain]
     sigma = np.sqrt(np.average(d["noise_sigma"]**2, weights=plain.sum(axis=1)))
-    bins = np.linspace(-4, 4, 61) * (d["noise_sigma"].max() or 1)
+    # With noisy sensors, what was sent also differs by what an expert makes of their errors.
+    bins = np.linspace(-4, 4, 61) * (max(d["noise_sigma"].max(), noise.std()) or 1)
     grid["h"].hist(noise, bins, color=STAGES["catch"])
-    grid["h"].set(title="applied − gain × expert (N)",
-                  xlabel=f"σ {noise.std():.3f}, recorded {sigma:.3f}", yticks=[])
+    grid["h"].set(title="sent − gain × expert (N)",
+                  xlabel=f"σ {noise.std():.3f}, of noise {sigma:.3f}", yticks=[])
 
     for stage, (name, color) in enumerate(STAGES.items()):
         these = d["stage"] == stage
         if these.any():
             share = np.ma.array(d["mode"][these], mask=~valid[these]).mean(axis=0)
-            grid["j"].plot(STEP_SECONDS * np.arange(T), share, color=color, linewidth=2.5,
+            grid["j"].plot(period * np.arange(T), share, color=color, linewidth=2.5,
                            label=f"{name}, {these.mean():.1%} of all")
     grid["j"].set(
         title=f"share in stabilize mode, by stage; {d['mode'][valid].mean():.1%} of all steps",
@@ -225,22 +227,29 @@ def draw_statistics(grid, d):
 
 def draw_sheet(folder, split, manifest, d):
     content, T, rows = manifest["splits"][split], d["mode"].shape[1], len(d["mode"])
+    world = {
+        key.removeprefix("world."): value
+        for key, value in manifest["settings"].items()
+        if key.startswith("world.")
+    }
     total, dropped = content["trajectories"], content["dropped"]
     gigabytes = sum(shard["bytes"] for shard in content["shards"]) / 1e9
     figure = plt.figure(figsize=(16, 13))
     figure.suptitle(
         f"{folder}, split {split}" +
         (f", drawn: the first {rows:,} trajectories" if rows < total else "") + "\n"
-        f"{total:,} trajectories of {T:,} steps ({STEP_SECONDS * T:.1f} s), {gigabytes:.3g} GB; "
+        f"{total:,} trajectories of {T:,} steps ({world['control_period'] * T:.1f} s), "
+        f"{gigabytes:.3g} GB; "
         f"expert succeeds on {content['expert_success']:.1%} after dropping {dropped:,} draws "
         f"({dropped / (dropped + total):.1%}); kicked {np.mean(d['kick_step'] >= 0):.1%}, "
         f"noise first {np.mean(d['excitation_steps'] > 0):.1%}; "
-        f"seed {manifest['settings']['seed']}", fontsize=13, parse_math=False)
+        f"seed {manifest['settings']['seed']}\n{textwrap.fill(world_text(world), 150)}",
+        fontsize=13, parse_math=False)
     top, bottom = figure.subfigures(2, 1, height_ratios=[5.5, 7])
     examples = pick_examples(d)
     panels = top.subplots(3, len(examples), sharex="col", sharey="row", squeeze=False)
     for column, (row, kind) in zip(panels.T, examples.items()):
-        draw_example(column, d, row, kind)
+        draw_example(column, d, world, row, kind)
     for axes, label in zip(panels[:, 0], ("angle θ (rad)", "cart x (m)", "force (N)")):
         axes.set_ylabel(label)
     legend = {
@@ -252,7 +261,7 @@ def draw_sheet(folder, split, manifest, d):
         [["p", [list("abc")]], ["p", [list("defk")]], [[list("gh")], [list("ijj")]]],
         width_ratios=[2, 3])
     draw_phase_portrait(grid["p"], d)
-    draw_statistics(grid, d)
+    draw_statistics(grid, d, world)
     return figure
 
 

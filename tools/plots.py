@@ -14,25 +14,29 @@ import numpy as np
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
-STEP_SECONDS, FORCE_LIMIT, TRACK_LIMIT = 0.02, 10.0, 2.4  # src/cartpole/constants.h
-# src/data/splits.cpp
-TRAINED_RANGE = {"cart_mass": (0.5, 2.0), "pole_mass": (0.05, 0.5), "half_length": (0.25, 1.0)}
-
-# Okabe and Ito's colors, which the color-blind can tell apart; a color means the same thing in
-# every picture.
+# Okabe and Ito's colors, which the color-blind can tell apart; a policy has the same one in every
+# picture.
 COLOR = {
-    "model": "#0072B2", "expert": "#E69F00", "nominal_expert": "#D55E00", "stabiliser": "#777777",
-    "zero_force": "#BBBBBB"
+    "model": "#0072B2", "expert": "#E69F00", "plain_expert": "#CC79A7", "adaptive_expert":
+        "#009E73", "nominal_expert": "#D55E00", "stabiliser": "#777777", "zero_force": "#BBBBBB"
 }
 PALE = {"model": "#9CCBE6", "expert": "#F5D58F"}
 INK, FAINT = "#222222", "#999999"
 
 POLICY_NAME = {
-    "model": "model", "expert": "expert", "nominal_expert": "nominal expert",
+    "model": "model", "expert": "expert", "plain_expert": "plain expert",
+    "adaptive_expert": "adaptive expert", "nominal_expert": "nominal expert",
     "stabiliser": "stabilizer only", "zero_force": "no force"
 }
 SPLIT_NAME = {
     "test": "new plants", "test_ood": "plants outside the trained range", "test_ic": "wider starts"
+}
+# What a plant differs in, by its key in section `world` of the settings: its unit, and the range
+# of a perfect world.
+PLANT = {
+    "cart_mass": ("kg", None), "pole_mass": ("kg", None), "half_length": ("m", None),
+    "cart_friction": ("N s/m", [0, 0]), "pole_friction": ("N m s", [0, 0]), "motor_gain": (
+        "", [1, 1]), "delay": ("control periods", [0, 0])
 }
 
 plt.rcParams.update({
@@ -40,6 +44,25 @@ plt.rcParams.update({
     "axes.spines.right": False, "axes.edgecolor": "#666666", "legend.frameon": False,
     "savefig.dpi": 110, "figure.constrained_layout.use": True, "lines.solid_joinstyle": "round"
 })
+
+
+def world_text(world):
+    """Returns what the plants of a world are drawn from, and what else is imperfect in it."""
+    def extent(low, high):
+        return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+    parts = [
+        f"{key.replace('_', ' ')} {extent(*world[key])} {unit}".rstrip()
+        for key, (unit, perfect) in PLANT.items()
+        if world[key] != perfect
+    ]
+    if any(world["sensor_noise"]):
+        units = zip(world["sensor_noise"], ("m", "m/s", "rad", "rad/s"))
+        parts.append("sensor noise " + ", ".join(f"{sigma:g} {unit}" for sigma, unit in units))
+    if world["kick_share"]:
+        parts.append(f"kicks of {extent(*world['kick_size'])} rad/s in {world['kick_share']:.0%} "
+                     "of the trials")
+    return "; ".join(parts)
 
 
 def wrapped(theta):
@@ -110,33 +133,34 @@ def plot_training_curves(run):
 
 
 def plot_success(run):
-    figure, axes = plt.subplots(figsize=(11, 4))
-    results = [split["closed_loop"] for split in run.evaluation["splits"].values()]
+    splits = run.evaluation["splits"]
     bars = [("model", ""), ("model", "_given_expert"),
             *((policy, "") for policy in COLOR if policy != "model")]
-    for i, (policy, condition) in enumerate(bars):
-        # None where the expert solves no trial.
-        share = np.array([result[policy]["success" + condition] for result in results], dtype=float)
-        interval = np.array(
-            [result[policy]["interval" + condition] or [np.nan] * 2 for result in results],
-            dtype=float).T
-        x = np.arange(len(results)) + 0.14 * (i - (len(bars) - 1) / 2)
-        axes.bar(x, share, 0.12, color="white" if condition else COLOR[policy],
-                 edgecolor=COLOR[policy], hatch="////" if condition else None,
-                 label=POLICY_NAME[policy] + (", where the expert succeeds" if condition else ""))
-        axes.errorbar(x, share, np.abs(interval - share), fmt="none", ecolor=INK, elinewidth=1,
-                      capsize=2.5)
-        for at, value, top in zip(x, share, interval[1]):
-            if np.isfinite(value):
-                axes.text(at, top + 0.02, f"{100 * value:.1f}", ha="center", fontsize=8.5)
-    axes.set_xticks(range(len(results)),
-                    [f"{SPLIT_NAME[split]}\n({split})" for split in run.evaluation["splits"]])
-    axes.tick_params(axis="x", length=0)
-    axes.set(ylim=(0, 1.08), ylabel="trials that end balanced")
-    axes.spines["left"].set_bounds(0, 1)
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
-    figure.legend(loc="outside upper center", ncols=len(bars), fontsize=9, handlelength=1.2,
-                  columnspacing=1.4)
+    figure, panels = plt.subplots(1, len(splits), figsize=(11, 3.6), sharex=True, sharey=True,
+                                  squeeze=False)
+    for axes, (split, result) in zip(panels[0], splits.items()):
+        for y, (policy, condition) in enumerate(bars):
+            numbers = result["closed_loop"][policy]
+            share = numbers["success" + condition]
+            if share is None:  # the expert solves no trial
+                continue
+            low, high = numbers["interval" + condition]
+            axes.barh(y, share, 0.8, color="white" if condition else COLOR[policy],
+                      edgecolor=COLOR[policy], hatch="////" if condition else None)
+            axes.plot([low, high], [y, y], color=INK, linewidth=1, marker="|", markersize=6)
+            axes.text(high + 0.03, y, f"{100 * share:.1f}", va="center", fontsize=9)
+        axes.set_title(f"{SPLIT_NAME[split]}\n({split})")
+        axes.spines["bottom"].set_bounds(0, 1)
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
+    panels[0, 0].set(xlim=(0, 1.18), xticks=[0, 0.25, 0.5, 0.75, 1])
+    panels[0, 0].set_yticks(range(len(bars)), [
+        POLICY_NAME[policy] + (",\nwhere the expert succeeds" if condition else "")
+        for policy, condition in bars
+    ])
+    panels[0, 0].invert_yaxis()
+    for axes in panels[0]:
+        axes.tick_params(axis="y", length=0)
+    figure.supxlabel("trials that end balanced", fontsize=10)
     return figure
 
 
@@ -147,22 +171,27 @@ def plot_success_map(run):
     groups = [("both succeed", 1, 1, ".", "#C4CDD3"), ("neither", 0, 0, "x", INK),
               ("only the expert", 0, 1, "D", COLOR["expert"]),
               ("only the model", 1, 0, "D", COLOR["model"])]
-    ticks = {"pole_mass": [0.03, 0.05, 0.1, 0.2, 0.5, 0.8], "cart_mass": [0.3, 0.5, 1, 2, 3]}
+
+    def ticks(key):
+        low, high = run.world[key]
+        below, above = run.world["widening." + key]
+        return sorted({below * low, low, np.sqrt(low * high), high, above * high})
+
     figure, panels = plt.subplots(1, 2, figsize=(11, 4.8), sharey=True)
-    for axes, mass in zip(panels, ticks):
+    for axes, mass in zip(panels, ("pole_mass", "cart_mass")):
         for label, model_success, expert_success, marker, color in groups:
             these = model[(model["success"] == model_success) &
                           (expert["success"] == expert_success)]
             axes.scatter(these[mass], these["half_length"], 24, color, marker=marker,
                          label=f"{label} ({len(these)})", linewidths=1.2 if marker == "x" else 0)
-        (left, right), (low, high) = TRAINED_RANGE[mass], TRAINED_RANGE["half_length"]
+        (left, right), (low, high) = run.world[mass], run.world["half_length"]
         axes.add_patch(
             Rectangle((left, low), right - left, high - low, fill=False, edgecolor=INK,
                       linewidth=1.2))
-        axes.set(xscale="log", yscale="log", xticks=ticks[mass], yticks=[0.2, 0.25, 0.5, 1],
+        axes.set(xscale="log", yscale="log", xticks=ticks(mass), yticks=ticks("half_length"),
                  xlabel=mass.replace("_", " ") + " (kg)")
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter("{x:g}")
+            axis.set_major_formatter("{x:.2g}")
             axis.set_minor_locator(plt.NullLocator())
     panels[0].set_ylabel("half length of the pole (m)")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center",
@@ -171,6 +200,7 @@ def plot_success_map(run):
 
 
 def plot_rollout(run):
+    period = run.world["control_period"]
     figure, panels = plt.subplots(2, 3, figsize=(11, 5.4), sharex=True)
     titles = {
         "x": "cart position x (m)", "x_dot": "cart velocity (m/s)",
@@ -181,16 +211,18 @@ def plot_rollout(run):
     for policy, width in (("expert", 4), ("model", 1.5)):
         steps = run.rollout(policy, run.example)
         outcome = run.outcomes("test", policy)[run.example]
-        shown = min(outcome["settled_step"] + 150, len(steps)) if outcome["success"] else len(steps)
+        shown = len(steps)
+        if outcome["success"]:
+            shown = min(shown, outcome["settled_step"] + round(3 / period))
         end = max(end, shown)
         for axes, (key, title) in zip(panels.flat, titles.items()):
             values = wrapped(steps[key]) if key == "theta" else steps[key]
-            axes.plot(STEP_SECONDS * steps["step"], values, color=COLOR[policy], linewidth=width,
+            axes.plot(period * steps["step"], values, color=COLOR[policy], linewidth=width,
                       label=policy,
                       drawstyle="steps-post" if key in ("force", "mode") else "default")
             axes.set_title(title)
     x, _, theta, _, force, mode = panels.flat
-    for axes, limit in ((x, TRACK_LIMIT), (force, FORCE_LIMIT)):
+    for axes, limit in ((x, run.world["track_limit"]), (force, run.world["force_limit"])):
         axes.set_ylim(-1.1 * limit, 1.1 * limit)
         for bound in (-limit, limit):
             axes.axhline(bound, color=FAINT, linewidth=0.8, linestyle="--")
@@ -198,7 +230,7 @@ def plot_rollout(run):
     theta.set_yticks([-np.pi, -np.pi / 2, 0, np.pi / 2, np.pi], ["−π", "−π/2", "0", "π/2", "π"])
     mode.set(ylim=(-0.25, 1.25))
     mode.set_yticks([0, 1], ["swing up", "stabilize"])
-    x.set_xlim(0, STEP_SECONDS * end)
+    x.set_xlim(0, period * end)
     for axes in panels[1]:
         axes.set_xlabel("time (s)")
     figure.suptitle(run.example_text(), fontsize=11)
@@ -207,7 +239,7 @@ def plot_rollout(run):
 
 
 def plot_phase_portrait(run):
-    turn = 2 * np.pi
+    turn, period = 2 * np.pi, run.world["control_period"]
     shown = run.recorded[:4]
     figure, panels = plt.subplots(2, len(shown), figsize=(11, 5.6), sharex=True, sharey=True,
                                   squeeze=False)
@@ -225,7 +257,7 @@ def plot_phase_portrait(run):
             axes.plot(upright, 0 * upright, "+", color=INK, markersize=11,
                       label="upright and at rest")
             success = run.outcomes("test", policy)["success"][trial]
-            fate = "" if success else f": fails after {STEP_SECONDS * len(steps):.1f} s"
+            fate = "" if success else f": fails after {period * len(steps):.1f} s"
             axes.set_title(f"{policy}, trial {trial}{fate}")
     panels[0, 0].set_xticks([0, np.pi, turn], ["0", "π", "2π"])
     figure.supxlabel("pole angle θ (rad): hanging at π, upright at 0 and 2π", fontsize=10)

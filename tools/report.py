@@ -6,6 +6,7 @@
 reads, in the run's folder,
   metrics.jsonl, config.yaml                                       made by train_gpt2
   evaluation/evaluation.json, .../trials.csv, .../rollouts.csv     made by evaluate_policy
+  evaluation/dm_control.json                                       if it is there
 and writes next to the evaluation files
   report.html            everything below in one file that can be sent around
   training_curves.png    losses, learning rate, gradient norm, window length
@@ -33,7 +34,7 @@ import numpy as np
 import plots
 from animation import write_animation
 from metrics_file import read_rows
-from plots import COLOR, FORCE_LIMIT, POLICY_NAME, SPLIT_NAME, STEP_SECONDS, TRACK_LIMIT
+from plots import COLOR, POLICY_NAME, SPLIT_NAME, world_text
 
 EVALUATION = ["evaluation/evaluation.json", "evaluation/trials.csv", "evaluation/rollouts.csv"]
 MADE_BY = {"train_gpt2": ["metrics.jsonl", "config.yaml"], "evaluate_policy": EVALUATION}
@@ -56,6 +57,23 @@ def read_csv(path):
     return table
 
 
+def dm_control_line(path, evaluated_step):
+    """Returns the paragraph on another simulator's task; nothing without its file."""
+    if not path.exists():
+        return ""
+    try:
+        d = json.loads(path.read_text())
+        text = (
+            "<p>In dm_control's cartpole swing-up (MuJoCo), which it was never trained in: mean "
+            f"{d['mean']:.0f} ({d['minimum']:.0f} to {d['maximum']:.0f}) of 1,000 over "
+            f"{d['episodes']:,} episodes, {d['upright']:,} upright")
+        if d["step"] != evaluated_step:
+            text += f"; with the checkpoint of step {d['step']:,}"
+        return text + ".</p>"
+    except (ValueError, TypeError, KeyError):
+        sys.exit(f"report.py: {path} is damaged: remove it, or make it again")
+
+
 class Run:
     """What the programs left in a run's folder."""
     def __init__(self, folder):
@@ -75,8 +93,11 @@ class Run:
         try:
             self.evaluation = json.loads(path.read_text())
             self.evaluation["splits"]["test"]["closed_loop"]["model"]
+            self.world = self.evaluation["world"]
         except (ValueError, TypeError, KeyError):
             sys.exit(f"report.py: {path} is not what evaluate_policy writes: run that again")
+        self.dm_control = dm_control_line(path.with_name("dm_control.json"),
+                                          self.evaluation["step"])
         self.trials = read_csv(folder / "evaluation/trials.csv")
         self.rollouts = read_csv(folder / "evaluation/rollouts.csv")
         self.recorded = np.unique(self.rollouts["trial"])
@@ -108,7 +129,7 @@ h2 { font-size: 1.2rem; margin: 2.8rem 0 .6rem }
 p, figcaption { max-width: 46rem; margin: .5rem 0 }
 .note, figcaption { color: #555; font-size: .92rem }
 figure { margin: 1rem 0 2rem } img { max-width: 100%; display: block }
-.headline { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr));
+.headline { display: grid; grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr));
   gap: 1.5rem; margin: 1.2rem 0 }
 .headline div { border-top: 4px solid; padding-top: .4rem }
 .headline b { display: block; font-size: 2rem; line-height: 1.15 }
@@ -203,10 +224,12 @@ def training_text(run):
 def write_page(run, folder):
     evaluation = run.evaluation
     test = evaluation["splits"]["test"]["closed_loop"]
+    period = run.world["control_period"]
     role = {
         "model": "the trained network, told nothing about the plant",
-        "expert": "knows every plant exactly",
-        "nominal_expert": "assumes the standard plant",
+        "expert": "knows every plant exactly, and its true state",
+        "adaptive_expert": "told nothing either, identifies the plant by least squares",
+        "nominal_expert": "assumes the nominal plant",
         "zero_force": "never pushes",
     }
     headline = ""
@@ -223,7 +246,7 @@ def write_page(run, folder):
         "success.png":
             "Bars are shares of trials, whiskers 95% intervals; the hatched bar counts only "
             "trials the expert solves. "
-            "A bad sign is a blue bar no higher than the nominal expert's, or a low hatched one.",
+            "A bad sign is a blue bar as short as the nominal expert's, or a short hatched one.",
         "success_map.png":
             "Who succeeds, plant by plant (test and test_ood). Only plants inside both boxes "
             "resemble the training plants; a bad sign is many of the model's own failures, the "
@@ -257,17 +280,23 @@ def write_page(run, folder):
 <p>Share of {test["model"]["n"]} trials on new plants that end balanced,
 with 95% interval:</p>
 <div class="headline">{headline}</div>
-<p class="note">A trial lasts {STEP_SECONDS * evaluation["steps"]:.1f} s. Success means:
-{html.escape(evaluation["criterion"])} (a step is {STEP_SECONDS} s). The network should come close
+<p class="note">A trial lasts {period * evaluation["steps"]:.1f} s. Success means:
+{html.escape(evaluation["criterion"])} (a step is {period:g} s). The network should come close
 to the expert and lie far above the nominal expert: only then has it learned to find out, from what
 it sees, which plant it controls.</p>
+<p class="note">The world: {html.escape(world_text(run.world))}.</p>
 {figure["swing_up.gif"]}
 <h2>Success in closed loop</h2>
 {figure["success.png"]}
 {success_table(evaluation["splits"])}
 <p class="note">Settling time: from when on a successful trial stays upright (median / 95th
-percentile). Peak |x|: how far the cart strays, the track ends at ±{TRACK_LIMIT} m; RMS force: how
-hard it is pushed (medians).</p>
+percentile). Peak |x|: how far the cart strays, the track ends at ±{run.world["track_limit"]:g} m;
+RMS force: how hard it is pushed (medians).</p>
+<p class="note">The plain expert knows a plant's masses and length, but no friction, motor gain or
+delay; the adaptive expert knows nothing of it and identifies it while it plays. These two and the
+nominal expert see what sensors measure, as the network does; the stabilizer, which is the expert
+without its swing-up, sees the true state.</p>
+{run.dm_control}
 {figure["success_map.png"]}
 <h2>How it moves</h2>
 {figure["rollout.png"]}
@@ -275,8 +304,8 @@ hard it is pushed (medians).</p>
 <h2>One step at a time</h2>
 {one_step_table(evaluation["splits"])}
 <p class="note">Predictions on recorded expert trajectories. Force error: root mean square
-difference from the expert's force, also as share of the {FORCE_LIMIT:.0f} N limit. Mode accuracy:
-guessing gives 50%. Skill in predicting the next state: 1 is perfect, 0 no better than
+difference from the expert's force, also as share of the {run.world["force_limit"]:g} N limit. Mode
+accuracy: guessing gives 50%. Skill in predicting the next state: 1 is perfect, 0 no better than
 “nothing changes”, which would be bad.</p>
 <h2>Training</h2>
 <p>{training_text(run)}

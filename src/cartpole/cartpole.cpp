@@ -12,7 +12,9 @@ StateBatch::StateBatch(const std::vector<CartPoleState>& states) {
   control_kernel()->sines(size(), arrays());
 }
 
-CartPoleBatch::CartPoleBatch(const std::vector<CartPoleParameters>& plants) {
+CartPoleBatch::CartPoleBatch(const std::vector<CartPoleParameters>& plants,
+                             const PlantConstants& constants)
+    : constants_(constants) {
   for (const auto& p : plants) {
     total_mass_.push_back(p.cart_mass + p.pole_mass);
     mass_length_.push_back(p.pole_mass * p.half_length);
@@ -24,8 +26,8 @@ CartPoleBatch::CartPoleBatch(const std::vector<CartPoleParameters>& plants) {
 }
 
 PlantArrays CartPoleBatch::arrays() const {
-  return {total_mass_.data(),    mass_length_.data(),   inertia_.data(),
-          cart_friction_.data(), pole_friction_.data(), gain_.data()};
+  return {total_mass_.data(),    mass_length_.data(), inertia_.data(), cart_friction_.data(),
+          pole_friction_.data(), gain_.data(),        constants_};
 }
 
 void CartPoleBatch::step(const std::vector<double>& force, StateBatch& states) const {

@@ -61,14 +61,16 @@ struct StateBatch {
 // n plants, reduced to the constants of their equations of motion.
 class CartPoleBatch {
  public:
-  explicit CartPoleBatch(const std::vector<CartPoleParameters>& plants);
+  explicit CartPoleBatch(const std::vector<CartPoleParameters>& plants,
+                         const PlantConstants& constants = {});
   size_t size() const { return total_mass_.size(); }
   PlantArrays arrays() const;
 
-  // One control period: classical RK4 with the force (N, clipped to kForceLimit) held. A state's
+  // One control period: classical RK4 with the force (N, clipped to the limit) held. A state's
   // result depends on its own plant, force and state only, so batches may be cut anywhere.
   void step(const std::vector<double>& force, StateBatch& states) const;
 
  private:
+  PlantConstants constants_;
   std::vector<double> total_mass_, mass_length_, inertia_, cart_friction_, pole_friction_, gain_;
 };

@@ -6,7 +6,13 @@
 #include <cmath>
 #include <cstdint>
 
-enum class Purpose : uint32_t { kTrajectory = 0x100, kOrder = 0x200, kWindow = 0x300 };
+enum class Purpose : uint32_t {
+  kTrajectory = 0x100,
+  kOrder = 0x200,
+  kWindow = 0x300,
+  kSensor = 0x400,
+  kTuning = 0x500
+};
 
 class CounterRandom {
  public:

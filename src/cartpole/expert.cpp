@@ -5,39 +5,61 @@
 
 #include "cartpole/regulator.h"
 
-SwingUpLaw swing_up_law(const CartPoleParameters& p) {
+SwingUpLaw swing_up_law(const ExpertLaw& law, const CartPoleParameters& p,
+                        const PlantConstants& constants) {
+  const auto& [period, force_limit, track_limit, gravity] = constants;
   const double mass = p.cart_mass + p.pole_mass;
-  const double strength = std::log(kForceLimit / (mass * kGravity));
+  const double strength = std::log(force_limit / (mass * gravity));
   const double share = std::log(p.pole_mass / mass / 0.15);
   const double length = std::log(p.half_length / 0.5);
-  const auto fit = [&](double constant, double a, double b, double c) {
-    return constant + a * strength + b * share + c * length;
+  const auto value = [&](const ExpertLaw::Fit& fit) {
+    return fit[0] + fit[1] * strength + fit[2] * share + fit[3] * length;
   };
   // The last bits of exp and log are not the same on every machine.
-  const auto rounded = [](double value) { return static_cast<double>(static_cast<float>(value)); };
+  const auto rounded = [](double x) { return static_cast<double>(static_cast<float>(x)); };
   return {
-      rounded(std::exp(fit(0.25, 0.07, 0.13, -0.25))),
-      rounded(std::exp(fit(-0.22, 0.08, 0.17, 0.14)) * kGravity / kTrackLimit),
-      rounded(std::exp(fit(0.23, 0.0, 0.05, -0.16)) * std::sqrt(kGravity / kTrackLimit)),
+      rounded(std::exp(value(law.energy_gain))),
+      rounded(std::exp(value(law.cart_gain)) * gravity / track_limit),
+      rounded(std::exp(value(law.cart_damping)) * std::sqrt(gravity / track_limit)),
       // Above upright: a pole that just fails to arrive is the failure an imitator inherits.
-      1.0 + rounded(std::max(0.0, fit(0.115, 0.012, 0.064, 0.075))),
+      1.0 + rounded(std::max(0.0, value(law.energy_offset))),
   };
 }
 
-ExpertBatch::ExpertBatch(const std::vector<CartPoleParameters>& plants)
-    : plants_(plants), mode_(plants.size(), 0.0) {
-  for (const auto& p : plants) {
-    swing_seconds_.push_back(
-        std::sqrt(p.pole_inertia() / (p.pole_mass * kGravity * p.half_length)));
-    inverse_inertia_.push_back(1.0 / p.pole_inertia());
-    inverse_gain_.push_back(1.0 / p.motor_gain);
-    const FeedbackGain gain = regulate(linearize_upright(p)).gain;
-    for (size_t k = 0; k < 4; ++k) gain_[k].push_back(gain[k]);
-    const SwingUpLaw law = swing_up_law(p);
-    energy_gain_.push_back(law.energy_gain);
-    cart_gain_.push_back(law.cart_gain);
-    cart_damping_.push_back(law.cart_damping);
-    energy_target_.push_back(law.energy_target);
+ExpertBatch::ExpertBatch(const std::vector<CartPoleParameters>& plants,
+                         const PlantConstants& constants, const ExpertLaw& law)
+    : constants_(constants),
+      law_(law),
+      plants_(plants, constants),
+      prediction_(plants, constants),
+      mode_(plants.size(), 0.0) {
+  believe(plants);
+}
+
+void ExpertBatch::believe(const std::vector<CartPoleParameters>& plants) {
+  const size_t n = plants.size();
+  plants_ = CartPoleBatch(plants, constants_);
+  prediction_.believe(plants);
+  for (auto* values :
+       {&swing_seconds_, &inverse_inertia_, &inverse_gain_, &gain_[0], &gain_[1], &gain_[2],
+        &gain_[3], &energy_gain_, &cart_gain_, &cart_damping_, &energy_target_})
+    values->resize(n);
+  const RegulatorWeights weights(constants_);
+  for (size_t i = 0; i < n; ++i) {
+    const CartPoleParameters& p = plants[i];
+    swing_seconds_[i] =
+        std::sqrt(p.pole_inertia() / (p.pole_mass * constants_.gravity * p.half_length));
+    inverse_inertia_[i] = 1.0 / p.pole_inertia();
+    inverse_gain_[i] = 1.0 / p.motor_gain;
+    const FeedbackGain gain = regulate(linearize_upright(p, constants_), weights).gain;
+    for (size_t k = 0; k < 4; ++k) gain_[k][i] = gain[k];
+    const SwingUpLaw swing = swing_up_law(law_, p, constants_);
+    energy_gain_[i] = swing.energy_gain;
+    cart_gain_[i] = swing.cart_gain;
+    cart_damping_[i] = swing.cart_damping;
+    // The swing to upright loses energy to the pivot.
+    energy_target_[i] =
+        swing.energy_target + 2.5 * p.pole_friction * swing_seconds_[i] / p.pole_inertia();
   }
 }
 
@@ -51,12 +73,15 @@ ExpertArrays ExpertBatch::arrays() {
           cart_gain_.data(),
           cart_damping_.data(),
           energy_target_.data(),
+          law_.enter_angle,
+          law_.enter_force,
           mode_.data()};
 }
 
-void ExpertBatch::act(const StateBatch& states, std::vector<double>& force,
-                      std::vector<uint8_t>& mode) {
-  control_kernel()->act(plants_.size(), arrays(), states.arrays(), force.data(), mode.data());
+void ExpertBatch::act(const StateBatch& states, const std::vector<double>& sent,
+                      std::vector<double>& force, std::vector<uint8_t>& mode) {
+  control_kernel()->act(plants_.size(), arrays(), prediction_.predict(states, sent).arrays(),
+                        force.data(), mode.data());
 }
 
 void ExpertBatch::stabilize(const StateBatch& states, std::vector<double>& force) {

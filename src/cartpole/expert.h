@@ -1,33 +1,57 @@
 // The expert: energy swing-up, a linear-quadratic stabilizer, and the hysteresis that switches
-// them. It knows the plant. Given the nominal plant instead of the true one it is the "nominal
-// expert".
+// them. It is as good as what it believes about the plants: all their numbers, or fewer.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
 #include "cartpole/cartpole.h"
+#include "cartpole/disturbance.h"
 
 enum Mode : uint8_t { kSwingUp = 0, kStabilize = 1 };
 
-// What its swing-up accelerates the cart by, see kernel.cpp.
+// How the law follows the plant. A fit is a constant and what each of these adds: the logarithms
+// of strength (force limit over weight), of the pole's share of the mass over 0.15, and of the half
+// length over 0.5 m. datagen/tune.cpp finds such numbers for a world; these are of the default one
+// (LOG.md, "An expert worth imitating").
+struct ExpertLaw {
+  using Fit = std::array<double, 4>;
+  Fit energy_gain{0.41, -0.04, 0.15, -0.53};  // logarithm
+  Fit cart_gain{0.14, 0.05, 0.23, -0.11};     // logarithm, times gravity / track
+  Fit cart_damping{0.57, 0.09, 0.21, -0.61};  // logarithm, times sqrt(gravity / track)
+  Fit energy_offset{0.133, 0.026, 0.139, 0.091};
+  // Where the stabilizer takes over: within this angle (rad), and where it demands no more than
+  // this share of the force limit.
+  double enter_angle = 0.89, enter_force = 1.71;
+};
+
+// What the swing-up accelerates the cart by, see kernel.cpp.
 struct SwingUpLaw {
   double energy_gain;
   double cart_gain;      // 1/s^2
   double cart_damping;   // 1/s
   double energy_target;  // over m_p g l: 1 is upright, -1 hanging
 };
-// A smooth function of the plant, which a network can learn: each number depends on the plant's
-// strength, mass ratio and length through a fit (LOG.md, "An expert worth imitating").
-SwingUpLaw swing_up_law(const CartPoleParameters& plant);
+// A smooth function of the plant, which a network can learn.
+SwingUpLaw swing_up_law(const ExpertLaw& law, const CartPoleParameters& plant,
+                        const PlantConstants& constants = {});
 
 class ExpertBatch {
  public:
-  explicit ExpertBatch(const std::vector<CartPoleParameters>& plants);
+  // The plants that it believes in.
+  explicit ExpertBatch(const std::vector<CartPoleParameters>& plants,
+                       const PlantConstants& constants = {}, const ExpertLaw& law = {});
 
-  // Forces (N, within kForceLimit) and modes for the states; remembers the modes (hysteresis), so
-  // it must see every step of a trial in order. Starts in swing-up. Knows nothing of delays.
-  void act(const StateBatch& states, std::vector<double>& force, std::vector<uint8_t>& mode);
+  // From now on believes in these plants instead, as many, with delays of at most those before.
+  void believe(const std::vector<CartPoleParameters>& plants);
+
+  // Forces (N, within the limit) and modes for the states, given the commands sent one period
+  // before (N; zeros at first). It remembers modes (hysteresis) and commands (for plants with a
+  // delay, it acts on where they will be when the force arrives), so it must see every period of a
+  // trial in order. Starts in swing-up.
+  void act(const StateBatch& states, const std::vector<double>& sent, std::vector<double>& force,
+           std::vector<uint8_t>& mode);
 
   // The stabilizer alone, at any angle.
   void stabilize(const StateBatch& states, std::vector<double>& force);
@@ -35,7 +59,10 @@ class ExpertBatch {
  private:
   ExpertArrays arrays();
 
+  PlantConstants constants_;
+  ExpertLaw law_;
   CartPoleBatch plants_;
+  DelayPrediction prediction_;
   std::vector<double> swing_seconds_, inverse_inertia_, inverse_gain_, gain_[4], energy_gain_,
       cart_gain_, cart_damping_, energy_target_, mode_;
 };

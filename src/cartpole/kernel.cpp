@@ -13,9 +13,9 @@
 namespace INSTRUCTION_SET {
 namespace {
 
-// When the expert's stabilizer takes over and gives up: found with SwingUpLaw's numbers.
-constexpr double kEnterAngle = 0.85, kLeaveAngle = 1.0;  // rad
-constexpr double kEnterForce = 1.9 * kForceLimit, kLeaveForce = 3.0 * kForceLimit;
+// Where the expert's stabilizer gives up, beyond where it takes over.
+constexpr double kAngleBand = 0.15;  // rad
+constexpr double kForceBand = 1.1;   // of the force limit
 
 // The register that says what becomes of subnormal numbers.
 #ifdef __x86_64__
@@ -59,7 +59,7 @@ void sines(size_t n, StateArrays states) {
 
 // A plant under a force (N) that is held.
 struct Plant {
-  double push, M, ml, J, cart_friction, pole_friction;
+  double push, M, ml, J, cart_friction, pole_friction, gravity;
 
   // The accelerations of cart and pole, from
   //   M xdd + ml thdd cos(th) = push - b_c xd + ml thd^2 sin(th)
@@ -68,7 +68,7 @@ struct Plant {
   void accelerate(double xd, double thd, double sine, double cosine, double& xdd,
                   double& thdd) const {
     const double a = fma(ml * (thd * thd), sine, fma(-cart_friction, xd, push));
-    const double b = fma(-pole_friction, thd, ml * kGravity * sine);
+    const double b = fma(-pole_friction, thd, ml * gravity * sine);
     const double mlc = ml * cosine;
     const double scale = 1.0 / fma(-mlc, mlc, M * J);
     xdd = fma(-mlc, b, J * a) * scale;
@@ -83,14 +83,15 @@ struct Plant {
 
 void step(size_t n, const PlantArrays& plants, In force, StateArrays states) {
   const FlushSubnormals flush;
-  constexpr double h = kStepSeconds;
+  const double h = plants.constants.period, limit = plants.constants.force_limit,
+               gravity = plants.constants.gravity;
   In M = plants.total_mass, ml = plants.mass_length, J = plants.inertia, bc = plants.cart_friction,
      bp = plants.pole_friction, gain = plants.motor_gain;
   Out x = states.x, x_dot = states.x_dot, theta = states.theta, theta_dot = states.theta_dot,
       sine = states.sine, cosine = states.cosine;
 #pragma omp simd
   for (size_t i = 0; i < n; ++i) {
-    const Plant plant{gain[i] * within(force[i], kForceLimit), M[i], ml[i], J[i], bc[i], bp[i]};
+    const Plant plant{gain[i] * within(force[i], limit), M[i], ml[i], J[i], bc[i], bp[i], gravity};
     const double xd = x_dot[i], th = theta[i], thd = theta_dot[i];
     double a1, b1, a2, b2, a3, b3, a4, b4;
     plant.accelerate(xd, thd, sine[i], cosine[i], a1, b1);
@@ -118,11 +119,11 @@ void stabilize(size_t n, const ExpertArrays& expert, ConstStateArrays states, Ou
   const FlushSubnormals flush;
   In k0 = expert.gain[0], k1 = expert.gain[1], k2 = expert.gain[2], k3 = expert.gain[3];
   In x = states.x, x_dot = states.x_dot, theta = states.theta, theta_dot = states.theta_dot;
+  const double limit = expert.plant.constants.force_limit;
 #pragma omp simd
   for (size_t i = 0; i < n; ++i)
-    force[i] =
-        within(demand(k0[i], k1[i], k2[i], k3[i], x[i], x_dot[i], wrapped(theta[i]), theta_dot[i]),
-               kForceLimit);
+    force[i] = within(
+        demand(k0[i], k1[i], k2[i], k3[i], x[i], x_dot[i], wrapped(theta[i]), theta_dot[i]), limit);
 }
 
 void act(size_t n, const ExpertArrays& expert, ConstStateArrays states, Out force,
@@ -138,6 +139,10 @@ void act(size_t n, const ExpertArrays& expert, ConstStateArrays states, Out forc
   In x = states.x, x_dot = states.x_dot, theta = states.theta, theta_dot = states.theta_dot,
      sine = states.sine, cosine = states.cosine;
   Out mode = expert.mode;
+  const double limit = expert.plant.constants.force_limit, gravity = expert.plant.constants.gravity,
+               enter_angle = expert.enter_angle, leave_angle = enter_angle + kAngleBand,
+               enter_force = expert.enter_force * limit,
+               leave_force = enter_force + kForceBand * limit;
 #pragma omp simd
   for (size_t i = 0; i < n; ++i) {
     const double xd = x_dot[i], thd = theta_dot[i], s = sine[i], c = cosine[i];
@@ -145,11 +150,11 @@ void act(size_t n, const ExpertArrays& expert, ConstStateArrays states, Out forc
     // Energy swing-up: the cart acceleration that pumps the pole toward the upright energy, ...
     const double rate = thd * swing_seconds[i];
     const double energy = fma(0.5 * rate, rate, c - energy_target[i]);  // over ml g
-    const double acceleration = fma(energy_gain[i] * kGravity * energy, rate * c,
+    const double acceleration = fma(energy_gain[i] * gravity * energy, rate * c,
                                     fma(-cart_gain[i], x[i], -cart_damping[i] * xd));
     // ... and the force that gives the cart this acceleration (collocated feedback linearization).
     const double theta_acceleration =
-        fma(-bp[i], thd, ml[i] * fma(kGravity, s, -acceleration * c)) * inverse_inertia[i];
+        fma(-bp[i], thd, ml[i] * fma(gravity, s, -acceleration * c)) * inverse_inertia[i];
     const double pumping = fma(M[i], acceleration,
                                fma(ml[i], fma(theta_acceleration, c, -thd * thd * s), bc[i] * xd)) *
                            inverse_gain[i];
@@ -157,10 +162,10 @@ void act(size_t n, const ExpertArrays& expert, ConstStateArrays states, Out forc
     const double angle = wrapped(theta[i]);
     const double demanded = demand(k0[i], k1[i], k2[i], k3[i], x[i], xd, angle, thd);
     const double pull = magnitude(demanded), tilt = magnitude(angle);
-    const double enters = (tilt < kEnterAngle) & (pull < kEnterForce) ? 1.0 : 0.0;
-    const double stays = (tilt > kLeaveAngle) | (pull > kLeaveForce) ? 0.0 : 1.0;
+    const double enters = (tilt < enter_angle) & (pull < enter_force) ? 1.0 : 0.0;
+    const double stays = (tilt > leave_angle) | (pull > leave_force) ? 0.0 : 1.0;
     mode[i] = mode[i] > 0.5 ? stays : enters;
-    force[i] = within(mode[i] > 0.5 ? demanded : pumping, kForceLimit);
+    force[i] = within(mode[i] > 0.5 ? demanded : pumping, limit);
   }
 #pragma omp simd
   for (size_t i = 0; i < n; ++i) mode_out[i] = mode[i] > 0.5;
@@ -173,6 +178,7 @@ void judge(size_t n, double t, ConstStateArrays states, In force, const uint8_t*
   Out on_track = trials.on_track, length = trials.length, first_switch = trials.first_switch,
       switches = trials.switches, last_fallen = trials.last_fallen, previous = trials.previous_mode,
       peak_x = trials.peak_x, squared_force = trials.squared_force;
+  const double track_limit = trials.track_limit;
 #pragma omp simd
   for (size_t i = 0; i < n; ++i) {
     const double mode = mode_in[i], on = on_track[i], distance = magnitude(x[i]);
@@ -187,7 +193,7 @@ void judge(size_t n, double t, ConstStateArrays states, In force, const uint8_t*
     peak_x[i] = reached > peak_x[i] ? reached : peak_x[i];
     last_fallen[i] = on * (1.0 - upright * slow) > 0.5 ? t : last_fallen[i];
     // Written so that a state that is not a number has left the track and is not upright.
-    on_track[i] = distance <= kTrackLimit ? on : 0.0;
+    on_track[i] = distance <= track_limit ? on : 0.0;
     previous[i] = mode;
   }
 }
@@ -196,11 +202,12 @@ void disturb(size_t n, double t, const DisturbanceArrays& disturbances, In norma
   const FlushSubnormals flush;
   In gain = disturbances.force_gain, noise = disturbances.force_noise,
      excitation = disturbances.excitation_steps;
+  const double limit = disturbances.force_limit;
 #pragma omp simd
   for (size_t i = 0; i < n; ++i)
-    force[i] = within(t < excitation[i] ? kExcitationForce * normal[i]
+    force[i] = within(t < excitation[i] ? kExcitationShare * limit * normal[i]
                                         : gain[i] * force[i] + noise[i] * normal[i],
-                      kForceLimit);
+                      limit);
 }
 
 void kick(size_t n, double t, const DisturbanceArrays& disturbances, StateArrays states) {

@@ -8,9 +8,12 @@
 #include <cstdint>
 #include <vector>
 
+#include "cartpole/constants.h"
+
 // Each pointer: n values, one per plant or trial. SI units.
 struct PlantArrays {
   const double *total_mass, *mass_length, *inertia, *cart_friction, *pole_friction, *motor_gain;
+  PlantConstants constants;
 };
 template <class Value>
 struct StateArraysOf {
@@ -25,10 +28,12 @@ struct ExpertArrays {
   const double *inverse_inertia, *inverse_gain;
   const double* gain[4];                                                 // see FeedbackGain
   const double *energy_gain, *cart_gain, *cart_damping, *energy_target;  // see SwingUpLaw
+  double enter_angle, enter_force;                                       // see ExpertLaw
   double* mode;  // 0 or 1, as it was one period before
 };
 struct DisturbanceArrays {  // see Disturbance
   const double *force_gain, *force_noise, *excitation_steps, *kick_step, *kick;
+  double force_limit;  // N
 };
 struct NoiseArrays {                      // a stream of normal numbers per trial
   uint32_t *block, *counter[3], *key[2];  // of Philox, see counter_random.h
@@ -37,6 +42,7 @@ struct NoiseArrays {                      // a stream of normal numbers per tria
 struct TrialArrays {  // see TrialOutcome
   double* on_track;   // 1, or 0 once the cart has left it
   double *length, *first_switch, *switches, *last_fallen, *previous_mode, *peak_x, *squared_force;
+  double track_limit;  // m
 };
 
 struct ControlKernel {
@@ -53,7 +59,7 @@ struct ControlKernel {
   // From commands (N) to what is executed in period t (N, clipped), given normal numbers.
   void (*disturb)(size_t n, double t, const DisturbanceArrays& disturbances, const double* normal,
                   double* force);
-  // One control period: classical RK4 under the force (N, clipped to kForceLimit), held.
+  // One control period: classical RK4 under the force (N, clipped to the limit), held.
   void (*step)(size_t n, const PlantArrays& plants, const double* force, StateArrays states);
   // Kicks the trials whose time has come in period t.
   void (*kick)(size_t n, double t, const DisturbanceArrays& disturbances, StateArrays states);

@@ -79,28 +79,35 @@ Matrix4 solve(Matrix4 W, Matrix4 Y) {
 
 }  // namespace
 
-Linearization linearize_upright(const CartPoleParameters& p) {
+RegulatorWeights::RegulatorWeights(const PlantConstants& c) {
+  const double track = 2.4 / c.track_limit, strength = 10.0 / c.force_limit;
+  state = {1.0 * track * track, 0.1 * track * track, 10.0, 1.0};
+  force = 0.1 * strength * strength;
+}
+
+Linearization linearize_upright(const CartPoleParameters& p, const PlantConstants& constants) {
+  const double gravity = constants.gravity;
   const double M = p.cart_mass + p.pole_mass, ml = p.pole_mass * p.half_length;
   const double J = p.pole_inertia(), D = M * J - ml * ml;
   Matrix4 rate{};  // of [x, x_dot, theta, theta_dot], by the equations of kernel.cpp
   rate[0] = {0, 1, 0, 0};
-  rate[1] = {0, -J * p.cart_friction / D, -ml * ml * kGravity / D, ml * p.pole_friction / D};
+  rate[1] = {0, -J * p.cart_friction / D, -ml * ml * gravity / D, ml * p.pole_friction / D};
   rate[2] = {0, 0, 0, 1};
-  rate[3] = {0, ml * p.cart_friction / D, M * ml * kGravity / D, -M * p.pole_friction / D};
+  rate[3] = {0, ml * p.cart_friction / D, M * ml * gravity / D, -M * p.pole_friction / D};
   const std::array<double, 4> push{0, J * p.motor_gain / D, 0, -ml * p.motor_gain / D};
 
   // Runge-Kutta of a linear system: I + hF + (hF)^2 / 2 + (hF)^3 / 6 + (hF)^4 / 24.
-  const Matrix4 I = identity(), F = kStepSeconds * rate;
+  const Matrix4 I = identity(), F = constants.period * rate;
   const Matrix4 S = I + 1.0 / 2 * F * (I + 1.0 / 3 * F * (I + 1.0 / 4 * F));
-  return {I + F * S, kStepSeconds * S * push};
+  return {I + F * S, constants.period * S * push};
 }
 
-Regulator regulate(const Linearization& plant) {
+Regulator regulate(const Linearization& plant, const RegulatorWeights& weights) {
   const auto& [A, B] = plant;
   Matrix4 Q{}, G{};
   for (size_t i = 0; i < 4; ++i) {
-    Q[i][i] = kStateWeight[i];
-    for (size_t j = 0; j < 4; ++j) G[i][j] = B[i] * B[j] / kForceWeight;
+    Q[i][i] = weights.state[i];
+    for (size_t j = 0; j < 4; ++j) G[i][j] = B[i] * B[j] / weights.force;
   }
   // Structure-preserving doubling: its k-th iterate is the 2^k-th of the Riccati recursion.
   // E. K.-W. Chu et al., "A structure-preserving doubling algorithm for periodic discrete-time
@@ -121,7 +128,7 @@ Regulator regulate(const Linearization& plant) {
   double residual = 1.0;
   for (int iteration = 0; iteration < 100; ++iteration) {
     const auto PB = P * B;
-    double denominator = kForceWeight;
+    double denominator = weights.force;
     for (size_t i = 0; i < 4; ++i) denominator += B[i] * PB[i];
     FeedbackGain K = transposed(A) * PB;
     for (double& k : K) k /= denominator;
@@ -129,7 +136,7 @@ Regulator regulate(const Linearization& plant) {
     for (size_t i = 0; i < 4; ++i)
       for (size_t j = 0; j < 4; ++j) {
         closed[i][j] -= B[i] * K[j];
-        updated[i][j] += K[i] * kForceWeight * K[j];
+        updated[i][j] += K[i] * weights.force * K[j];
       }
     updated = updated + transposed(closed) * P * closed;
     updated = 0.5 * (updated + transposed(updated));

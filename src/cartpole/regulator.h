@@ -13,14 +13,22 @@ struct Linearization {
   Matrix4 A;
   std::array<double, 4> B;
 };
-Linearization linearize_upright(const CartPoleParameters& plant);
+Linearization linearize_upright(const CartPoleParameters& plant,
+                                const PlantConstants& constants = {});
 
-// Discrete LQR: the least sum of state' Q state + R force^2, which is state' cost state.
-constexpr std::array<double, 4> kStateWeight{1.0, 0.1, 10.0, 1.0};  // Q, diagonal
-constexpr double kForceWeight = 0.1;                                // R
+// What a sum of state' Q state + R force^2 weighs: shares of the track and of the force limit.
+struct RegulatorWeights {
+  std::array<double, 4> state;  // Q, diagonal
+  double force;                 // R
+
+  explicit RegulatorWeights(const PlantConstants& constants = {});
+};
+
+// Discrete LQR: the least such sum, which is state' cost state.
 struct Regulator {
   FeedbackGain gain;
   Matrix4 cost;
 };
 // Throws std::runtime_error when what it found does not solve the Riccati equation.
-Regulator regulate(const Linearization& plant);
+Regulator regulate(const Linearization& plant,
+                   const RegulatorWeights& weights = RegulatorWeights());

@@ -7,13 +7,20 @@
 
 #include "cartpole/cartpole.h"
 #include "cartpole/disturbance.h"
+#include "cartpole/expert.h"
 #include "cartpole/recording.h"
 
-// Called once per control period, in order: from the states and the forces applied one period
-// before (N; zero at first) to forces (N) and modes of all trials.
+// What there is to see when a period begins. A controller outside this simulation has `measured`
+// and `sent` only.
+struct Moment {
+  const StateBatch& state;
+  const StateBatch& measured;       // the same if sensors are exact
+  const std::vector<double>& sent;  // the commands of the period before, N; zeros at first
+};
+
+// Called once per control period, in order: to forces (N) and modes of all trials.
 using Policy =
-    std::function<void(const StateBatch& states, const std::vector<double>& previous_force,
-                       std::vector<double>& force, std::vector<uint8_t>& mode)>;
+    std::function<void(const Moment& now, std::vector<double>& force, std::vector<uint8_t>& mode)>;
 
 struct TrialOutcome {
   uint32_t length = 0;   // periods until the cart left the track, else all of them
@@ -23,13 +30,21 @@ struct TrialOutcome {
   int32_t first_switch = -1;  // first period in stabilize mode; -1: never
   uint32_t switches = 0;      // changes of mode
   double peak_x = 0.0;        // m, largest |x|
-  double force_rms = 0.0;     // N, of the applied force
+  double force_rms = 0.0;     // N, of the command sent
 };
 
-// Plants and the states they start from: trial i is starts[i] on plants[i].
+// The periods over which a trial must be upright to succeed.
+uint32_t success_steps(const PlantConstants& constants);
+
+// Trial i is starts[i] on plants[i], disturbed by disturbances[i], or by nothing if there are none.
 struct Trials {
-  std::vector<CartPoleParameters> plants;
-  std::vector<CartPoleState> starts;
+  std::vector<CartPoleParameters> plants{};
+  std::vector<CartPoleState> starts{};
+  std::vector<Disturbance> disturbances{};
+  PlantConstants constants{};
+  CartPoleParameters nominal{};  // what a controller assumes that knows nothing of them
+  ExpertLaw law{};               // of the world's experts
+  SensorNoise sensor_noise{};    // needs disturbances, whose streams it is drawn from
 
   size_t size() const { return plants.size(); }
   Trials slice(size_t begin, size_t end) const;  // trials [begin, end)
@@ -37,8 +52,9 @@ struct Trials {
 
 struct RolloutOptions {
   uint32_t steps = 1024;
-  uint32_t recorded_steps = 0;                             // the first periods, which are recorded
-  const std::vector<Disturbance>* disturbances = nullptr;  // one per trial, or none at all
+  uint32_t recorded_steps = 0;  // the first periods, which are recorded
+  // What drives the plants, if not the policy, whose forces and modes are recorded all the same.
+  const Policy* behavior = nullptr;
   // Where the recording goes, if not into the result: trial i into row rows[i] of it. It must not
   // be longer than the play.
   Recording* recording = nullptr;
@@ -50,5 +66,5 @@ struct Rollout {
   Recording recording;
 };
 
-// The force that moves a cart is what was executed delay_steps periods before, 0 N at first.
+// What moves a cart is the command that was sent delay_steps periods before, 0 N at first.
 Rollout play(const Policy& policy, const Trials& trials, const RolloutOptions& options);

@@ -1,7 +1,9 @@
 #include "data/dataset.h"
 
+#include <algorithm>
 #include <set>
 
+#include "data/splits.h"
 #include "program/durable_file.h"
 #include "program/exit_code.h"
 #include "program/settings.h"
@@ -13,6 +15,12 @@ namespace {
 
 ShardRecord to_record(const json& entry) {
   return {entry.at("file"), entry.at("rows"), entry.at("bytes"), entry.at("sha256")};
+}
+
+// Those of section `dataset` are without it.
+std::string manifest_key(const Setting& setting) {
+  constexpr std::string_view kSection = "dataset.";
+  return setting.key.starts_with(kSection) ? setting.key.substr(kSection.size()) : setting.key;
 }
 
 std::string find_damage_of(const fs::path& folder, const ShardRecord& record) {
@@ -59,6 +67,7 @@ Manifest Manifest::read(const fs::path& folder) {
     const json& statistics = document.at("statistics");
     statistics.at("force_mean_square").get_to(manifest.statistics.force_mean_square);
     statistics.at("delta_rms").get_to(manifest.statistics.delta_rms);
+    manifest.settings.at("world.force_limit").get_to(manifest.statistics.force_limit);
     for (const auto& [split, content] : document.at("splits").items()) {
       auto& records = manifest.splits[split];
       for (const json& entry : content.at("shards")) records.push_back(to_record(entry));
@@ -90,10 +99,29 @@ std::string Manifest::find_damage(const std::string& split, size_t part, size_t 
   return "";
 }
 
+Config config_of(const Manifest& manifest) {
+  Config config;
+  const Settings settings(config);
+  try {
+    for (const auto& setting : settings.all())
+      if (setting.role == Role::kDefinesData)
+        setting.assign(manifest.settings.at(manifest_key(setting)).dump());
+  } catch (const std::exception& error) {
+    throw UserError(ExitCode::kData, (manifest.folder / "manifest.json").string() +
+                                         " has other settings than this program's (" +
+                                         error.what() + "): generate the dataset again");
+  }
+  return config;
+}
+
 Dataset::Dataset(const Manifest& manifest, const std::string& split)
-    : statistics_(manifest.statistics) {
+    : config_(config_of(manifest)), statistics_(manifest.statistics) {
+  const auto named = [&](const Split& one) { return split == one.name; };
+  split_ =
+      static_cast<uint32_t>(std::find_if(kSplits.begin(), kSplits.end(), named) - kSplits.begin());
+  const bool noisy = sensor_noise_of(config_.world) != SensorNoise{};
   for (const auto& record : manifest.splits.at(split)) {
-    shards_.emplace_back(manifest.folder / record.file);
+    shards_.emplace_back(manifest.folder / record.file, noisy);
     if (shards_.back().rows() != record.rows || shards_.back().steps() != manifest.steps)
       throw UserError(ExitCode::kData, record.file + " and manifest.json disagree on its shape");
     first_row_.push_back(first_row_.back() + record.rows);
@@ -107,11 +135,18 @@ Dataset::Row Dataset::operator[](size_t trajectory) const {
 }
 
 Trials Dataset::trials(const std::vector<size_t>& trajectories) const {
-  Trials result;
+  Trials result{.constants = constants_of(config_.world),
+                .nominal = nominal_plant(config_.world),
+                .law = law_of(config_.expert),
+                .sensor_noise = sensor_noise_of(config_.world)};
   for (const size_t trajectory : trajectories) {
     const auto [shard, row] = (*this)[trajectory];
     result.plants.push_back(shard.plant(row));
     result.starts.push_back(shard.start(row));
+    result.disturbances.push_back(
+        {.kick_step = shard.kick_step(row),
+         .kick = shard.kick(row),
+         .sensor_random = sensor_random(config_.dataset, split_, trajectory)});
   }
   return result;
 }
@@ -120,10 +155,9 @@ json dataset_settings(const Config& config) {
   Config copy = config;
   const Settings settings(copy);
   json result;
-  constexpr std::string_view kSection = "dataset.";
   for (const auto& setting : settings.all())
     if (setting.role == Role::kDefinesData)
-      result[setting.key.substr(kSection.size())] = json::parse(setting.text());
+      result[manifest_key(setting)] = json::parse(setting.text());
   return result;
 }
 
@@ -134,10 +168,11 @@ void refuse_other_settings(const fs::path& folder, const json& there, const json
   for (const auto& [key, value] : settings.items()) keys.push_back(key);
   for (const auto& key : keys)
     if (const json& value = settings.at(key); there.value(key, json()) != value)
-      throw UserError(ExitCode::kConfiguration, folder.string() + " holds a dataset made with " +
-                                                    (key == "generator" ? "" : "dataset.") + key +
-                                                    " " + there.value(key, json()).dump() +
-                                                    ", not " + value.dump() + remedy);
+      throw UserError(
+          ExitCode::kConfiguration,
+          folder.string() + " holds a dataset made with " +
+              (key == "generator" || key.find('.') != std::string::npos ? "" : "dataset.") + key +
+              " " + there.value(key, json()).dump() + ", not " + value.dump() + remedy);
 }
 
 bool is_intact(const fs::path& folder, const json& entry) {

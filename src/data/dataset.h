@@ -16,6 +16,7 @@
 struct Statistics {
   std::array<double, 2> force_mean_square{};   // N^2, expert force by mode
   std::array<double, kStateSize> delta_rms{};  // of state[t + 1] - state[t], in the state's units
+  double force_limit = PlantConstants{}.force_limit;  // N, of the world
 };
 
 struct ShardRecord {
@@ -42,6 +43,10 @@ struct Manifest {
   std::string find_damage(const std::string& split, size_t part = 0, size_t parts = 1) const;
 };
 
+// The configuration that a dataset was made with; what is not of a dataset has its default. Throws
+// UserError(kData) for settings of another program.
+Config config_of(const Manifest& manifest);
+
 // One split, mapped. The caller has verified it.
 class Dataset {
  public:
@@ -55,16 +60,20 @@ class Dataset {
   Row operator[](size_t trajectory) const;
   // Always those of the train split.
   const Statistics& statistics() const { return statistics_; }
-  // The plants and starts of these trajectories.
+  const WorldConfig& world() const { return config_.world; }
+  // The plants and starts of these trajectories, in their world: with its kicks and sensors, and
+  // without the noise on commands that the recording has.
   Trials trials(const std::vector<size_t>& trajectories) const;
 
  private:
+  Config config_;
+  uint32_t split_;
   Statistics statistics_;
   std::vector<MappedShard> shards_;
   std::vector<size_t> first_row_{0};
 };
 
-// The settings that define a dataset's content (Role::kDefinesData), by their keys under `dataset`.
+// The settings that define a dataset's content (Role::kDefinesData), by key, without `dataset.`.
 nlohmann::json dataset_settings(const Config& config);
 // Throws UserError(kConfiguration), ending in `remedy`, unless the dataset in `folder`, made with
 // the settings `there`, is one of `settings`.

@@ -201,10 +201,10 @@ json DatasetWriter::publish_shard(size_t task, const Trajectories& trajectories)
          {"split", kSplits[split].name},
          {"first_trajectory", std::to_string(first)},
          {"settings", settings_.dump()},
-         {"step_seconds", json(kStepSeconds).dump()},
-         {"force_limit_newtons", json(kForceLimit).dump()},
-         {"track_limit_metres", json(kTrackLimit).dump()},
-         {"gravity", json(kGravity).dump()},
+         {"step_seconds", settings_.at("world.control_period").dump()},
+         {"force_limit_newtons", settings_.at("world.force_limit").dump()},
+         {"track_limit_metres", settings_.at("world.track_limit").dump()},
+         {"gravity", settings_.at("world.gravity").dump()},
          {"integrator", "classical Runge-Kutta, one step per control period, force held"}});
     json entry = describe_shard(file, written, trajectories);
     publish_with_record(entry_path(task),

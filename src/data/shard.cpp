@@ -76,9 +76,10 @@ const std::vector<Column> kColumns = {
      [](All all) { return bytes_of(all.recording.state); }},
     {"force_expert", kF32, {kRows, kSteps}, "N", "the expert's clean command: the label",
      [](All all) { return bytes_of(all.recording.force_policy); }},
-    {"force_applied", kF32, {kRows, kSteps}, "N",
-     "what moved the cart: the command times force_gain, plus noise, clipped, delay steps late",
-     [](All all) { return bytes_of(all.recording.force_applied); }},
+    {"force_sent", kF32, {kRows, kSteps}, "N",
+     "the command sent: a policy's times force_gain, plus noise, clipped; it moves the cart delay "
+     "steps later",
+     [](All all) { return bytes_of(all.recording.force_sent); }},
     {"mode", kU8, {kRows, kSteps}, "", "0 swing-up, 1 stabilise",
      [](All all) { return bytes_of(all.recording.mode); }},
     {"params", kF32, {kRows, kPlantParameters.size()}, "kg, kg, m, 1, N s/m, N m s, 1, steps",
@@ -92,7 +93,7 @@ const std::vector<Column> kColumns = {
     {"attempt", kU32, {kRows}, "", "earlier draws of this index that were dropped",
      [](All all) { return bytes_of(all.attempt); }},
     {"success", kU8, {kRows}, "",
-     "1: the expert succeeded over 1024 steps, or over all if more are recorded",
+     "1: the expert succeeded over 20.48 s, or over all steps if more are recorded",
      success},
     {"first_switch", kI32, {kRows}, "steps", "first step in stabilise mode; -1: none",
      first_switch},
@@ -101,12 +102,25 @@ const std::vector<Column> kColumns = {
      [](All all) { return bytes_of(all.excitation_steps); }},
     {"kick_step", kI32, {kRows}, "steps", "step before which theta_dot jumps; -1: none",
      [](All all) { return bytes_of(all.kick_step); }},
-    {"noise_sigma", kF32, {kRows}, "N", "standard deviation of the executed-force noise",
+    {"kick", kF32, {kRows}, "rad/s", "by how much it jumps",
+     [](All all) { return bytes_of(all.kick); }},
+    {"noise_sigma", kF32, {kRows}, "N", "standard deviation of the commands' noise",
      [](All all) { return bytes_of(all.noise_sigma); }},
-    {"force_gain", kF32, {kRows}, "1", "the executed force is the command times this, plus noise",
+    {"force_gain", kF32, {kRows}, "1", "the command sent is the policy's times this, plus noise",
      [](All all) { return bytes_of(all.force_gain); }},
 };
+// Only in worlds with sensor noise.
+const Column kMeasured = {
+    "measured", kF32, {kRows, kSteps, kStateSize}, "m, m/s, rad, rad/s",
+    "the state as sensors measured it: what a controller sees",
+    [](All all) { return bytes_of(all.recording.measured); }};
 // clang-format on
+
+std::vector<Column> columns_of(bool noisy) {
+  std::vector<Column> columns = kColumns;
+  if (noisy) columns.push_back(kMeasured);
+  return columns;
+}
 
 // The column's shape for `rows` trajectories of `steps`.
 std::vector<hsize_t> shape_of(const Column& column, hsize_t rows, hsize_t steps) {
@@ -121,14 +135,15 @@ std::vector<hsize_t> shape_of(const Column& column, hsize_t rows, hsize_t steps)
 
 }  // namespace
 
-Trajectories::Trajectories(size_t size, uint32_t steps)
-    : recording(size, steps),
+Trajectories::Trajectories(size_t size, uint32_t steps, bool noisy)
+    : recording(size, steps, noisy),
       plants(size),
       outcome(size),
       attempt(size),
       stage(size, kUnknownPlantStage),
       excitation_steps(size, 0),
       kick_step(size, -1),
+      kick(size),
       noise_sigma(size),
       force_gain(size, 1.0F) {}
 
@@ -136,7 +151,7 @@ Fingerprint write_shard(const std::filesystem::path& path, const Trajectories& t
                         const std::vector<std::pair<std::string, std::string>>& attributes) {
   std::vector<ColumnBytes> bytes;
   std::vector<Hdf5Array> arrays;
-  for (const Column& column : kColumns) {
+  for (const Column& column : columns_of(!trajectories.recording.measured.empty())) {
     bytes.push_back(column.bytes(trajectories));
     arrays.push_back({column.name, column.type,
                       shape_of(column, trajectories.size(), trajectories.recording.steps),
@@ -157,7 +172,7 @@ Fingerprint write_shard(const std::filesystem::path& path, const Trajectories& t
   return {mapped.size, sha256_hex(mapped.view())};
 }
 
-MappedShard::MappedShard(const std::filesystem::path& path) {
+MappedShard::MappedShard(const std::filesystem::path& path, bool noisy) {
   const Hdf5Session session;
   const Hdf5Reader file(path);
   mapping_ = file.mapping();
@@ -166,7 +181,7 @@ MappedShard::MappedShard(const std::filesystem::path& path) {
   rows_ = shape[0];
   steps_ = shape[1] - 1;
   std::map<std::string, std::pair<ElementType, const char*>> columns;
-  for (const Column& column : kColumns) {
+  for (const Column& column : columns_of(noisy)) {
     shape = shape_of(column, rows_, steps_);
     columns[column.name] = {column.type, file.array(column.name, column.type, shape)};
   }
@@ -177,12 +192,14 @@ MappedShard::MappedShard(const std::filesystem::path& path) {
   };
   find("state", state_);
   find("force_expert", force_expert_);
-  find("force_applied", force_applied_);
+  if (noisy) find("measured", measured_);
+  find("force_sent", force_sent_);
   find("mode", mode_);
   find("params", params_);
   find("length", length_);
   find("stage", stage_);
   find("kick_step", kick_step_);
+  find("kick", kick_);
 }
 
 CartPoleParameters MappedShard::plant(size_t row) const {

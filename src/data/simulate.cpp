@@ -1,6 +1,7 @@
 #include "data/simulate.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "cartpole/expert.h"
@@ -8,8 +9,8 @@
 
 namespace {
 
-// Periods over which the expert must succeed, however few are recorded.
-constexpr uint32_t kHorizon = 1024;
+// Over which the expert must succeed, however few periods are recorded.
+constexpr double kHorizonSeconds = 20.48;
 // Trajectories simulated together: their states stay in the nearest cache, their rows in the next.
 constexpr size_t kBlock = 128;
 constexpr uint32_t kMaxAttempts = 100;
@@ -20,35 +21,48 @@ void note(const Draw& draw, size_t row, uint32_t attempt, Trajectories& result) 
   result.attempt[row] = attempt;
   result.excitation_steps[row] = draw.disturbance.excitation_steps;
   result.kick_step[row] = draw.disturbance.kick_step;
+  result.kick[row] = static_cast<float>(draw.disturbance.kick);
   result.noise_sigma[row] = static_cast<float>(draw.disturbance.force_noise);
   result.force_gain[row] = static_cast<float>(draw.disturbance.force_gain);
 }
 
-// The expert plays draws[begin, end), recorded into rows[begin, end).
-std::vector<TrialOutcome> play_block(const std::vector<Draw>& draws, size_t begin, size_t end,
-                                     const std::vector<size_t>& rows, Recording& recording) {
-  Trials trials;
-  std::vector<Disturbance> disturbances;
+// The expert plays draws[begin, end), recorded into rows[begin, end). It labels what it would do
+// knowing everything. What drives the plants sees no more than a controller can: where sensors are
+// noisy, it is an expert that acts on what they measure.
+std::vector<TrialOutcome> play_block(const Config& config, const std::vector<Draw>& draws,
+                                     size_t begin, size_t end, const std::vector<size_t>& rows,
+                                     Recording& recording) {
+  Trials trials{.constants = constants_of(config.world),
+                .law = law_of(config.expert),
+                .sensor_noise = sensor_noise_of(config.world)};
   for (size_t k = begin; k < end; ++k) {
     trials.plants.push_back(draws[k].plant);
     trials.starts.push_back(draws[k].start);
-    disturbances.push_back(draws[k].disturbance);
+    trials.disturbances.push_back(draws[k].disturbance);
   }
-  ExpertBatch expert(trials.plants);
-  RolloutOptions options{.steps = std::max(recording.steps, kHorizon)};
-  options.disturbances = &disturbances;
+  ExpertBatch oracle(trials.plants, trials.constants, trials.law), driver = oracle;
+  const Policy behavior = [&](const Moment& now, std::vector<double>& force,
+                              std::vector<uint8_t>& mode) {
+    driver.act(now.measured, now.sent, force, mode);
+  };
+  RolloutOptions options{
+      .steps =
+          std::max(recording.steps,
+                   static_cast<uint32_t>(std::lround(kHorizonSeconds / trials.constants.period)))};
+  if (trials.sensor_noise != SensorNoise{}) options.behavior = &behavior;
   options.recording = &recording;
   options.rows = &rows[begin];
-  return play([&](const StateBatch& states, const std::vector<double>&, std::vector<double>& force,
-                  std::vector<uint8_t>& mode) { expert.act(states, force, mode); },
+  return play([&](const Moment& now, std::vector<double>& force,
+                  std::vector<uint8_t>& mode) { oracle.act(now.state, now.sent, force, mode); },
               trials, options)
       .outcome;
 }
 
 }  // namespace
 
-Trajectories simulate(const DatasetConfig& config, uint32_t split, size_t first, size_t rows) {
-  Trajectories result(rows, static_cast<uint32_t>(config.steps));
+Trajectories simulate(const Config& config, uint32_t split, size_t first, size_t rows) {
+  Trajectories result(rows, static_cast<uint32_t>(config.dataset.steps),
+                      sensor_noise_of(config.world) != SensorNoise{});
   std::vector<size_t> pending(rows);
   std::iota(pending.begin(), pending.end(), size_t{0});
   for (uint32_t attempt = 0; !pending.empty(); ++attempt) {
@@ -63,7 +77,7 @@ Trajectories simulate(const DatasetConfig& config, uint32_t split, size_t first,
     std::vector<size_t> failed;
     for (size_t begin = 0; begin < pending.size(); begin += kBlock) {
       const size_t end = std::min(begin + kBlock, pending.size());
-      const auto outcome = play_block(draws, begin, end, pending, result.recording);
+      const auto outcome = play_block(config, draws, begin, end, pending, result.recording);
       for (size_t k = begin; k < end; ++k) {
         const size_t row = pending[k];
         note(draws[k], row, attempt, result);

@@ -8,7 +8,8 @@
 #include "program/config.h"
 
 struct StartRange {  // symmetric, uniform; any angle
-  double x, x_dot, theta_dot;
+  double x, x_dot;   // m, m/s, on a track of 2.4 m; in proportion on others
+  double theta_dot;  // rad/s
 };
 
 struct Split {
@@ -36,6 +37,14 @@ struct Draw {
   Disturbance disturbance;
 };
 
-// Depends on (dataset.seed, split, index, attempt) only; `attempt` counts the draws of this index
-// that were dropped.
-Draw draw_trial(const DatasetConfig& config, uint32_t split, size_t index, uint32_t attempt);
+// Depends on (dataset.seed, world, split, index, attempt) only; `attempt` counts the draws of this
+// index that were dropped.
+Draw draw_trial(const Config& config, uint32_t split, size_t index, uint32_t attempt);
+
+// The source of a trial's sensor noise.
+CounterRandom sensor_random(const DatasetConfig& config, uint32_t split, size_t index);
+
+PlantConstants constants_of(const WorldConfig& world);
+SensorNoise sensor_noise_of(const WorldConfig& world);
+CartPoleParameters nominal_plant(const WorldConfig& world);
+ExpertLaw law_of(const ExpertConfig& expert);

@@ -38,7 +38,7 @@ std::string rollout_rows(const std::string& split, const std::string& policy,
       std::snprintf(row, sizeof row, "%s,%s,%zu,%zu,%.6g,%.6g,%.6g,%.6g,%.6g,%d\n", split.c_str(),
                     policy.c_str(), i, t, static_cast<double>(s[0]), static_cast<double>(s[1]),
                     static_cast<double>(s[2]), static_cast<double>(s[3]),
-                    static_cast<double>(recording.force_applied[i * recording.steps + t]),
+                    static_cast<double>(recording.force_sent[i * recording.steps + t]),
                     recording.mode[i * recording.steps + t]);
       rows += row;
     }
@@ -71,7 +71,7 @@ SplitVerdict judge_split(const std::string& split, const Dataset& dataset,
     const std::string name = name_of(policy);
     const auto& [outcome, recording] = rollouts[policy];
     verdict.numbers["closed_loop"][name] =
-        summarize(outcome, rollouts[PolicyKind::kExpert].outcome);
+        summarize(outcome, rollouts[PolicyKind::kExpert].outcome, trials.constants);
     for (size_t i = 0; i < trials.size(); ++i)
       verdict.trial_rows += trial_row(split, name, i, trials, outcome[i]);
     if (policy == PolicyKind::kModel || policy == PolicyKind::kExpert)

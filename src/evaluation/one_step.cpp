@@ -10,6 +10,7 @@ namespace {
 
 // Sums over the windows of a split, by mode or by coordinate.
 struct Errors {
+  double force_limit;  // N
   torch::Tensor force = torch::zeros({2}, torch::kFloat64), correct = force.clone(),
                 steps = force.clone();
   torch::Tensor delta = torch::zeros({kStateSize}, torch::kFloat64), delta_size = delta.clone();
@@ -25,7 +26,7 @@ struct Errors {
     add_by_mode(force, (heads.force.clamp(-1, 1) - batch.force).square());
     add_by_mode(correct, heads.mode.argmax(-1).eq(batch.mode));
     add_by_mode(steps, batch.valid);
-    delta += over_all((heads.delta(batch.applied_force) - batch.delta).square());
+    delta += over_all((heads.delta(batch.sent_force) - batch.delta).square());
     delta_size += over_all(batch.delta.square());
   }
   ordered_json metrics() const {
@@ -36,7 +37,7 @@ struct Errors {
                           {"stabilise", scale * pair[1].item<double>()}};
     };
     return {{"steps", steps.sum().item<double>()},
-            {"force_rmse_newtons", by_mode(rmse, kForceLimit)},
+            {"force_rmse_newtons", by_mode(rmse, force_limit)},
             {"force_rmse_share_of_limit", by_mode(rmse, 1.0)},
             {"mode_balanced_accuracy", accuracy.mean().item<double>()},
             {"next_state_skill",
@@ -63,7 +64,7 @@ ordered_json one_step_metrics(const Dataset& dataset, const TrainedModel& model)
   const torch::InferenceMode inference;
   const auto windows = whole_windows(dataset, static_cast<size_t>(model.window));
   constexpr ptrdiff_t kRows = 64;  // windows per pass, to bound the memory
-  Errors errors;
+  Errors errors{dataset.statistics().force_limit};
   for (auto at = windows.begin(); at != windows.end();) {
     const auto end = at + std::min(kRows, windows.end() - at);
     const Batch batch = read_windows(dataset, {at, end}, model.window);

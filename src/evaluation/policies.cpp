@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "cartpole/adaptive_expert.h"
 #include "cartpole/expert.h"
 #include "model/model_policy.h"
 #include "training/device.h"
@@ -25,18 +26,30 @@ Rollout play_model(const Trials& trials, const RolloutOptions& options, const Tr
   for (size_t begin = 0; begin < trials.size(); begin += together) {
     const size_t end = std::min(begin + together, trials.size());
     ModelPolicy network(model, static_cast<int64_t>(end - begin));
-    const Rollout part =
-        play([&](const StateBatch& states, const std::vector<double>& previous,
-                 std::vector<double>& force,
-                 std::vector<uint8_t>& mode) { network.act(states, previous, force, mode); },
-             trials.slice(begin, end), options);
+    const Rollout part = play([&](const Moment& now, std::vector<double>& force,
+                                  std::vector<uint8_t>& mode) { network.act(now, force, mode); },
+                              trials.slice(begin, end), options);
     append(all.outcome, part.outcome);
     append(all.recording.state, part.recording.state);
+    append(all.recording.measured, part.recording.measured);
     append(all.recording.force_policy, part.recording.force_policy);
-    append(all.recording.force_applied, part.recording.force_applied);
+    append(all.recording.force_sent, part.recording.force_sent);
     append(all.recording.mode, part.recording.mode);
   }
   return all;
+}
+
+// What an expert believes about the plants.
+std::vector<CartPoleParameters> beliefs(PolicyKind policy, const Trials& trials) {
+  if (policy == PolicyKind::kNominalExpert)
+    return std::vector<CartPoleParameters>(trials.size(), trials.nominal);
+  std::vector<CartPoleParameters> plants = trials.plants;
+  if (policy == PolicyKind::kPlainExpert)
+    for (auto& plant : plants)
+      plant = {.cart_mass = plant.cart_mass,
+               .pole_mass = plant.pole_mass,
+               .half_length = plant.half_length};
+  return plants;
 }
 
 }  // namespace
@@ -47,6 +60,10 @@ std::string name_of(PolicyKind policy) {
       return "model";
     case PolicyKind::kExpert:
       return "expert";
+    case PolicyKind::kPlainExpert:
+      return "plain_expert";
+    case PolicyKind::kAdaptiveExpert:
+      return "adaptive_expert";
     case PolicyKind::kNominalExpert:
       return "nominal_expert";
     case PolicyKind::kStabilizer:
@@ -59,19 +76,34 @@ std::string name_of(PolicyKind policy) {
 
 Rollout play_policy(PolicyKind policy, const Trials& trials, const RolloutOptions& options,
                     const TrainedModel& model, int64_t cache_bytes) {
-  if (policy == PolicyKind::kModel) return play_model(trials, options, model, cache_bytes);
-  const bool nominal = policy == PolicyKind::kNominalExpert;
-  ExpertBatch expert(nominal ? std::vector<CartPoleParameters>(trials.size()) : trials.plants);
+  const size_t n = trials.size();
+  switch (policy) {
+    case PolicyKind::kModel:
+      return play_model(trials, options, model, cache_bytes);
+    case PolicyKind::kAdaptiveExpert: {
+      AdaptiveExpert expert(trials.nominal, n, trials.constants, trials.law);
+      return play(
+          [&](const Moment& now, std::vector<double>& force, std::vector<uint8_t>& mode) {
+            expert.act(now.measured, now.sent, force, mode);
+          },
+          trials, options);
+    }
+    case PolicyKind::kZeroForce:
+      return play([](const Moment&, std::vector<double>& force,
+                     std::vector<uint8_t>&) { std::fill(force.begin(), force.end(), 0.0); },
+                  trials, options);
+    default:
+      break;
+  }
+  ExpertBatch expert(beliefs(policy, trials), trials.constants, trials.law);
   return play(
-      [&](const StateBatch& states, const std::vector<double>&, std::vector<double>& force,
-          std::vector<uint8_t>& mode) {
-        if (policy == PolicyKind::kZeroForce) {
-          std::fill(force.begin(), force.end(), 0.0);
-        } else if (policy == PolicyKind::kStabilizer) {
-          expert.stabilize(states, force);
+      [&](const Moment& now, std::vector<double>& force, std::vector<uint8_t>& mode) {
+        if (policy == PolicyKind::kStabilizer) {
+          expert.stabilize(now.state, force);
           std::fill(mode.begin(), mode.end(), kStabilize);
         } else {
-          expert.act(states, force, mode);
+          expert.act(policy == PolicyKind::kExpert ? now.state : now.measured, now.sent, force,
+                     mode);
         }
       },
       trials, options);

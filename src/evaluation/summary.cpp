@@ -16,17 +16,17 @@ std::array<double, 2> wilson_interval(size_t successes, size_t trials) {
 }
 
 ordered_json summarize(const std::vector<TrialOutcome>& trials,
-                       const std::vector<TrialOutcome>& expert) {
+                       const std::vector<TrialOutcome>& expert, const PlantConstants& constants) {
   size_t successes = 0, solvable = 0, solved = 0, off_track = 0;
   std::vector<double> settling, peak, force;
   for (size_t i = 0; i < trials.size(); ++i) {
     successes += trials[i].success;
     solvable += expert[i].success;
     solved += expert[i].success && trials[i].success;
-    off_track += trials[i].peak_x > kTrackLimit;
+    off_track += trials[i].peak_x > constants.track_limit;
     peak.push_back(trials[i].peak_x);
     force.push_back(trials[i].force_rms);
-    if (trials[i].success) settling.push_back(trials[i].settled_step * kStepSeconds);
+    if (trials[i].success) settling.push_back(trials[i].settled_step * constants.period);
   }
   const auto quantile = [](std::vector<double> values, double q) -> ordered_json {
     if (values.empty()) return nullptr;

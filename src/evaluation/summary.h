@@ -13,4 +13,5 @@ std::array<double, 2> wilson_interval(size_t successes, size_t trials);
 // success, n, interval, median settling time (s) and rates of one policy's trials;
 // success_given_expert counts only the trials the expert solves.
 nlohmann::ordered_json summarize(const std::vector<TrialOutcome>& trials,
-                                 const std::vector<TrialOutcome>& expert);
+                                 const std::vector<TrialOutcome>& expert,
+                                 const PlantConstants& constants = {});

@@ -34,17 +34,19 @@ void write_window(const Dataset::Row& source, size_t start, const Statistics& st
   const size_t offset = static_cast<size_t>(b) * window;
   float* features = batch.features.data_ptr<float>() + offset * kFeatures;
   float* force = batch.force.data_ptr<float>() + offset;
-  float* applied = batch.applied_force.data_ptr<float>() + offset;
+  float* applied = batch.sent_force.data_ptr<float>() + offset;
   int64_t* mode = batch.mode.data_ptr<int64_t>() + offset;
   float* delta = batch.delta.data_ptr<float>() + offset * kStateSize;
   float* valid = batch.valid.data_ptr<float>() + offset;
+  const auto force_limit = static_cast<float>(statistics.force_limit);
   for (size_t t = start; t < end; ++t) {
     const size_t k = t - start;
     const float* s = shard.state(row) + t * kStateSize;
-    const double previous = k ? shard.force_applied(row)[t - 1] : 0.0;
-    write_token({s[0], s[1], s[2], s[3]}, previous, features + k * kFeatures);
-    force[k] = shard.force_expert(row)[t] / static_cast<float>(kForceLimit);
-    applied[k] = shard.force_applied(row)[t] / static_cast<float>(kForceLimit);
+    const float* seen = shard.measured(row) + t * kStateSize;
+    const double previous = k ? shard.force_sent(row)[t - 1] : 0.0;
+    write_token({seen[0], seen[1], seen[2], seen[3]}, previous, features + k * kFeatures);
+    force[k] = shard.force_expert(row)[t] / force_limit;
+    applied[k] = shard.force_sent(row)[t] / force_limit;
     mode[k] = shard.mode(row)[t];
     for (size_t d = 0; d < kStateSize; ++d)
       delta[k * kStateSize + d] =

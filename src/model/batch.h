@@ -11,16 +11,16 @@
 
 // B windows of T control steps, fp32 unless noted.
 struct Batch {
-  torch::Tensor features;       // [B, T, 6], see write_token
-  torch::Tensor force;          // [B, T] expert force / kForceLimit: the label
-  torch::Tensor applied_force;  // [B, T] executed force / kForceLimit
-  torch::Tensor mode;           // [B, T] int64, 0 swing-up, 1 stabilize: the label
-  torch::Tensor delta;          // [B, T, 4] (state[t + 1] - state[t]) / delta_rms: the label
+  torch::Tensor features;    // [B, T, 6], see write_token
+  torch::Tensor force;       // [B, T] expert force / force limit: the label
+  torch::Tensor sent_force;  // [B, T] command sent / force limit
+  torch::Tensor mode;        // [B, T] int64, 0 swing-up, 1 stabilize: the label
+  torch::Tensor delta;       // [B, T, 4] (state[t + 1] - state[t]) / delta_rms: the label
   // [B, T] 1 where the trajectory has that step and no kick ends it, else 0.
   torch::Tensor valid;
 
   std::array<torch::Tensor*, 6> fields() {
-    return {&features, &force, &applied_force, &mode, &delta, &valid};
+    return {&features, &force, &sent_force, &mode, &delta, &valid};
   }
   // The batch with `change` applied to each tensor.
   template <class Change>

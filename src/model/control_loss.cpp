@@ -21,7 +21,7 @@ torch::Tensor count_targets(const Batch& batch) {
 
 torch::Tensor force_scale(const Statistics& statistics, torch::Device device) {
   const auto of = [&](int mode) {
-    return static_cast<float>(kForceLimit * kForceLimit /
+    return static_cast<float>(statistics.force_limit * statistics.force_limit /
                               std::max(statistics.force_mean_square[mode], 1e-12));
   };
   return torch::tensor({of(0), of(1)}).to(device);
@@ -43,7 +43,7 @@ torch::Tensor control_loss(const Heads& heads, const Batch& batch, const torch::
   const auto entropy = torch::nll_loss(torch::log_softmax(heads.mode.view({-1, kModeOutputs}), 1),
                                        mode, {}, at::Reduction::None);
   const auto mode_loss = (weight * entropy).sum();
-  const auto error = (heads.delta(batch.applied_force) - batch.delta) * batch.valid.unsqueeze(-1);
+  const auto error = (heads.delta(batch.sent_force) - batch.delta) * batch.valid.unsqueeze(-1);
   const auto dynamics =
       error.square().sum() / (1.0 * kStateSize * at_least_one[0]).to(torch::kFloat32);
   return torch::stack({force + mode_loss + dynamics, force, mode_loss, dynamics});

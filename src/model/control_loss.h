@@ -24,7 +24,7 @@ struct Losses {
 torch::Tensor count_targets(const Batch& batch);
 constexpr int64_t kTargetCounts = 3;
 
-// [2] on the device: one over each mode's mean-square expert force, in units of kForceLimit.
+// [2] on the device: one over each mode's mean-square expert force, in units of the force limit.
 torch::Tensor force_scale(const Statistics& statistics, torch::Device device = torch::kCPU);
 
 // The batch's share of the global Losses, [4]. Summed over all shares of a global batch whose

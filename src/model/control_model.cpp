@@ -15,9 +15,9 @@ torch::nn::Linear linear(int64_t in, int64_t out, double deviation) {
 
 }  // namespace
 
-torch::Tensor Heads::delta(const torch::Tensor& applied_force) const {
+torch::Tensor Heads::delta(const torch::Tensor& sent_force) const {
   return dynamics.slice(-1, 0, kStateSize) +
-         dynamics.slice(-1, kStateSize) * applied_force.unsqueeze(-1);
+         dynamics.slice(-1, kStateSize) * sent_force.unsqueeze(-1);
 }
 
 Heads Heads::to(torch::Device device) const {

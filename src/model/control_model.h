@@ -9,13 +9,14 @@ constexpr int64_t kForceOutputs = 1, kModeOutputs = 2, kDynamicsOutputs = 2 * kS
 constexpr int64_t kHeadOutputs = kForceOutputs + kModeOutputs + kDynamicsOutputs;
 
 struct Heads {
-  torch::Tensor force;  // [B, T] in units of kForceLimit
+  torch::Tensor force;  // [B, T] in units of the force limit
   torch::Tensor mode;   // [B, T, 2] logits
   // [B, T, 8]: the change over a control step is [..., :4] + [..., 4:] * applied force.
   torch::Tensor dynamics;
 
-  // [B, T, 4], in units of the dataset's delta_rms; `applied_force` [B, T] in units of kForceLimit.
-  torch::Tensor delta(const torch::Tensor& applied_force) const;
+  // [B, T, 4], in units of the dataset's delta_rms; `sent_force` [B, T] in units of the force
+  // limit.
+  torch::Tensor delta(const torch::Tensor& sent_force) const;
   Heads to(torch::Device device) const;
 };
 

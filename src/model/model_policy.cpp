@@ -5,8 +5,7 @@ ModelPolicy::ModelPolicy(TrainedModel model, int64_t trials)
       trials_(trials),
       cache_(model_.config, trials, model_.window, model_.device()) {}
 
-void ModelPolicy::act(const StateBatch& states, const std::vector<double>& previous_force,
-                      std::vector<double>& force, std::vector<uint8_t>& mode) {
+void ModelPolicy::act(const Moment& now, std::vector<double>& force, std::vector<uint8_t>& mode) {
   const torch::InferenceMode inference;
   if (cache_.length == model_.window) {
     // Full: the last half of the window is encoded again from position 0. Its first token forgets
@@ -21,7 +20,7 @@ void ModelPolicy::act(const StateBatch& states, const std::vector<double>& previ
   auto token = torch::empty({trials_, 1, kFeatures});
   for (int64_t i = 0; i < trials_; ++i) {
     const auto trial = static_cast<size_t>(i);
-    write_token(states[trial], tokens_.empty() ? 0.0 : previous_force[trial],
+    write_token(now.measured[trial], tokens_.empty() ? 0.0 : now.sent[trial],
                 token.data_ptr<float>() + i * kFeatures);
   }
   tokens_.push_back(token.to(model_.device()));
@@ -30,7 +29,7 @@ void ModelPolicy::act(const StateBatch& states, const std::vector<double>& previ
   const auto chosen = heads.mode.argmax(-1).cpu().contiguous();
   for (int64_t i = 0; i < trials_; ++i) {
     const auto trial = static_cast<size_t>(i);
-    force[trial] = commanded.data_ptr<float>()[i] * kForceLimit;
+    force[trial] = commanded.data_ptr<float>()[i] * model_.constants.force_limit;
     mode[trial] = static_cast<uint8_t>(chosen.data_ptr<int64_t>()[i]);
   }
 }

@@ -11,8 +11,7 @@ class ModelPolicy {
   ModelPolicy(TrainedModel model, int64_t trials);
 
   // A Policy, see rollout.h.
-  void act(const StateBatch& states, const std::vector<double>& previous_force,
-           std::vector<double>& force, std::vector<uint8_t>& mode);
+  void act(const Moment& now, std::vector<double>& force, std::vector<uint8_t>& mode);
 
  private:
   TrainedModel model_;

@@ -2,11 +2,14 @@
 
 #include <map>
 
+#include "data/splits.h"
 #include "program/exit_code.h"
 
 TrainedModel load_trained_model(const Checkpoint& checkpoint, torch::Device device) {
   TrainedModel model;
-  model.config = parse_yaml(checkpoint.config, "the checkpoint's configuration").model;
+  const Config config = parse_yaml(checkpoint.config, "the checkpoint's configuration");
+  model.config = config.model;
+  model.constants = constants_of(config.world);
   model.window = std::min(model.config.n_positions, checkpoint.trained_window);
   if (model.window < 2)
     throw UserError(ExitCode::kData, "the checkpoint is from step " +

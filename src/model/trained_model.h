@@ -7,7 +7,8 @@
 struct TrainedModel {
   ControlModel network{nullptr};  // in eval mode
   ModelConfig config{};
-  int64_t window = 0;  // at most the longest window trained on: no position beyond it
+  int64_t window = 0;          // at most the longest window trained on: no position beyond it
+  PlantConstants constants{};  // of the world that it was trained in
 
   Heads operator()(const torch::Tensor& features, KeyValueCache* cache = nullptr) const {
     return network.ptr()->forward(features, cache);

@@ -3,6 +3,7 @@
 #include <yaml-cpp/yaml.h>
 
 #include <boost/program_options.hpp>
+#include <cmath>
 #include <iostream>
 #include <numeric>
 #include <set>
@@ -139,6 +140,50 @@ void check_training(const TrainingConfig& t, const Citation& cite) {
            " needs gradients in bf16: " + cite("training.precision", "fp32"));
 }
 
+void check_world(const Config& c, const Citation& cite) {
+  const auto& w = c.world;
+  const std::pair<const char*, const std::vector<double>&> ranges[] = {
+      {"cart_mass", w.cart_mass},
+      {"pole_mass", w.pole_mass},
+      {"half_length", w.half_length},
+      {"cart_friction", w.cart_friction},
+      {"pole_friction", w.pole_friction},
+      {"motor_gain", w.motor_gain},
+      {"delay", w.delay},
+      {"kick_size", w.kick_size}};
+  for (const auto& [key, range] : ranges)
+    if (range[0] > range[1])
+      refuse(cite("world." + std::string(key), yaml_text(range)) +
+             " must be [low, high], with low at most high");
+  const std::pair<const char*, const std::vector<double>&> factors[] = {
+      {"cart_mass", w.widening.cart_mass},
+      {"pole_mass", w.widening.pole_mass},
+      {"half_length", w.widening.half_length}};
+  double wider = 1.0;
+  for (const auto& [key, range] : factors) {
+    if (range[0] > 1 || range[1] < 1)
+      refuse(cite("world.widening." + std::string(key), yaml_text(range)) +
+             " must be [at most 1, at least 1]");
+    wider = std::max(wider, range[1] / range[0]);
+  }
+  if (wider == 1.0)
+    refuse(
+        "world.widening.* are all [1, 1]: no plant is outside the ranges, and test_ood would be "
+        "empty");
+  for (const auto& [key, steps] : {std::pair("validation.steps", c.validation.steps),
+                                   {"evaluation.steps", c.evaluation.steps}})
+    if (static_cast<double>(steps) * w.control_period < 4.999)
+      refuse(cite(key, steps) + " are less than the 5 s over which success is judged, at " +
+             cite("world.control_period", yaml_text(w.control_period)));
+  for (const double delay : w.delay)
+    if (delay != std::floor(delay))
+      refuse(cite("world.delay", yaml_text(w.delay)) + " must be whole control periods");
+  if (w.delay[1] >= static_cast<double>(c.model.n_positions))
+    refuse(cite("world.delay", yaml_text(w.delay)) +
+           " does not fit into the context: it must be less than " +
+           cite("model.n_positions", c.model.n_positions));
+}
+
 void check_stages(const Config& c, const Citation& cite) {
   const auto& shares = c.dataset.stage_shares;
   const double sum = std::accumulate(shares.begin(), shares.end(), 0.0);
@@ -156,6 +201,7 @@ void check_consistency(const Config& c, const std::map<std::string, Given>& give
   const Citation cite{given};
   check_model(c, cite);
   check_training(c.training, cite);
+  check_world(c, cite);
   check_stages(c, cite);
   if (c.out_dir.empty()) refuse("out_dir is empty");
   if (c.dataset.path.empty()) refuse("dataset.path is empty");

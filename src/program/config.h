@@ -56,6 +56,26 @@ struct TrainingConfig {
   CurriculumConfig curriculum;
 };
 
+// Ranges are [low, high]; every plant's number is drawn from its range.
+struct WorldConfig {
+  std::vector<double> cart_mass, pole_mass, half_length;  // log-uniform
+  std::vector<double> cart_friction, pole_friction, motor_gain, delay;
+  std::vector<double> sensor_noise;  // standard deviations of x, x_dot, theta, theta_dot
+  double kick_share;
+  std::vector<double> kick_size;
+  std::vector<double> nominal;  // cart mass, pole mass, half length
+  struct {
+    std::vector<double> cart_mass, pole_mass, half_length;
+  } widening;
+  double control_period, force_limit, track_limit, gravity;
+};
+
+// See ExpertLaw.
+struct ExpertConfig {
+  std::vector<double> energy_gain, cart_gain, cart_damping, energy_offset;
+  double enter_angle, enter_force;
+};
+
 struct DatasetConfig {
   std::string path;
   int64_t seed;
@@ -99,6 +119,8 @@ struct Config {
   std::string device;
   ModelConfig model;
   TrainingConfig training;
+  WorldConfig world;
+  ExpertConfig expert;
   DatasetConfig dataset;
   ValidationConfig validation;
   EvaluationConfig evaluation;

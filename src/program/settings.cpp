@@ -29,6 +29,8 @@ Settings::Settings(Config& config, bool reset) : reset_(reset) {
   add_run(config);
   add_model(config.model);
   add_training(config.training);
+  add_world(config.world);
+  add_expert(config.expert);
   add_dataset(config.dataset);
   add_validation_and_evaluation(config.validation, config.evaluation);
   add_wandb(config.wandb);
@@ -126,6 +128,60 @@ void Settings::add_training(TrainingConfig& training) {
       "30% of the steps; half of a batch is of the current stage, half of earlier ones");
 }
 
+void Settings::add_world(WorldConfig& world) {
+  const auto add_range = [&](const char* key, std::vector<double>& field, double low, double high,
+                             double least, const char* help) {
+    add(key, field, {low, high}, least, kDefinesData, help);
+  };
+  constexpr double kLeast = 1e-6;
+  add_range("world.cart_mass", world.cart_mass, 0.5, 2.0, kLeast,
+            "range of the carts' masses, kg; masses and lengths are log-uniform");
+  add_range("world.pole_mass", world.pole_mass, 0.05, 0.5, kLeast, "of the poles', kg");
+  add_range("world.half_length", world.half_length, 0.25, 1.0, kLeast,
+            "from the pivot to a pole's center of mass, m");
+  add_range("world.cart_friction", world.cart_friction, 0.0, 0.0, 0.0, "viscous, N s/m");
+  add_range("world.pole_friction", world.pole_friction, 0.0, 0.0, 0.0, "viscous, N m s");
+  add_range("world.motor_gain", world.motor_gain, 1.0, 1.0, kLeast,
+            "force on the cart per force commanded");
+  add_range("world.delay", world.delay, 0.0, 0.0, 0.0,
+            "whole control periods between command and force");
+  add("world.sensor_noise", world.sensor_noise, {0.0, 0.0, 0.0, 0.0}, 0.0, kDefinesData,
+      "standard deviations of what is measured of x (m), x_dot, theta (rad), theta_dot");
+  add("world.kick_share", world.kick_share, 0.0, {0.0, 1.0}, kDefinesData,
+      "share of the trajectories of every split whose pole is hit once");
+  add_range("world.kick_size", world.kick_size, 4.0, 8.0, 0.0, "of a hit, rad/s, either way");
+  add("world.nominal", world.nominal, {1.0, 0.1, 0.5}, kLeast, kDefinesData,
+      "the plant of the first three stages and of the nominal expert: cart mass, pole mass, half "
+      "length");
+  add_range("world.widening.cart_mass", world.widening.cart_mass, 0.6, 1.5, kLeast,
+            "test_ood draws from [low, high] times these factors, but outside the ranges above");
+  add_range("world.widening.pole_mass", world.widening.pole_mass, 0.6, 1.6, kLeast, "likewise");
+  add_range("world.widening.half_length", world.widening.half_length, 0.8, 1.2, kLeast, "likewise");
+  add("world.control_period", world.control_period, 0.02, {1e-4, 1.0}, kDefinesData,
+      "seconds between commands");
+  add("world.force_limit", world.force_limit, 10.0, {1e-3, 1e6}, kDefinesData,
+      "largest command, N");
+  add("world.track_limit", world.track_limit, 2.4, {1e-2, 1e4}, kDefinesData,
+      "largest distance of the cart from the center, m");
+  add("world.gravity", world.gravity, 9.81, {1e-2, 1e3}, kDefinesData, "m/s^2");
+}
+
+void Settings::add_expert(ExpertConfig& expert) {
+  constexpr double kAny = -1e3;
+  add("expert.energy_gain", expert.energy_gain, {0.41, -0.04, 0.15, -0.53}, kAny, kDefinesData,
+      "how the expert's swing-up follows the plant: tune_expert finds these numbers for a world");
+  add("expert.cart_gain", expert.cart_gain, {0.14, 0.05, 0.23, -0.11}, kAny, kDefinesData,
+      "likewise");
+  add("expert.cart_damping", expert.cart_damping, {0.57, 0.09, 0.21, -0.61}, kAny, kDefinesData,
+      "likewise");
+  add("expert.energy_offset", expert.energy_offset, {0.133, 0.026, 0.139, 0.091}, kAny,
+      kDefinesData, "likewise");
+  add("expert.enter_angle", expert.enter_angle, 0.89, {0.05, 1.5}, kDefinesData,
+      "the angle (rad) within which its stabilizer takes over");
+  add("expert.enter_force", expert.enter_force, 1.71, {0.1, 10.0}, kDefinesData,
+      "the most that the stabilizer may then demand, as a share of the force limit");
+}
+
 void Settings::add_dataset(DatasetConfig& dataset) {
   add("dataset.path", dataset.path, "dataset_cartpole_aidan", kFree, "folder of the dataset");
   add("dataset.seed", dataset.seed, 1, {0, kNoLimit}, kDefinesData, "seed of the generator");
@@ -136,16 +192,16 @@ void Settings::add_dataset(DatasetConfig& dataset) {
   add("dataset.evaluation_trajectories", dataset.evaluation_trajectories, 1024, {1, 1 << 24},
       kDefinesData, "trajectories of each held-out split");
   add("dataset.steps", dataset.steps, 1024, {2, 1 << 20}, kDefinesData,
-      "recorded control steps (20 ms) per trajectory");
+      "recorded control steps per trajectory");
   add("dataset.force_gain_spread", dataset.force_gain_spread, 0.2, {0.0, 0.9}, kDefinesData,
-      "executed forces of a train trajectory are the expert's times a factor between 1 - this and "
-      "1 + this");
+      "commands of a train trajectory are the expert's times a factor between 1 - this and 1 + "
+      "this");
   add("dataset.force_noise", dataset.force_noise, 0.1, {0.0, 1.0}, kDefinesData,
-      "noise on the executed force (labels stay clean), as a share of the force limit");
+      "noise on the commands (labels stay clean), as a share of the force limit");
   add("dataset.excitation_share", dataset.excitation_share, 0.0, {0.0, 1.0}, kDefinesData,
-      "share of the train split whose first 1 to 50 executed forces are noise of 5 N");
+      "share of the train split whose first 1 to 50 commands are noise of half the force limit");
   add("dataset.kick_share", dataset.kick_share, 0.5, {0.0, 1.0}, kDefinesData,
-      "share of the kicked stage's trajectories whose pole is hit once, by 4 to 8 rad/s");
+      "share of the kicked stage's trajectories whose pole is hit once");
   add("dataset.stage_shares", dataset.stage_shares, {0, 0, 0, 1, 0}, 0, kDefinesData,
       "share of the train split by stage: balance, catch, swing-up, unknown plant, kicked");
 }

@@ -53,6 +53,8 @@ class Settings {
   void add_run(Config& config);
   void add_model(ModelConfig& model);
   void add_training(TrainingConfig& training);
+  void add_world(WorldConfig& world);
+  void add_expert(ExpertConfig& expert);
   void add_dataset(DatasetConfig& dataset);
   void add_validation_and_evaluation(ValidationConfig& validation, EvaluationConfig& evaluation);
   void add_wandb(WandbConfig& wandb);

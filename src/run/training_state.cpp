@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "data/splits.h"
+
 namespace {
 
 ControlModel seeded_model(const Config& config) {
@@ -29,7 +31,8 @@ TrainingState::TrainingState(const Config& config, torch::Device device)
     : model(seeded_model(config)),
       parameters(*model, flat_options(config.training, device)),
       optimizer(parameters, config.training),
-      config_(config.model) {}
+      config_(config.model),
+      constants_(constants_of(config.world)) {}
 
 void TrainingState::restore(const std::optional<Checkpoint>& checkpoint,
                             const Communicator& communicator) {
@@ -64,7 +67,7 @@ Checkpoint TrainingState::snapshot() const {
 }
 
 TrainedModel TrainingState::for_inference(int64_t window) const {
-  TrainedModel result{model, config_, window};
+  TrainedModel result{model, config_, window, constants_};
   if (model->parameters().front().scalar_type() != torch::kFloat32) {
     result.network = ControlModel(config_);
     result.network->to(parameters.values.device());

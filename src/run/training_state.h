@@ -33,4 +33,5 @@ class TrainingState {
   NamedTensors weights() const;
 
   ModelConfig config_;
+  PlantConstants constants_;
 };

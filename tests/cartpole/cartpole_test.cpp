@@ -23,7 +23,7 @@ CartPoleState after(const CartPoleParameters& plant, const CartPoleState& start,
 // Kinetic and potential energy of cart and pole together.
 double total_energy(const CartPoleParameters& p, const CartPoleState& s) {
   return 0.5 * p.pole_inertia() * s.theta_dot * s.theta_dot +
-         p.pole_mass * kGravity * p.half_length * std::cos(s.theta) +
+         p.pole_mass * PlantConstants{}.gravity * p.half_length * std::cos(s.theta) +
          0.5 * (p.cart_mass + p.pole_mass) * s.x_dot * s.x_dot +
          p.pole_mass * p.half_length * s.x_dot * s.theta_dot * std::cos(s.theta);
 }
@@ -43,8 +43,8 @@ TEST(CartPole, RestsUprightAndHangingWithoutForce) {
 // xdd.
 TEST(CartPole, FirstMomentMatchesAHandWorkedPush) {
   const auto s = after({}, {}, 10.0, 1);
-  EXPECT_NEAR(s.x_dot / kStepSeconds, 10.0 / 1.025, 2e-3);
-  EXPECT_NEAR(s.theta_dot / kStepSeconds, -15.0 / 1.025, 2e-2);
+  EXPECT_NEAR(s.x_dot / PlantConstants{}.period, 10.0 / 1.025, 2e-3);
+  EXPECT_NEAR(s.theta_dot / PlantConstants{}.period, -15.0 / 1.025, 2e-2);
 }
 
 TEST(CartPole, PassiveEnergyDriftsLessThanTenMicrojoulesInTwentySeconds) {

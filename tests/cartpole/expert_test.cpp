@@ -16,8 +16,8 @@ std::vector<TrialOutcome> outcomes(const std::vector<CartPoleParameters>& truth,
                                    const std::vector<CartPoleParameters>& believed,
                                    const std::vector<CartPoleState>& starts) {
   ExpertBatch expert(believed);
-  return play([&](const StateBatch& states, const std::vector<double>&, std::vector<double>& force,
-                  std::vector<uint8_t>& mode) { expert.act(states, force, mode); },
+  return play([&](const Moment& now, std::vector<double>& force,
+                  std::vector<uint8_t>& mode) { expert.act(now.state, now.sent, force, mode); },
               {truth, starts}, {})
       .outcome;
 }
@@ -95,7 +95,8 @@ TEST(Expert, CostSolvesTheRiccatiEquation) {
     const auto [K, P] = regulate({A, B});
     std::array<double, 4> PB{}, BPA{};
     Matrix4 PA{};
-    double denominator = kForceWeight, largest = 0;
+    const RegulatorWeights weights;
+    double denominator = weights.force, largest = 0;
     for (size_t i = 0; i < 4; ++i)
       for (size_t j = 0; j < 4; ++j) {
         EXPECT_EQ(P[i][j], P[j][i]);
@@ -109,7 +110,7 @@ TEST(Expert, CostSolvesTheRiccatiEquation) {
     for (size_t i = 0; i < 4; ++i) {
       EXPECT_NEAR(K[i], BPA[i] / denominator, 1e-9 * std::abs(K[i]));
       for (size_t j = 0; j < 4; ++j) {
-        double right = (i == j ? kStateWeight[i] : 0.0) - BPA[i] * BPA[j] / denominator;
+        double right = (i == j ? weights.state[i] : 0.0) - BPA[i] * BPA[j] / denominator;
         for (size_t k = 0; k < 4; ++k) right += A[k][i] * PA[k][j];
         EXPECT_NEAR(P[i][j], right, 1e-9 * largest);
       }
@@ -124,29 +125,37 @@ TEST(Expert, AnUncontrollablePlantIsRefused) {
 }
 
 TEST(Expert, AlwaysSucceedsOnTheNominalPlant) {
-  const auto [plants, starts] = draw(true);
+  const Trials trials = draw(true);
+  const auto& plants = trials.plants;
+  const auto& starts = trials.starts;
   EXPECT_GE(success_share(plants, plants, starts), 0.995);
 }
 
 TEST(Expert, SucceedsOnRandomPlantsOnlyWhenItKnowsThem) {
-  const auto [plants, starts] = draw(false);
+  const Trials trials = draw(false);
+  const auto& plants = trials.plants;
+  const auto& starts = trials.starts;
   EXPECT_GE(success_share(plants, plants, starts), 0.99);
   EXPECT_LT(success_share(plants, std::vector<CartPoleParameters>(plants.size()), starts), 0.5);
 }
 
 TEST(Expert, FollowsThePlantAndSettlesSoon) {
-  const auto [plants, starts] = draw(false, true);
-  const auto trials = outcomes(plants, plants, starts);
+  const Trials trials = draw(false, true);
+  const auto& plants = trials.plants;
+  const auto& starts = trials.starts;
+  const auto results = outcomes(plants, plants, starts);
   std::vector<int32_t> settled;
-  for (const auto& trial : trials)
+  for (const auto& trial : results)
     if (trial.success) settled.push_back(trial.settled_step);
-  EXPECT_GE(static_cast<double>(settled.size()), 0.99 * static_cast<double>(trials.size()));
+  EXPECT_GE(static_cast<double>(settled.size()), 0.99 * static_cast<double>(results.size()));
   std::nth_element(settled.begin(), settled.begin() + 200, settled.end());
-  EXPECT_LE(settled[200], 2.0 / kStepSeconds);
+  EXPECT_LE(settled[200], 2.0 / PlantConstants{}.period);
 }
 
 TEST(Expert, KnowsFrictionAndMotorGain) {
-  auto [plants, starts] = draw(true);
+  Trials trials = draw(true);
+  auto& plants = trials.plants;
+  const auto& starts = trials.starts;
   for (size_t i = 0; i < plants.size(); ++i) {
     plants[i].motor_gain = i % 2 ? 0.7 : 1.3;
     plants[i].cart_friction = 0.2;
@@ -154,12 +163,29 @@ TEST(Expert, KnowsFrictionAndMotorGain) {
   EXPECT_GE(success_share(plants, plants, starts), 0.99);
 }
 
+TEST(Expert, RaisesItsEnergyWhereThePivotTakesSome) {
+  auto trials = draw(false);
+  for (auto& plant : trials.plants) {
+    plant.cart_friction = 0.5;
+    plant.pole_friction = 0.005;
+  }
+  EXPECT_GE(success_share(trials.plants, trials.plants, trials.starts), 0.98);
+}
+
+TEST(Expert, ActsOnWhereADelayedPlantWillBe) {
+  auto trials = draw(false);
+  auto immediate = trials.plants;
+  for (auto& plant : trials.plants) plant.delay_steps = 4;
+  EXPECT_GE(success_share(trials.plants, trials.plants, trials.starts), 0.98);
+  EXPECT_LT(success_share(trials.plants, immediate, trials.starts), 0.9);
+}
+
 TEST(Expert, ModeHasHysteresisInAngleAndInDemandedForce) {
   ExpertBatch expert({CartPoleParameters{}});
   std::vector<double> force(1);
   std::vector<uint8_t> mode(1);
   const auto mode_at = [&](double theta, double theta_dot = 0) {
-    expert.act(StateBatch({CartPoleState{0, 0, theta, theta_dot}}), force, mode);
+    expert.act(StateBatch({CartPoleState{0, 0, theta, theta_dot}}), {0.0}, force, mode);
     return mode[0];
   };
   // The stabilizer demands 40 N for each rad, and 10.5 N more for each rad/s.
@@ -174,10 +200,12 @@ TEST(Expert, ModeHasHysteresisInAngleAndInDemandedForce) {
 }
 
 TEST(Expert, ForcesStayWithinTheLimit) {
-  const auto [plants, starts] = draw(false);
+  const Trials trials = draw(false);
+  const auto& plants = trials.plants;
+  const auto& starts = trials.starts;
   ExpertBatch expert(plants);
   std::vector<double> force(plants.size());
   std::vector<uint8_t> mode(plants.size());
-  expert.act(StateBatch(starts), force, mode);
-  for (const double f : force) EXPECT_LE(std::abs(f), kForceLimit);
+  expert.act(StateBatch(starts), std::vector<double>(starts.size()), force, mode);
+  for (const double f : force) EXPECT_LE(std::abs(f), PlantConstants{}.force_limit);
 }

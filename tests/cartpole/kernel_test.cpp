@@ -92,16 +92,16 @@ TEST(ControlKernel, EveryInstructionSetGivesTheSameBits) {
   std::vector<Rollout> results;
   for_each_kernel([&] {
     ExpertBatch expert(plants);
-    results.push_back(play(
-        [&](const StateBatch& states, const std::vector<double>&, std::vector<double>& force,
-            std::vector<uint8_t>& mode) { expert.act(states, force, mode); },
-        {plants, starts}, {.steps = 1024, .recorded_steps = 1024, .disturbances = &disturbances}));
+    results.push_back(
+        play([&](const Moment& now, std::vector<double>& force,
+                 std::vector<uint8_t>& mode) { expert.act(now.state, now.sent, force, mode); },
+             {plants, starts, disturbances}, {.steps = 1024, .recorded_steps = 1024}));
   });
   const auto& plain = results.front();
   for (const auto& result : results) {
     EXPECT_EQ(result.recording.state, plain.recording.state);
     EXPECT_EQ(result.recording.force_policy, plain.recording.force_policy);
-    EXPECT_EQ(result.recording.force_applied, plain.recording.force_applied);
+    EXPECT_EQ(result.recording.force_sent, plain.recording.force_sent);
     EXPECT_EQ(result.recording.mode, plain.recording.mode);
     for (size_t i = 0; i < plants.size(); ++i) {
       EXPECT_EQ(result.outcome[i].length, plain.outcome[i].length);

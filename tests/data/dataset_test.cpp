@@ -36,7 +36,7 @@ TEST(Dataset, StatisticsLeaveOutTheChangesThatKicksMade) {
   trajectories.kick_step[0] = 1;
   trajectories.recording.state[1 * 4 + 3] = 100;  // theta_dot jumps before step 1
   trajectories.recording.state[2 * 4 + 3] = 101;
-  publish_manifest(folder.path, {{"steps", 2}},
+  publish_manifest(folder.path, small_settings(2),
                    {{"train", {make_shard(folder.path, 0, trajectories)}}});
   EXPECT_EQ(Manifest::read(folder.path).statistics.delta_rms, (std::array<double, 4>{0, 1, 1, 1}));
 }
@@ -52,7 +52,7 @@ TEST(Dataset, TheManifestCountsDropsAndExpertSuccess) {
   second.attempt[0] = 1;
   second.outcome[1].success = false;
   publish_manifest(
-      folder.path, {{"steps", 5}},
+      folder.path, small_settings(5),
       {{"train", {make_shard(folder.path, 0, first), make_shard(folder.path, 1, second)}}});
   const auto split =
       nlohmann::json::parse(read_file(folder.path / "manifest.json"))["splits"]["train"];
@@ -64,7 +64,7 @@ TEST(Dataset, TheManifestCountsDropsAndExpertSuccess) {
 
 TEST(Dataset, FindsTrajectoriesAcrossShards) {
   const TemporaryFolder folder;
-  publish_manifest(folder.path, {{"steps", 5}},
+  publish_manifest(folder.path, small_settings(5),
                    {{"train",
                      {make_shard(folder.path, 0, counting_trajectories(3, 5)),
                       make_shard(folder.path, 1, counting_trajectories(2, 5))}}});

@@ -20,7 +20,7 @@ TEST(Shard, ReadsBackWhatWasWritten) {
   EXPECT_EQ(shard.steps(), 6U);
   EXPECT_EQ(shard.state(2)[6 * 4 + 2], 8.0F);
   EXPECT_EQ(shard.force_expert(3)[5], 1.5F);
-  EXPECT_EQ(shard.force_applied(0)[4], 1.0F);
+  EXPECT_EQ(shard.force_sent(0)[4], 1.0F);
   EXPECT_EQ(shard.mode(1)[1], 0);
   EXPECT_EQ(shard.mode(1)[2], 1);
   EXPECT_EQ(shard.length(3), 2U);

@@ -4,16 +4,17 @@
 #include <cmath>
 #include <numeric>
 
+#include "cartpole/expert.h"
 #include "data/simulate.h"
 #include "program/durable_file.h"
 #include "reference_cartpole.h"
 
 namespace {
 
-DatasetConfig staged() {
-  DatasetConfig config = Config().dataset;
-  config.steps = 400;
-  config.stage_shares = {0.2, 0.2, 0.2, 0.2, 0.2};
+Config staged() {
+  Config config;
+  config.dataset.steps = 400;
+  config.dataset.stage_shares = {0.2, 0.2, 0.2, 0.2, 0.2};
   return config;
 }
 
@@ -58,8 +59,8 @@ TEST(Splits, PlantsAndStartsFillTheirRanges) {
                              {1.5, 2.0, 8, false}};  // test_ic
   const double trained[3][2] = {{0.5, 2.0}, {0.05, 0.5}, {0.25, 1.0}},
                wider[3][2] = {{0.3, 3.0}, {0.03, 0.8}, {0.2, 1.2}};
-  DatasetConfig config = Config().dataset;
-  config.steps = 2;
+  Config config;
+  config.dataset.steps = 2;
   for (uint32_t split = 0; split < 5; ++split) {
     const auto data = simulate(config, split, 0, 2000);
     std::array<double, 4> widest{};
@@ -93,8 +94,8 @@ TEST(Splits, PlantsAndStartsFillTheirRanges) {
 }
 
 TEST(Splits, FailuresAreRedrawnInTrainAndKeptElsewhere) {
-  DatasetConfig config = Config().dataset;
-  config.steps = 2;
+  Config config;
+  config.dataset.steps = 2;
   for (const uint32_t split : {0U, 3U, 4U}) {
     const auto data = simulate(config, split, 0, 2000);
     const auto drawn_again = std::accumulate(data.attempt.begin(), data.attempt.end(), 0U);
@@ -109,7 +110,7 @@ TEST(Splits, FailuresAreRedrawnInTrainAndKeptElsewhere) {
 // kGeneratorVersion and record them anew.
 TEST(Splits, TrajectoriesAreThoseRecorded) {
   auto config = staged();
-  config.excitation_share = 0.3;
+  config.dataset.excitation_share = 0.3;
   std::string bytes;
   const auto add = [&bytes](const auto& column) {
     bytes.append(reinterpret_cast<const char*>(column.data()), column.size() * sizeof column[0]);
@@ -118,15 +119,15 @@ TEST(Splits, TrajectoriesAreThoseRecorded) {
     const auto data = simulate(config, split, 0, 64);
     add(data.recording.state);
     add(data.recording.force_policy);
-    add(data.recording.force_applied);
+    add(data.recording.force_sent);
     add(data.recording.mode);
   }
-  EXPECT_EQ(sha256_hex(bytes), "14e71ac162c42e9c5b8dbaa2d893ebf796f1e0ec931a804ea560cd0636eb3cff");
+  EXPECT_EQ(sha256_hex(bytes), "d01dcfac8d4463d6f3fc291b7823d3568506d8d1cc22585318b55a8f64d3c85a");
 }
 
 TEST(Splits, SharesHoldInEveryRangeOfIndices) {
   auto config = staged();
-  config.stage_shares = {0, 3, 0, 1, 0};
+  config.dataset.stage_shares = {0, 3, 0, 1, 0};
   for (const size_t first : {0, 1000, 123456}) {
     const auto data = simulate(config, 0, first, 40);
     EXPECT_NEAR(std::count(data.stage.begin(), data.stage.end(), kCatchStage), 30, 2);
@@ -136,8 +137,8 @@ TEST(Splits, SharesHoldInEveryRangeOfIndices) {
 
 TEST(Splits, ExecutedForcesOfTheTrainSplitCarryAGainError) {
   auto config = staged();
-  config.force_noise = 0;
-  config.force_gain_spread = 0.2;
+  config.dataset.force_noise = 0;
+  config.dataset.force_gain_spread = 0.2;
   const auto data = simulate(config, 0, 0, 50);
   const auto [low, high] = std::minmax_element(data.force_gain.begin(), data.force_gain.end());
   EXPECT_GE(*low, 0.8F);
@@ -146,7 +147,7 @@ TEST(Splits, ExecutedForcesOfTheTrainSplitCarryAGainError) {
   EXPECT_GT(*high, 1.15F);
   for (size_t i = 0; i < data.size(); ++i) {
     const float label = data.recording.force_policy[i * 400];  // clean: within the limit
-    EXPECT_FLOAT_EQ(data.recording.force_applied[i * 400],
+    EXPECT_FLOAT_EQ(data.recording.force_sent[i * 400],
                     std::clamp(label * data.force_gain[i], -10.0F, 10.0F));
   }
   for (const float gain : simulate(config, 2, 0, 5).force_gain) EXPECT_EQ(gain, 1.0F);
@@ -154,9 +155,9 @@ TEST(Splits, ExecutedForcesOfTheTrainSplitCarryAGainError) {
 
 TEST(Splits, SharesOfKicksAndExcitationFollowTheSettings) {
   auto config = staged();
-  config.stage_shares = {0, 0, 0, 0, 1};
-  config.kick_share = 1.0;
-  config.excitation_share = 0.3;
+  config.dataset.stage_shares = {0, 0, 0, 0, 1};
+  config.dataset.kick_share = 1.0;
+  config.dataset.excitation_share = 0.3;
   const auto data = simulate(config, 0, 0, 400);
   int excited = 0;
   for (size_t i = 0; i < data.size(); ++i) {
@@ -165,7 +166,7 @@ TEST(Splits, SharesOfKicksAndExcitationFollowTheSettings) {
     EXPECT_LE(steps, 50U);
     excited += steps > 0;
     const float* label = &data.recording.force_policy[i * 400];
-    const float* applied = &data.recording.force_applied[i * 400];
+    const float* applied = &data.recording.force_sent[i * 400];
     double difference = 0, force = 0;
     for (size_t t = 0; t < steps; ++t) {
       difference += std::abs(applied[t] - label[t]);
@@ -189,22 +190,22 @@ TEST(Splits, HeldOutSplitsHaveNoStages) {
 TEST(Splits, TheExpertSucceedsInEveryStage) {
   for (size_t stage = 0; stage < kStages; ++stage) {
     auto config = staged();
-    config.steps = 1024;
-    config.stage_shares.assign(kStages, 0.0);
-    config.stage_shares[stage] = 1.0;
+    config.dataset.steps = 1024;
+    config.dataset.stage_shares.assign(kStages, 0.0);
+    config.dataset.stage_shares[stage] = 1.0;
     const auto failed = [&config] {
       const auto attempts = simulate(config, 0, 500000, 2000).attempt;
       return std::accumulate(attempts.begin(), attempts.end(), 0U);
     };
     EXPECT_LE(failed(), 20U) << "stage " << stage;  // half of the last are kicked
-    config.kick_share = 1.0;
+    config.dataset.kick_share = 1.0;
     EXPECT_LE(failed(), stage == kKickedStage ? 40U : 20U) << "stage " << stage;
   }
 }
 
 TEST(Splits, TheExpertSucceedsOnHeldOutPlants) {
   auto config = staged();
-  config.steps = 2;
+  config.dataset.steps = 2;
   for (const uint32_t split : {1U, 2U}) {
     const auto data = simulate(config, split, 0, 4000);
     const auto solved =
@@ -216,7 +217,7 @@ TEST(Splits, TheExpertSucceedsOnHeldOutPlants) {
 // The invariant of FORMAT.md, from what is stored alone.
 TEST(Splits, EveryStateFollowsFromThePreviousOne) {
   auto config = staged();
-  config.excitation_share = 0.5;
+  config.dataset.excitation_share = 0.5;
   const auto data = simulate(config, 0, 0, 60);
   for (size_t i = 0; i < data.size(); ++i) {
     const auto& p = data.plants[i];
@@ -226,8 +227,8 @@ TEST(Splits, EveryStateFollowsFromThePreviousOne) {
     for (size_t t = 0; t < 400; ++t) {
       if (data.kick_step[i] == static_cast<int32_t>(t) + 1) continue;
       const float* s = &data.recording.state[(i * 401 + t) * 4];
-      const auto next = plant.runge_kutta_step({s[0], s[1], s[2], s[3]},
-                                               data.recording.force_applied[i * 400 + t]);
+      const auto next =
+          plant.runge_kutta_step({s[0], s[1], s[2], s[3]}, data.recording.force_sent[i * 400 + t]);
       EXPECT_NEAR(next.x, s[4], 1e-5);
       EXPECT_NEAR(next.x_dot, s[5], 1e-5);
       EXPECT_NEAR(next.theta, s[6], 1e-5);
@@ -239,8 +240,8 @@ TEST(Splits, EveryStateFollowsFromThePreviousOne) {
 // Blocks, vectors and redraws of others leave no trace.
 TEST(Splits, ATrajectoryDependsOnItsIndexOnly) {
   auto config = staged();
-  config.stage_shares = {0, 0, 0, 0, 1};
-  config.excitation_share = 0.5;
+  config.dataset.stage_shares = {0, 0, 0, 0, 1};
+  config.dataset.excitation_share = 0.5;
   const auto all = simulate(config, 0, 0, 300), some = simulate(config, 0, 97, 61);
   EXPECT_GT(std::accumulate(all.attempt.begin(), all.attempt.end(), 0U), 0U);
   const auto rows = [](const auto& column, size_t first, size_t count, size_t width) {
@@ -249,7 +250,7 @@ TEST(Splits, ATrajectoryDependsOnItsIndexOnly) {
   };
   EXPECT_EQ(rows(all.recording.state, 97, 61, 401 * 4), some.recording.state);
   EXPECT_EQ(rows(all.recording.force_policy, 97, 61, 400), some.recording.force_policy);
-  EXPECT_EQ(rows(all.recording.force_applied, 97, 61, 400), some.recording.force_applied);
+  EXPECT_EQ(rows(all.recording.force_sent, 97, 61, 400), some.recording.force_sent);
   EXPECT_EQ(rows(all.recording.mode, 97, 61, 400), some.recording.mode);
   EXPECT_EQ(rows(all.attempt, 97, 61, 1), some.attempt);
   EXPECT_EQ(rows(all.kick_step, 97, 61, 1), some.kick_step);
@@ -263,13 +264,85 @@ TEST(Splits, ATrajectoryDependsOnItsIndexOnly) {
 
 TEST(Splits, TheShortestTrajectoriesAreKickedInTime) {
   auto config = staged();
-  config.steps = 2;
-  config.stage_shares = {0, 0, 0, 0, 1};
-  config.kick_share = 1.0;
+  config.dataset.steps = 2;
+  config.dataset.stage_shares = {0, 0, 0, 0, 1};
+  config.dataset.kick_share = 1.0;
   const auto data = simulate(config, 0, 0, 20);
   for (size_t i = 0; i < data.size(); ++i) {
     EXPECT_EQ(data.kick_step[i], 1);
     const float* state = &data.recording.state[i * 3 * 4];
     EXPECT_GT(std::abs(state[4 + 3] - state[3]), 3.0F);
   }
+}
+
+namespace {
+
+Config imperfect() {
+  Config config;
+  config.dataset.steps = 300;
+  config.world.cart_friction = {0.1, 0.5};
+  config.world.motor_gain = {0.8, 1.2};
+  config.world.delay = {0, 2};
+  config.world.sensor_noise = {0.01, 0.02, 0.01, 0.05};
+  config.world.kick_share = 0.5;
+  return config;
+}
+
+}  // namespace
+
+TEST(Splits, PlantsFillTheRangesOfTheWorld) {
+  for (const uint32_t split : {0U, 2U, 3U}) {
+    const auto data = simulate(imperfect(), split, 0, 300);
+    std::array<int, 3> delays{};
+    int kicks = 0;
+    for (size_t i = 0; i < data.size(); ++i) {
+      const auto& plant = data.plants[i];
+      EXPECT_GE(plant.cart_friction, 0.1F);
+      EXPECT_LE(plant.cart_friction, 0.5F);
+      EXPECT_EQ(plant.pole_friction, 0.0);
+      EXPECT_GE(plant.motor_gain, 0.8F);
+      EXPECT_LE(plant.motor_gain, 1.2F);
+      ++delays.at(static_cast<size_t>(plant.delay_steps));
+      kicks += data.kick_step[i] > 0;
+      EXPECT_EQ(data.kick[i] != 0.0F, data.kick_step[i] > 0);
+    }
+    for (const int count : delays) EXPECT_NEAR(count, 100, 40);
+    EXPECT_NEAR(kicks, 150, 40);
+  }
+}
+
+// Every command follows from what was measured before and from commands: it tells nothing else of
+// the true state, which a controller outside this simulation could not know. The label does.
+TEST(Splits, CommandsFollowFromWhatIsMeasured) {
+  Config config = imperfect();
+  config.dataset.force_noise = config.dataset.force_gain_spread = 0.0;
+  const uint32_t T = 300;
+  const auto data = simulate(config, 0, 0, 40);
+  size_t explained = 0, steps = 0;
+  double label_error = 0;
+  for (size_t i = 0; i < data.size(); ++i) {
+    ExpertBatch expert({data.plants[i]}, constants_of(config.world), law_of(config.expert));
+    std::vector<double> sent{0.0}, force{0.0};
+    std::vector<uint8_t> mode{0};
+    for (uint32_t t = 0; t < std::min(T, data.outcome[i].length); ++t) {
+      const float* s = &data.recording.measured[(i * T + t) * 4];
+      expert.act(StateBatch({CartPoleState{s[0], s[1], s[2], s[3]}}), sent, force, mode);
+      sent[0] = data.recording.force_sent[i * T + t];
+      explained += std::abs(force[0] - sent[0]) < 1e-3;
+      label_error += std::abs(data.recording.force_policy[i * T + t] - sent[0]);
+      ++steps;
+    }
+  }
+  EXPECT_GE(static_cast<double>(explained), 0.99 * static_cast<double>(steps));
+  EXPECT_GT(label_error / static_cast<double>(steps), 0.2);
+}
+
+TEST(Splits, TheExpertsLawIsTheConfigurations) {
+  const ExpertLaw law, configured = law_of(Config().expert);
+  EXPECT_EQ(configured.energy_gain, law.energy_gain);
+  EXPECT_EQ(configured.cart_gain, law.cart_gain);
+  EXPECT_EQ(configured.cart_damping, law.cart_damping);
+  EXPECT_EQ(configured.energy_offset, law.energy_offset);
+  EXPECT_EQ(configured.enter_angle, law.enter_angle);
+  EXPECT_EQ(configured.enter_force, law.enter_force);
 }

@@ -11,7 +11,7 @@ Batch random_batch(int64_t rows = 3, int64_t window = 8) {
   Batch batch = empty_batch(rows, window);
   batch.features = torch::randn({rows, window, kFeatures});
   batch.force = torch::randn({rows, window});
-  batch.applied_force = torch::randn({rows, window});
+  batch.sent_force = torch::randn({rows, window});
   batch.mode = torch::randint(0, 2, {rows, window});
   batch.delta = torch::randn({rows, window, 4});
   batch.valid.fill_(1.0);
@@ -63,7 +63,7 @@ TEST(ControlModel, LossIsTheDocumentedFormula) {
       for (int64_t k = 0; k < 4; ++k) {
         const double predicted =
             heads.dynamics[b][t][k].item<double>() +
-            heads.dynamics[b][t][4 + k].item<double>() * batch.applied_force[b][t].item<double>();
+            heads.dynamics[b][t][4 + k].item<double>() * batch.sent_force[b][t].item<double>();
         dynamics += std::pow(predicted - batch.delta[b][t][k].item<double>(), 2) / (4 * 24);
       }
     }
@@ -81,7 +81,7 @@ TEST(ControlModel, MaskedStepsChangeNothing) {
   ControlModel model = tiny_model();
   const auto loss =
       control_loss(model(batch.features), batch, count_targets(batch), force_scale(kStatistics));
-  for (auto* tensor : {&batch.force, &batch.applied_force, &batch.delta})
+  for (auto* tensor : {&batch.force, &batch.sent_force, &batch.delta})
     tensor->slice(1, 5).fill_(77.0);
   batch.mode.slice(1, 5).fill_(1);
   EXPECT_TRUE(torch::equal(loss, control_loss(model(batch.features), batch, count_targets(batch),
@@ -95,7 +95,7 @@ TEST(ControlModel, SharesOfABatchAddUpToTheWhole) {
   auto sum = torch::zeros({4});
   for (int64_t b = 0; b < 4; ++b) {
     const auto row = [&](const torch::Tensor& tensor) { return tensor.slice(0, b, b + 1); };
-    const Batch share{row(batch.features), row(batch.force), row(batch.applied_force),
+    const Batch share{row(batch.features), row(batch.force), row(batch.sent_force),
                       row(batch.mode),     row(batch.delta), row(batch.valid)};
     sum += control_loss(model(share.features), share, counts, force_scale(kStatistics)).detach();
   }

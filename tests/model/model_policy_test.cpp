@@ -10,7 +10,7 @@ namespace {
 std::vector<double> forces_over(ControlModel& model, const std::vector<torch::Tensor>& tokens) {
   auto window = torch::cat(tokens, 1);
   window.select(1, 0).select(-1, kFeatures - 1).zero_();
-  const auto force = model(window).force.select(1, -1) * kForceLimit;
+  const auto force = model(window).force.select(1, -1) * PlantConstants{}.force_limit;
   return {force.data_ptr<float>(), force.data_ptr<float>() + force.numel()};
 }
 
@@ -39,7 +39,8 @@ TEST(ModelPolicy, CachedRolloutEqualsFullForwardPassesOverTheSameWindow) {
     for (size_t i = 0; i < 3; ++i)
       write_token(states[i], previous[i], token.data_ptr<float>() + i * kFeatures);
     tokens.push_back(token);
-    policy.act(StateBatch(states), previous, force, mode);
+    const StateBatch batch(states);
+    policy.act({batch, batch, previous}, force, mode);
     const auto expected = forces_over(model.network, tokens);
     for (size_t i = 0; i < 3; ++i) EXPECT_NEAR(force[i], expected[i], 1e-3) << "step " << step;
     previous = force;
@@ -49,11 +50,9 @@ TEST(ModelPolicy, CachedRolloutEqualsFullForwardPassesOverTheSameWindow) {
 TEST(ModelPolicy, TheShortestWindowsWork) {
   for (const int64_t window : {1, 2}) {
     ModelPolicy policy(tiny_trained_model(window), 1);
-    const auto rollout =
-        play([&](const StateBatch& states, const std::vector<double>& previous,
-                 std::vector<double>& force,
-                 std::vector<uint8_t>& mode) { policy.act(states, previous, force, mode); },
-             {{{}}, {{}}}, {260});
+    const auto rollout = play([&](const Moment& now, std::vector<double>& force,
+                                  std::vector<uint8_t>& mode) { policy.act(now, force, mode); },
+                              {{{}}, {{}}}, {260});
     EXPECT_GE(rollout.outcome[0].length, 1U);
   }
 }

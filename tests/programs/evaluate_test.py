@@ -9,7 +9,7 @@ import subprocess
 import sys
 import unittest
 
-from programs import BUILD, ROOT, TINY, TrainTest, run  # takes BUILD_FOLDER
+from programs import BUILD, ROOT, TINY, TrainTest, run, tree  # takes BUILD_FOLDER
 
 
 class Evaluate(TrainTest):
@@ -24,15 +24,21 @@ class Evaluate(TrainTest):
         evaluation = json.loads((self.folder / "run/evaluation/evaluation.json").read_text())
         for split in ("test", "test_ood", "test_ic"):
             policies = evaluation["splits"][split]["closed_loop"]
-            self.assertEqual(list(policies),
-                             ["model", "expert", "nominal_expert", "stabiliser", "zero_force"])
+            self.assertEqual(list(policies), [
+                "model", "expert", "plain_expert", "adaptive_expert", "nominal_expert",
+                "stabiliser", "zero_force"
+            ])
             for values in policies.values():
                 self.assertEqual(values["n"], 20)
                 self.assertLessEqual(values["interval"][0], values["success"])
                 self.assertGreaterEqual(values["interval"][1], values["success"])
         test = evaluation["splits"]["test"]["closed_loop"]
         self.assertGreater(test["expert"]["success"], 0.8)
+        # There is no more to know here than masses and length.
+        self.assertEqual(test["plain_expert"]["success"], test["expert"]["success"])
         self.assertEqual(test["zero_force"]["success"], 0.0)
+        world = evaluation["world"]
+        self.assertEqual((world["track_limit"], world["cart_mass"]), (2.4, [0.5, 2.0]))
         with open(self.folder / "run/evaluation/trials.csv") as file:
             trials = csv.DictReader(file)
             self.assertEqual(
@@ -40,13 +46,24 @@ class Evaluate(TrainTest):
                 "split policy trial cart_mass pole_mass half_length inertia_factor cart_friction "
                 "pole_friction motor_gain delay_steps x x_dot theta theta_dot success length "
                 "settled_step first_switch switches peak_x force_rms")
-            self.assertEqual(len(list(trials)), 3 * 5 * 20)  # splits, policies, trials
+            self.assertEqual(len(list(trials)), 3 * 7 * 20)  # splits, policies, trials
         report = subprocess.run([sys.executable, ROOT / "tools/report.py", self.folder / "run"],
                                 capture_output=True, text=True)
         self.assertEqual(report.returncode, 0, report.stderr)
         page = (self.folder / "run/evaluation/report.html").read_text()
         self.assertGreater(page.count("data:image/"), 4)
         self.assertNotIn("http://", page.replace("http://www.w3.org", ""))
+
+    def test_another_world_is_refused(self):
+        self.expect(self.train(), 0)
+        weak, out = self.folder / "weak", self.folder / "run"
+        self.expect(self.generate("--world.force_limit", 5, path=weak), 0)
+        before = tree(out)
+        self.expect(
+            run("evaluate_policy", "--dataset.path", weak, "--out_dir", out), 78,
+            "the checkpoint was trained for world.force_limit 10.0, but the dataset in "
+            f"{weak} has 5.0")
+        self.assertEqual(tree(out), before)
 
     def test_a_dry_run_tells_the_cost_and_writes_nothing(self):
         result = self.train("--dry_run", ranks=2)

@@ -16,6 +16,10 @@ import unittest
 # Takes BUILD_FOLDER.
 from programs import ENVIRONMENT, ProgramTest, ROOT, command, processes, publish_with_record, tree
 
+IMPERFECT = ("--world.cart_mass", "[1.0, 1.0]", "--world.motor_gain", "[0.8, 1.2]", "--world.delay",
+             "[0, 2]", "--world.sensor_noise", "[0.01, 0.02, 0.01, 0.05]", "--world.kick_share",
+             0.5)
+
 
 class Generate(ProgramTest):
     def test_content_does_not_depend_on_the_number_of_ranks(self):
@@ -72,7 +76,7 @@ class Generate(ProgramTest):
                       said.stdout)
         self.assertIn(f"   {dropped} failed draws dropped\n", said.stdout)
         self.assertIn(f"test_ood       500   expert success {solved:.4f}", said.stdout)
-        self.assertTrue(0.6 < solved < 0.95)
+        self.assertGreater(solved, 0.8)
 
     def test_killed_while_publishing_the_manifest_it_resumes(self):
         self.expect(self.generate(), 0)
@@ -195,7 +199,7 @@ class Generate(ProgramTest):
         import h5py
         self.expect(self.generate(), 0)
         with h5py.File(self.folder / "data/train/shard_00000.h5") as shard:
-            state, force = shard["state"][:], shard["force_applied"][:]
+            state, force = shard["state"][:], shard["force_sent"][:]
             self.assertEqual(state.shape, (16, 65, 4))
             self.assertEqual(force.shape, (16, 64))
             self.assertLessEqual(abs(force).max(), 10.0)
@@ -203,23 +207,33 @@ class Generate(ProgramTest):
             self.assertEqual(shard["success"][:].tolist(), [1] * 16)
 
     def test_a_shard_matches_the_format(self):
-        """Compares FORMAT.md's table with a shard: names, shapes, types and units."""
+        """Compares FORMAT.md's table with shards: names, shapes, types and units."""
         import h5py
-        self.expect(self.generate(), 0)
         rows = re.findall(r"^\| `(\w+)` \| \[([^]]+)\] (\w+) \| ([^|]*?) ?\|",
                           (ROOT / "datagen/FORMAT.md").read_text(), re.MULTILINE)
         types = {"f32": "<f4", "u32": "<u4", "i32": "<i4", "u8": "|u1"}
-        with h5py.File(self.folder / "data/train/shard_00000.h5") as shard:
-            self.assertEqual({name for name, *_ in rows}, set(shard))
-            for name, shape, element, unit in rows:
-                extents = tuple({"N": 16, "T": 64, "T+1": 65}.get(extent) or int(extent)
-                                for extent in shape.split(", "))
-                column = shard[name]
-                self.assertEqual((column.shape, column.dtype.str, column.attrs["unit"]),
-                                 (extents, types[element], unit), name)
+        expected = {}
+        for name, shape, element, unit in rows:
+            extents = tuple({"N": 16, "T": 64, "T+1": 65}.get(extent) or int(extent)
+                            for extent in shape.split(", "))
+            expected[name] = (extents, types[element], unit)
+        self.assertEqual(len(expected), len(rows))
+
+        def columns(data):
+            with h5py.File(data / "train/shard_00000.h5") as shard:
+                return {
+                    name: (column.shape, column.dtype.str, column.attrs["unit"])
+                    for name, column in shard.items()
+                }
+
+        self.expect(self.generate(*IMPERFECT, path=self.folder / "imperfect"), 0)
+        self.assertEqual(columns(self.folder / "imperfect"), expected)
+        self.expect(self.generate(), 0)
+        del expected["measured"]  # only where sensors are noisy
+        self.assertEqual(columns(self.folder / "data"), expected)
 
     def test_a_sheet_is_drawn_of_intact_data(self):
-        self.expect(self.generate(), 0)
+        self.expect(self.generate(*IMPERFECT), 0)
         draw = [ROOT / ".venv/bin/python", ROOT / "tools/dataset_sheet.py", self.folder / "data"]
         self.expect(subprocess.run(draw, capture_output=True, text=True, timeout=120), 0)
         self.assertTrue((self.folder / "data/sheet.png").read_bytes().startswith(b"\x89PNG"))

@@ -57,6 +57,22 @@ class Refusals(TrainTest):
         self.assertEqual(tree(out), before)
         self.expect(self.train(out="/dev/null/run", ranks=2), 74, "/dev/null/run")
 
+    def test_a_world_that_cannot_be_is_refused(self):
+        cases = (
+            ("cart_mass", "[2.0, 0.5]",
+             "(command line) must be [low, high], with low at most high"),
+            ("pole_mass", "[0.0, 0.5]", "but must be a list of 2 numbers from"),
+            ("delay", "[0, 64]", "it must be less than model.n_positions 16"),
+            ("delay", "[0, 1.5]", "(command line) must be whole control periods"),
+            ("widening.cart_mass", "[1.2, 1.5]", "(command line) must be [at most 1, at least 1]"),
+        )
+        for key, value, complaint in cases:
+            result = self.generate(f"--world.{key}", value, ranks=2)
+            self.expect(result, 78, complaint)
+            [said] = [line for line in result.stderr.splitlines() if complaint in line]
+            self.assertIn(f"world.{key} ", said)
+        self.assertFalse((self.folder / "data").exists())
+
     def test_a_run_is_never_a_mixture(self):
         derived = ("--training.global_batch_size", 0)  # batch_size x ranks
         self.expect(self.train(*derived, ranks=2), 0)

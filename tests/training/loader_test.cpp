@@ -79,7 +79,7 @@ TEST(Loader, TargetsBelongToTheirStates) {
       EXPECT_NEAR(batch.features[0][at][4].item<double>(), s[3], 1e-6);
       // A window that begins inside a trajectory does not know the force before it either.
       EXPECT_NEAR(batch.features[0][at][5].item<double>(),
-                  k ? shard.force_applied(i)[start + k - 1] : 0.0, 1e-6);
+                  k ? shard.force_sent(i)[start + k - 1] : 0.0, 1e-6);
       EXPECT_NEAR(batch.force[0][at].item<double>(), shard.force_expert(i)[start + k] / 10, 1e-6);
       EXPECT_EQ(batch.mode[0][at].item<int64_t>(), shard.mode(i)[start + k]);
       EXPECT_NEAR(batch.delta[0][at][3].item<double>() * tiny.manifest.statistics.delta_rms[3],
@@ -132,7 +132,7 @@ TEST(Loader, HalfABatchIsOfTheCurrentStageAndHalfOfEarlierStages) {
   const TemporaryFolder folder;
   auto trajectories = counting_trajectories(50, 6);
   for (size_t i = 0; i < 50; ++i) trajectories.stage[i] = static_cast<uint8_t>(i % 5);
-  publish_manifest(folder.path, {{"steps", 6}},
+  publish_manifest(folder.path, small_settings(6),
                    {{"train", {make_shard(folder.path, 0, trajectories)}}});
   const auto manifest = Manifest::read(folder.path);
   const Dataset dataset(manifest, "train");

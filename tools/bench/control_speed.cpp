@@ -46,9 +46,10 @@ int main(int argc, char** argv) {
   for (const auto* kernel : control_kernels()) {
     control_kernel() = kernel;
     ExpertBatch expert(plants);
-    const Policy policy = [&](const StateBatch& states, const std::vector<double>&,
-                              std::vector<double>& forces,
-                              std::vector<uint8_t>& modes) { expert.act(states, forces, modes); };
+    const Policy policy = [&](const Moment& now, std::vector<double>& forces,
+                              std::vector<uint8_t>& modes) {
+      expert.act(now.state, now.sent, forces, modes);
+    };
     Recording recording(kTrials, kSteps);
     const std::vector<std::pair<const char*, std::function<void()>>> parts = {
         {"Runge-Kutta step",
@@ -60,19 +61,17 @@ int main(int argc, char** argv) {
          [&] {
            StateBatch states(starts);
            for (uint32_t t = 0; t < kSteps; ++t) {
-             expert.act(states, force, mode);
+             expert.act(states, std::vector<double>(force), force, mode);
              cartpoles.step(force, states);
            }
          }},
         {"with noise, judged and recorded in fp32",
          [&] {
-           play(policy, {plants, starts},
-                {.steps = kSteps, .disturbances = &noise, .recording = &recording});
+           play(policy, {plants, starts, noise}, {.steps = kSteps, .recording = &recording});
          }},
         {"and the stabilizer designed for each plant", [&] {
            expert = ExpertBatch(plants);
-           play(policy, {plants, starts},
-                {.steps = kSteps, .disturbances = &noise, .recording = &recording});
+           play(policy, {plants, starts, noise}, {.steps = kSteps, .recording = &recording});
          }}};
     for (const auto& [name, body] : parts) {
       for (int warm_up = 0; warm_up < 3; ++warm_up) body();
