@@ -135,28 +135,34 @@ void Settings::add_world(WorldConfig& world) {
   };
   constexpr double kLeast = 1e-6;
   add_range("world.cart_mass", world.cart_mass, 0.5, 2.0, kLeast,
-            "range of the carts' masses, kg; masses and lengths are log-uniform");
-  add_range("world.pole_mass", world.pole_mass, 0.05, 0.5, kLeast, "of the poles', kg");
+            "[low, high] of the carts' masses, kg; masses and lengths are log-uniform");
+  add_range("world.pole_mass", world.pole_mass, 0.05, 0.5, kLeast,
+            "[low, high] of the poles' masses, kg");
   add_range("world.half_length", world.half_length, 0.25, 1.0, kLeast,
-            "from the pivot to a pole's center of mass, m");
-  add_range("world.cart_friction", world.cart_friction, 0.0, 0.0, 0.0, "viscous, N s/m");
-  add_range("world.pole_friction", world.pole_friction, 0.0, 0.0, 0.0, "viscous, N m s");
+            "[low, high] from the pivot to a pole's center of mass, m");
+  add_range("world.cart_friction", world.cart_friction, 0.0, 0.0, 0.0,
+            "[low, high] of the carts' viscous friction, N s/m");
+  add_range("world.pole_friction", world.pole_friction, 0.0, 0.0, 0.0,
+            "[low, high] of the pivots' viscous friction, N m s");
   add_range("world.motor_gain", world.motor_gain, 1.0, 1.0, kLeast,
-            "force on the cart per force commanded");
+            "[low, high] of the force on the cart per force commanded");
   add_range("world.delay", world.delay, 0.0, 0.0, 0.0,
-            "whole control periods between command and force");
+            "[low, high] of the whole control periods between command and force");
   add("world.sensor_noise", world.sensor_noise, {0.0, 0.0, 0.0, 0.0}, 0.0, kDefinesData,
-      "standard deviations of what is measured of x (m), x_dot, theta (rad), theta_dot");
+      "standard deviations of measured x (m), x_dot (m/s), theta (rad), theta_dot (rad/s)");
   add("world.kick_share", world.kick_share, 0.0, {0.0, 1.0}, kDefinesData,
       "share of the trajectories of every split whose pole is hit once");
-  add_range("world.kick_size", world.kick_size, 4.0, 8.0, 0.0, "of a hit, rad/s, either way");
+  add_range("world.kick_size", world.kick_size, 4.0, 8.0, 0.0,
+            "[low, high] of such a hit, rad/s, in either direction");
   add("world.nominal", world.nominal, {1.0, 0.1, 0.5}, kLeast, kDefinesData,
-      "the plant of the first three stages and of the nominal expert: cart mass, pole mass, half "
-      "length");
+      "cart mass, pole mass and half length of the plant that the first three stages use and the "
+      "nominal expert assumes");
   add_range("world.widening.cart_mass", world.widening.cart_mass, 0.6, 1.5, kLeast,
-            "test_ood draws from [low, high] times these factors, but outside the ranges above");
-  add_range("world.widening.pole_mass", world.widening.pole_mass, 0.6, 1.6, kLeast, "likewise");
-  add_range("world.widening.half_length", world.widening.half_length, 0.8, 1.2, kLeast, "likewise");
+            "test_ood draws from [low, high] of cart_mass times these, outside the range itself");
+  add_range("world.widening.pole_mass", world.widening.pole_mass, 0.6, 1.6, kLeast,
+            "the same for pole_mass");
+  add_range("world.widening.half_length", world.widening.half_length, 0.8, 1.2, kLeast,
+            "the same for half_length");
   add("world.control_period", world.control_period, 0.02, {1e-4, 1.0}, kDefinesData,
       "seconds between commands");
   add("world.force_limit", world.force_limit, 10.0, {1e-3, 1e6}, kDefinesData,
@@ -169,13 +175,14 @@ void Settings::add_world(WorldConfig& world) {
 void Settings::add_expert(ExpertConfig& expert) {
   constexpr double kAny = -1e3;
   add("expert.energy_gain", expert.energy_gain, {0.41, -0.04, 0.15, -0.53}, kAny, kDefinesData,
-      "how the expert's swing-up follows the plant: tune_expert finds these numbers for a world");
+      "how fast the expert pumps energy, as a fit over plants; tune_expert finds the numbers of "
+      "this section for a world");
   add("expert.cart_gain", expert.cart_gain, {0.14, 0.05, 0.23, -0.11}, kAny, kDefinesData,
-      "likewise");
+      "how strongly it pulls the cart to the center meanwhile, as a fit");
   add("expert.cart_damping", expert.cart_damping, {0.57, 0.09, 0.21, -0.61}, kAny, kDefinesData,
-      "likewise");
+      "how strongly it damps the cart meanwhile, as a fit");
   add("expert.energy_offset", expert.energy_offset, {0.133, 0.026, 0.139, 0.091}, kAny,
-      kDefinesData, "likewise");
+      kDefinesData, "how far above upright it aims, as a fit");
   add("expert.enter_angle", expert.enter_angle, 0.89, {0.05, 1.5}, kDefinesData,
       "the angle (rad) within which its stabilizer takes over");
   add("expert.enter_force", expert.enter_force, 1.71, {0.1, 10.0}, kDefinesData,

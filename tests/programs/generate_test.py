@@ -13,8 +13,11 @@ import sys
 import time
 import unittest
 
+import yaml
+
 # Takes BUILD_FOLDER.
-from programs import ENVIRONMENT, ProgramTest, ROOT, command, processes, publish_with_record, tree
+from programs import (ENVIRONMENT, ProgramTest, ROOT, command, processes, publish_with_record, run,
+                      tree)
 
 IMPERFECT = ("--world.cart_mass", "[1.0, 1.0]", "--world.motor_gain", "[0.8, 1.2]", "--world.delay",
              "[0, 2]", "--world.sensor_noise", "[0.01, 0.02, 0.01, 0.05]", "--world.kick_share",
@@ -244,6 +247,24 @@ class Generate(ProgramTest):
         shard.write_bytes(shard.read_bytes()[:-1])
         self.expect(subprocess.run(draw, capture_output=True, text=True, timeout=120), 65,
                     f"{shard} is damaged")
+
+    # What it prints is a section of a configuration that generate_trajectories accepts.
+    def test_a_tuned_law_does_not_depend_on_the_number_of_ranks(self):
+        few = ("--dataset.evaluation_trajectories", 8, "--world.half_length", "[0.2, 0.3]")
+        tuned = [run("tune_expert", *few, ranks=ranks) for ranks in (1, 2)]
+        self.assertEqual([result.returncode for result in tuned], [0, 0], tuned[0].stderr)
+        self.assertEqual(tuned[0].stdout, tuned[1].stdout)
+        law = yaml.safe_load(tuned[0].stdout)
+        self.assertEqual(list(law), ["expert"])
+        self.assertIn("success after:  validation", tuned[0].stderr)
+        config = self.folder / "tuned.yaml"
+        config.write_text((ROOT / "tests/tiny.yaml").read_text() + tuned[0].stdout)
+        made = subprocess.run(
+            command("generate_trajectories", "--dataset.path", self.folder / "data", config=config),
+            capture_output=True, text=True, env=ENVIRONMENT)
+        self.assertEqual(made.returncode, 0, made.stderr)
+        settings = json.loads((self.folder / "data/manifest.json").read_text())["settings"]
+        self.assertEqual(settings["expert.energy_gain"], law["expert"]["energy_gain"])
 
 
 if __name__ == "__main__":
