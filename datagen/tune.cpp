@@ -54,8 +54,11 @@ ExpertLaw law_of(const Numbers& numbers) {
 Trials draw_trials(Config config, uint32_t split, double share, int generation) {
   const auto count = static_cast<size_t>(
       std::ceil(share * static_cast<double>(config.dataset.evaluation_trajectories)));
-  config.dataset.seed = (config.dataset.seed ^ 0x7e57) + 1 + generation;
-  Trials trials{.constants = constants_of(config.world), .nominal = nominal_plant(config.world)};
+  config.dataset.seed = static_cast<int64_t>((static_cast<uint64_t>(config.dataset.seed) ^ 0x7e57) +
+                                             1 + static_cast<uint64_t>(generation));
+  Trials trials{.constants = constants_of(config.world),
+                .nominal = nominal_plant(config.world),
+                .sensor_noise = sensor_noise_of(config.world)};
   for (size_t i = 0; i < count; ++i) {
     Draw draw = draw_trial(config, split, i, 0);
     draw.disturbance.force_gain =
@@ -82,8 +85,8 @@ Score judge(const ExpertLaw& law, const Trials& all) {
     int period = 0;
     const auto rollout = play(
         [&](const Moment& now, std::vector<double>& force, std::vector<uint8_t>& mode) {
-          expert.act(now.state, now.sent, force, mode);
-          if (period++ < kBlind) blind.act(now.state, now.sent, force, mode);
+          expert.act(now.measured, now.sent, force, mode);
+          if (period++ < kBlind) blind.act(now.measured, now.sent, force, mode);
         },
         trials,
         {.steps = static_cast<uint32_t>(std::lround(kTrialSeconds / trials.constants.period))});
@@ -128,7 +131,7 @@ ExitCode tune(const CommandLine& command_line, const MpiSession& mpi) {
   }
   deviation[16] = 0.1;
   deviation[17] = 0.4;
-  if (mpi.rank() == 0) print_success("success before", law_of(mean), config);
+  if (mpi.rank() == 0) print_success("success before", law_of(config.expert), config);
   for (int generation = 0; generation < kGenerations; ++generation) {
     std::vector<Trials> parts;
     for (const auto& part : kParts)

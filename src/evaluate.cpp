@@ -82,6 +82,15 @@ void refuse_other_constants(const PlantConstants& trained, const Manifest& manif
   compare("gravity", trained.gravity, given.gravity);
 }
 
+// The command line may not say which world the dataset is of.
+void refuse_short_trials(const EvaluationConfig& config, const PlantConstants& constants) {
+  const int64_t least = success_steps(constants);
+  if (config.steps < least)
+    throw UserError(ExitCode::kConfiguration, "evaluation.steps " + std::to_string(config.steps) +
+                                                  " are less than the " + std::to_string(least) +
+                                                  " over which success is judged");
+}
+
 // The world's settings, for whoever reads evaluation.json.
 ordered_json dataset_world(const Manifest& manifest) {
   ordered_json world;
@@ -106,6 +115,7 @@ ExitCode evaluate(const CommandLine& command_line, const MpiSession& mpi) {
   const TrainedModel model = load_trained_model(checkpoint, choose_device(config.device, mpi));
 
   refuse_other_constants(model.constants, manifest);
+  refuse_short_trials(config.evaluation, model.constants);
 
   const fs::path folder = fs::path(config.out_dir) / "evaluation";
   make_folder(folder);
@@ -138,7 +148,8 @@ int main(int argc, char** argv) {
   return run_program(argc, argv,
                      "evaluate_policy: plays the newest valid checkpoint of out_dir in closed loop "
                      "on the held-out splits, next to\n"
-                     "the expert that knows each plant, the expert that assumes the nominal one, "
+                     "experts that know each plant, know its masses and length, identify it, or "
+                     "assume the nominal one,\n"
                      "the stabilizer alone and no force.\n"
                      "  evaluate_policy --config conf/quickstart.yaml",
                      evaluate, /*one_process=*/true);

@@ -75,12 +75,13 @@ def network_policy(path):
         weights, step = checkpoint["model"], checkpoint["step"]
         config = yaml.safe_load(checkpoint["config"])
         window = min(config["model"]["n_positions"], checkpoint["trained_window"])
-    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError):
+        world = WORLD | config.get("world", {})
+        network, scales = load_network(weights, config["model"]), weights["feature_scales"]
+    except (pickle.UnpicklingError, yaml.YAMLError, RuntimeError, EOFError, LookupError, TypeError,
+            ValueError):
         fail(f"{path} is not a checkpoint of train_gpt2")
     if window < 2:
         fail(f"{path} is from step {step}: nothing has been trained yet")
-    world = WORLD | config.get("world", {})
-    network, scales = load_network(weights, config["model"]), weights["feature_scales"]
     tokens = []  # of the current window, [episodes, 6] each
 
     @torch.inference_mode()
@@ -111,7 +112,10 @@ def expert_policy(program, environments):
         try:
             for process, state in zip(processes, states):
                 print(*state, file=process.stdin, flush=True)
-            return np.array([float(process.stdout.readline()) for process in processes])
+            forces = np.array([float(process.stdout.readline()) for process in processes])
+            if not np.isfinite(forces).all():
+                raise ValueError("a force is not finite")
+            return forces
         except (BrokenPipeError, ValueError) as error:
             fail(f"{program} does not answer with a force: {error}")
 

@@ -44,9 +44,9 @@ AdaptiveExpert::AdaptiveExpert(const CartPoleParameters& nominal, size_t n,
                mass_length = nominal.pole_mass * nominal.half_length,
                length = nominal.pole_inertia() / mass_length;
   const double impulse = constants.force_limit * constants.period;  // of a period at full force
-  const CartFit cart{{{mass, mass_length, 0.0}, {mass, 4.0 * mass_length, 0.3}, impulse}};
+  const CartFit cart{{{mass, mass_length, 0.0}, {mass, 4.0 * mass_length, 2.0 * mass}, impulse}};
   cart_.assign(n, {cart, cart, cart, cart});
-  pole_.assign(n, {{length, 0.0}, {length, 0.05}, constants.gravity * constants.period});
+  pole_.assign(n, {{length, 0.0}, {length, 0.2}, constants.gravity * constants.period});
 }
 
 void AdaptiveExpert::act(const StateBatch& measured, const std::vector<double>& sent,
@@ -106,9 +106,9 @@ void AdaptiveExpert::identify(size_t i) {
   belief.half_length = within(length / belief.inertia_factor, nominal_.half_length, 4.0);
   belief.pole_mass = within(mass_length / belief.half_length, nominal_.pole_mass, 10.0);
   belief.cart_mass = within(mass - belief.pole_mass, nominal_.cart_mass, 5.0);
-  belief.cart_friction = std::clamp(cart_friction, 0.0, 2.0);
+  belief.cart_friction = std::clamp(cart_friction, 0.0, 0.5 * belief.cart_mass / constants_.period);
   belief.pole_friction =
-      std::clamp(pole_friction, 0.0, 0.2) * belief.pole_mass * belief.half_length;
+      std::clamp(pole_friction, 0.0, 2.0) * belief.pole_mass * belief.half_length;
 }
 
 template class LeastSquares<2>;

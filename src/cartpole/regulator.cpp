@@ -2,9 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <stdexcept>
 #include <string>
 #include <utility>
+
+#include "program/exit_code.h"
 
 namespace {
 
@@ -144,6 +145,8 @@ Regulator regulate(const Linearization& plant, const RegulatorWeights& weights) 
     P = updated;
     if (residual < 1e-11) return {K, P};
   }
-  throw std::runtime_error("the stabilizer's Riccati equation was not solved: residual " +
-                           std::to_string(residual));
+  throw UserError(ExitCode::kConfiguration,
+                  "no stabilizer was found for a plant of section world (Riccati residual " +
+                      std::to_string(residual) +
+                      "): its masses, lengths, frictions or the control period are too extreme");
 }

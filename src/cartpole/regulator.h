@@ -29,6 +29,6 @@ struct Regulator {
   FeedbackGain gain;
   Matrix4 cost;
 };
-// Throws std::runtime_error when what it found does not solve the Riccati equation.
+// Throws UserError(kConfiguration) when what it found does not solve the Riccati equation.
 Regulator regulate(const Linearization& plant,
                    const RegulatorWeights& weights = RegulatorWeights());

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 #include <optional>
+#include <stdexcept>
 
 namespace {
 
@@ -72,6 +73,8 @@ Rollout play(const Policy& policy, const Trials& trials, const RolloutOptions& o
   std::optional<DisturbanceBatch> disturbances;
   if (!trials.disturbances.empty()) disturbances.emplace(trials.disturbances, trials.constants);
   std::optional<Sensors> sensors;
+  if (trials.sensor_noise != SensorNoise{} && trials.disturbances.size() != n)
+    throw std::logic_error("sensor noise needs a stream per trial");
   if (trials.sensor_noise != SensorNoise{})
     sensors.emplace(trials.sensor_noise, trials.disturbances);
   Delay delay(trials.plants);

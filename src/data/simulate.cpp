@@ -69,8 +69,9 @@ Trajectories simulate(const Config& config, uint32_t split, size_t first, size_t
     if (attempt == kMaxAttempts)
       throw UserError(ExitCode::kConfiguration,
                       "the expert failed on " + std::to_string(kMaxAttempts) +
-                          " draws of one trajectory: lower dataset.force_noise or "
-                          "dataset.force_gain_spread");
+                          " draws of one trajectory: the world is too hard for section expert "
+                          "(tune_expert finds its numbers for a world), or lower "
+                          "dataset.force_noise or dataset.force_gain_spread");
     std::vector<Draw> draws;
     for (const size_t row : pending)
       draws.push_back(draw_trial(config, split, first + row, attempt));

@@ -3,7 +3,7 @@
 
 #include "data/splits.h"
 
-// Trajectories [first, first + rows) of kSplits[split]; each depends on (dataset.seed, world,
-// split, its index) only. Throws UserError(kConfiguration) when the expert cannot do what is to be
-// recorded.
+// Trajectories [first, first + rows) of kSplits[split]; each depends on the settings that
+// define a dataset, the split and its index only. Throws UserError(kConfiguration) when the expert
+// cannot do what is to be recorded.
 Trajectories simulate(const Config& config, uint32_t split, size_t first, size_t rows);

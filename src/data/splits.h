@@ -17,7 +17,7 @@ struct Split {
   StartRange starts;
   bool outside;   // plants of the wider range that are outside the trained one
   bool drop;      // draws where the expert fails are drawn again
-  bool training;  // stages, gain errors, excitation and kicks; dataset.train_shards files
+  bool training;  // stages, gain errors and excitation; dataset.train_shards files
 };
 
 // The position in this list is part of a trajectory's identity.
@@ -37,8 +37,8 @@ struct Draw {
   Disturbance disturbance;
 };
 
-// Depends on (dataset.seed, world, split, index, attempt) only; `attempt` counts the draws of this
-// index that were dropped.
+// Depends on the settings that define a dataset and on (split, index, attempt) only; `attempt`
+// counts the draws of this index that were dropped.
 Draw draw_trial(const Config& config, uint32_t split, size_t index, uint32_t attempt);
 
 // The source of a trial's sensor noise.

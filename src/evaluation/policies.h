@@ -13,7 +13,7 @@ enum class PolicyKind {
   kPlainExpert,     // knows masses and length, nothing of friction, gain and delay
   kAdaptiveExpert,  // identifies each plant while it plays
   kNominalExpert,   // assumes the nominal plant
-  kStabilizer,      // the expert's stabilizer alone, on the true state
+  kStabilizer,      // the expert's stabilizer alone, on the true state and without a look ahead
   kZeroForce
 };
 inline constexpr std::array kPolicies{PolicyKind::kModel,         PolicyKind::kExpert,

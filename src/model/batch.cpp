@@ -34,7 +34,7 @@ void write_window(const Dataset::Row& source, size_t start, const Statistics& st
   const size_t offset = static_cast<size_t>(b) * window;
   float* features = batch.features.data_ptr<float>() + offset * kFeatures;
   float* force = batch.force.data_ptr<float>() + offset;
-  float* applied = batch.sent_force.data_ptr<float>() + offset;
+  float* sent = batch.sent_force.data_ptr<float>() + offset;
   int64_t* mode = batch.mode.data_ptr<int64_t>() + offset;
   float* delta = batch.delta.data_ptr<float>() + offset * kStateSize;
   float* valid = batch.valid.data_ptr<float>() + offset;
@@ -46,7 +46,7 @@ void write_window(const Dataset::Row& source, size_t start, const Statistics& st
     const double previous = k ? shard.force_sent(row)[t - 1] : 0.0;
     write_token({seen[0], seen[1], seen[2], seen[3]}, previous, features + k * kFeatures);
     force[k] = shard.force_expert(row)[t] / force_limit;
-    applied[k] = shard.force_sent(row)[t] / force_limit;
+    sent[k] = shard.force_sent(row)[t] / force_limit;
     mode[k] = shard.mode(row)[t];
     for (size_t d = 0; d < kStateSize; ++d)
       delta[k * kStateSize + d] =

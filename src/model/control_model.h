@@ -11,7 +11,7 @@ constexpr int64_t kHeadOutputs = kForceOutputs + kModeOutputs + kDynamicsOutputs
 struct Heads {
   torch::Tensor force;  // [B, T] in units of the force limit
   torch::Tensor mode;   // [B, T, 2] logits
-  // [B, T, 8]: the change over a control step is [..., :4] + [..., 4:] * applied force.
+  // [B, T, 8]: the change over a control step is [..., :4] + [..., 4:] * command sent.
   torch::Tensor dynamics;
 
   // [B, T, 4], in units of the dataset's delta_rms; `sent_force` [B, T] in units of the force

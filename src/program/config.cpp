@@ -172,7 +172,7 @@ void check_world(const Config& c, const Citation& cite) {
         "empty");
   for (const auto& [key, steps] : {std::pair("validation.steps", c.validation.steps),
                                    {"evaluation.steps", c.evaluation.steps}})
-    if (static_cast<double>(steps) * w.control_period < 4.999)
+    if (steps < std::lround(5.0 / w.control_period))
       refuse(cite(key, steps) + " are less than the 5 s over which success is judged, at " +
              cite("world.control_period", yaml_text(w.control_period)));
   for (const double delay : w.delay)

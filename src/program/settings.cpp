@@ -62,9 +62,9 @@ void Settings::add_model(ModelConfig& model) {
   add("model.n_embd", model.n_embd, 512, {1, 1 << 16}, kDefinesRun, "width, a multiple of n_head");
   add("model.n_layer", model.n_layer, 16, {1, 1024}, kDefinesRun, "transformer blocks");
   add("model.n_head", model.n_head, 16, {1, 1024}, kDefinesRun, "attention heads");
-  add("model.feature_scales", model.feature_scales, {1.0, 1.0, 0.3, 1.0, 2.0, 10.0}, 1e-30,
+  add("model.feature_scales", model.feature_scales, {1.0, 1.0, 0.3, 1.0, 2.0, 10.0}, {1e-30, 1e30},
       kDefinesRun,
-      "the token [x, x_dot, sin theta, cos theta, theta_dot, previous force] is divided by "
+      "the token [x, x_dot, sin theta, cos theta, theta_dot, previous command] is divided by "
       "these");
 }
 
@@ -129,11 +129,11 @@ void Settings::add_training(TrainingConfig& training) {
 }
 
 void Settings::add_world(WorldConfig& world) {
+  constexpr double kLeast = 1e-6, kMost = 1e6;
   const auto add_range = [&](const char* key, std::vector<double>& field, double low, double high,
                              double least, const char* help) {
-    add(key, field, {low, high}, least, kDefinesData, help);
+    add(key, field, {low, high}, {least, kMost}, kDefinesData, help);
   };
-  constexpr double kLeast = 1e-6;
   add_range("world.cart_mass", world.cart_mass, 0.5, 2.0, kLeast,
             "[low, high] of the carts' masses, kg; masses and lengths are log-uniform");
   add_range("world.pole_mass", world.pole_mass, 0.05, 0.5, kLeast,
@@ -148,13 +148,13 @@ void Settings::add_world(WorldConfig& world) {
             "[low, high] of the force on the cart per force commanded");
   add_range("world.delay", world.delay, 0.0, 0.0, 0.0,
             "[low, high] of the whole control periods between command and force");
-  add("world.sensor_noise", world.sensor_noise, {0.0, 0.0, 0.0, 0.0}, 0.0, kDefinesData,
+  add("world.sensor_noise", world.sensor_noise, {0.0, 0.0, 0.0, 0.0}, {0.0, kMost}, kDefinesData,
       "standard deviations of measured x (m), x_dot (m/s), theta (rad), theta_dot (rad/s)");
   add("world.kick_share", world.kick_share, 0.0, {0.0, 1.0}, kDefinesData,
       "share of the trajectories of every split whose pole is hit once");
   add_range("world.kick_size", world.kick_size, 4.0, 8.0, 0.0,
             "[low, high] of such a hit, rad/s, in either direction");
-  add("world.nominal", world.nominal, {1.0, 0.1, 0.5}, kLeast, kDefinesData,
+  add("world.nominal", world.nominal, {1.0, 0.1, 0.5}, {kLeast, kMost}, kDefinesData,
       "cart mass, pole mass and half length of the plant that the first three stages use and the "
       "nominal expert assumes");
   add_range("world.widening.cart_mass", world.widening.cart_mass, 0.6, 1.5, kLeast,
@@ -173,7 +173,7 @@ void Settings::add_world(WorldConfig& world) {
 }
 
 void Settings::add_expert(ExpertConfig& expert) {
-  constexpr double kAny = -1e3;
+  constexpr Range<double> kAny{-20.0, 20.0};
   add("expert.energy_gain", expert.energy_gain, {0.41, -0.04, 0.15, -0.53}, kAny, kDefinesData,
       "how fast the expert pumps energy, as a fit over plants; tune_expert finds the numbers of "
       "this section for a world");
@@ -209,7 +209,7 @@ void Settings::add_dataset(DatasetConfig& dataset) {
       "share of the train split whose first 1 to 50 commands are noise of half the force limit");
   add("dataset.kick_share", dataset.kick_share, 0.5, {0.0, 1.0}, kDefinesData,
       "share of the kicked stage's trajectories whose pole is hit once");
-  add("dataset.stage_shares", dataset.stage_shares, {0, 0, 0, 1, 0}, 0, kDefinesData,
+  add("dataset.stage_shares", dataset.stage_shares, {0, 0, 0, 1, 0}, {0.0, 1e9}, kDefinesData,
       "share of the train split by stage: balance, catch, swing-up, unknown plant, kicked");
 }
 
@@ -293,9 +293,9 @@ void Settings::add(const char* key, double& field, double preset, Range<double> 
 }
 
 void Settings::add(const char* key, std::vector<double>& field, const std::vector<double>& preset,
-                   double low, Role role, const char* help) {
+                   Range<double> range, Role role, const char* help) {
   const size_t size = preset.size();
-  add_setting(key, field, preset, role, help, [&field, size, low](const std::string& text) {
+  add_setting(key, field, preset, role, help, [&field, size, range](const std::string& text) {
     std::vector<double> values;
     try {
       for (const auto& item : YAML::Load(text)) values.push_back(parse_number(item.Scalar()));
@@ -303,10 +303,10 @@ void Settings::add(const char* key, std::vector<double>& field, const std::vecto
       values.clear();
     }
     bool valid = values.size() == size;
-    for (const double value : values) valid = valid && value >= low;
+    for (const double value : values) valid = valid && value >= range.low && value <= range.high;
     if (!valid)
       throw std::invalid_argument("a list of " + std::to_string(size) + " numbers from " +
-                                  yaml_text(low));
+                                  yaml_text(range.low) + " to " + yaml_text(range.high));
     field = values;
   });
 }

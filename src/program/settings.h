@@ -43,9 +43,9 @@ class Settings {
            const char* help);
   void add(const char* key, double& field, double preset, Range<double> range, Role role,
            const char* help);
-  // Each value at least `low`.
+  // Each value in `range`.
   void add(const char* key, std::vector<double>& field, const std::vector<double>& preset,
-           double low, Role role, const char* help);
+           Range<double> range, Role role, const char* help);
   template <class T, class Assign>
   void add_setting(const char* key, T& field, const T& preset, Role role, const char* help,
                    Assign assign);
