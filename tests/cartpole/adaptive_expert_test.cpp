@@ -59,6 +59,7 @@ TEST(AdaptiveExpert, LeastSquaresFindsTheWeights) {
 TEST(AdaptiveExpert, IdentifiesThePlantsThatItPlays) {
   const Trials trials = draw_trials(200, 0.3);
   const auto [beliefs, success] = play_adaptive(trials);
+  int delays = 0;
   double mass_error = 0,
          length_error = 0;  // mean relative; a pole that starts upright shows little
   for (size_t i = 0; i < trials.size(); ++i) {
