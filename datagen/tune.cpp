@@ -56,9 +56,7 @@ Trials draw_trials(Config config, uint32_t split, double share, int generation) 
       std::ceil(share * static_cast<double>(config.dataset.evaluation_trajectories)));
   config.dataset.seed = static_cast<int64_t>((static_cast<uint64_t>(config.dataset.seed) ^ 0x7e57) +
                                              1 + static_cast<uint64_t>(generation));
-  Trials trials{.constants = constants_of(config.world),
-                .nominal = nominal_plant(config.world),
-                .sensor_noise = sensor_noise_of(config.world)};
+  Trials trials = trials_in(config);
   for (size_t i = 0; i < count; ++i) {
     Draw draw = draw_trial(config, split, i, 0);
     draw.disturbance.force_gain =
@@ -121,6 +119,39 @@ void print_success(const char* what, const ExpertLaw& law, const Config& config)
   std::cerr << std::endl;
 }
 
+// Normal numbers around the mean, which is the first candidate itself.
+std::vector<Numbers> draw_candidates(const Numbers& mean, const Numbers& deviation,
+                                     int generation) {
+  std::vector<CounterRandom> streams;
+  for (size_t i = 0; i < kCandidates; ++i)
+    streams.emplace_back(static_cast<uint64_t>(generation), static_cast<uint32_t>(Purpose::kTuning),
+                         i);
+  NormalStreams normal(streams);
+  std::vector<Numbers> candidates(kCandidates, mean);
+  for (size_t k = 0; k < kNumbers; ++k) {
+    if (k % 4 == 0) normal.draw();
+    for (size_t i = 1; i < kCandidates; ++i)
+      candidates[i][k] += deviation[k] * normal.number(k % 4)[i];
+  }
+  return candidates;
+}
+
+// Moves mean and deviation toward those of the cheapest candidates.
+void follow_elites(const std::vector<Numbers>& candidates, const std::vector<double>& cost,
+                   Numbers& mean, Numbers& deviation) {
+  std::vector<size_t> order(kCandidates);
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return cost[a] < cost[b]; });
+  for (size_t k = 0; k < kNumbers; ++k) {
+    double average = 0, variance = 0;
+    for (size_t e = 0; e < kElites; ++e) average += candidates[order[e]][k] / kElites;
+    for (size_t e = 0; e < kElites; ++e)
+      variance += std::pow(candidates[order[e]][k] - average, 2) / kElites;
+    mean[k] = 0.3 * mean[k] + 0.7 * average;
+    deviation[k] = std::sqrt(0.4 * deviation[k] * deviation[k] + 0.6 * variance);
+  }
+}
+
 ExitCode tune(const CommandLine& command_line, const MpiSession& mpi) {
   refuse_dry_run(command_line);
   const Config& config = command_line.config;
@@ -136,17 +167,7 @@ ExitCode tune(const CommandLine& command_line, const MpiSession& mpi) {
     std::vector<Trials> parts;
     for (const auto& part : kParts)
       parts.push_back(draw_trials(config, part.split, part.trials, generation));
-    std::vector<Numbers> candidates(kCandidates, mean);
-    std::vector<CounterRandom> streams;
-    for (size_t i = 0; i < kCandidates; ++i)
-      streams.emplace_back(static_cast<uint64_t>(generation),
-                           static_cast<uint32_t>(Purpose::kTuning), i);
-    NormalStreams normal(streams);
-    for (size_t k = 0; k < kNumbers; ++k) {
-      if (k % 4 == 0) normal.draw();
-      for (size_t i = 1; i < kCandidates; ++i)  // the first is the mean
-        candidates[i][k] += deviation[k] * normal.number(k % 4)[i];
-    }
+    const auto candidates = draw_candidates(mean, deviation, generation);
     std::vector<double> cost(kCandidates, 0.0);
     for (size_t i = static_cast<size_t>(mpi.rank()); i < kCandidates;
          i += static_cast<size_t>(mpi.size()))
@@ -154,17 +175,7 @@ ExitCode tune(const CommandLine& command_line, const MpiSession& mpi) {
     MPI_Allreduce(MPI_IN_PLACE, cost.data(), static_cast<int>(kCandidates), MPI_DOUBLE, MPI_SUM,
                   MPI_COMM_WORLD);
 
-    std::vector<size_t> order(kCandidates);
-    std::iota(order.begin(), order.end(), size_t{0});
-    std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return cost[a] < cost[b]; });
-    for (size_t k = 0; k < kNumbers; ++k) {
-      double average = 0, variance = 0;
-      for (size_t e = 0; e < kElites; ++e) average += candidates[order[e]][k] / kElites;
-      for (size_t e = 0; e < kElites; ++e)
-        variance += std::pow(candidates[order[e]][k] - average, 2) / kElites;
-      mean[k] = 0.3 * mean[k] + 0.7 * average;
-      deviation[k] = std::sqrt(0.4 * deviation[k] * deviation[k] + 0.6 * variance);
-    }
+    follow_elites(candidates, cost, mean, deviation);
     if (mpi.rank() == 0)
       std::cerr << "generation " << generation + 1 << " / " << kGenerations
                 << "  mean seconds to settle, weighted: " << cost[0] << std::endl;

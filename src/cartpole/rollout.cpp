@@ -73,10 +73,11 @@ Rollout play(const Policy& policy, const Trials& trials, const RolloutOptions& o
   std::optional<DisturbanceBatch> disturbances;
   if (!trials.disturbances.empty()) disturbances.emplace(trials.disturbances, trials.constants);
   std::optional<Sensors> sensors;
-  if (trials.sensor_noise != SensorNoise{} && trials.disturbances.size() != n)
-    throw std::logic_error("sensor noise needs a stream per trial");
-  if (trials.sensor_noise != SensorNoise{})
+  if (trials.sensor_noise != SensorNoise{}) {
+    if (trials.disturbances.size() != n)
+      throw std::logic_error("sensor noise needs a stream per trial");
     sensors.emplace(trials.sensor_noise, trials.disturbances);
+  }
   Delay delay(trials.plants);
   Judge judge(n, trials.constants);
 

@@ -135,10 +135,7 @@ Dataset::Row Dataset::operator[](size_t trajectory) const {
 }
 
 Trials Dataset::trials(const std::vector<size_t>& trajectories) const {
-  Trials result{.constants = constants_of(config_.world),
-                .nominal = nominal_plant(config_.world),
-                .law = law_of(config_.expert),
-                .sensor_noise = sensor_noise_of(config_.world)};
+  Trials result = trials_in(config_);
   for (const size_t trajectory : trajectories) {
     const auto [shard, row] = (*this)[trajectory];
     result.plants.push_back(shard.plant(row));

@@ -32,9 +32,7 @@ void note(const Draw& draw, size_t row, uint32_t attempt, Trajectories& result) 
 std::vector<TrialOutcome> play_block(const Config& config, const std::vector<Draw>& draws,
                                      size_t begin, size_t end, const std::vector<size_t>& rows,
                                      Recording& recording) {
-  Trials trials{.constants = constants_of(config.world),
-                .law = law_of(config.expert),
-                .sensor_noise = sensor_noise_of(config.world)};
+  Trials trials = trials_in(config);
   for (size_t k = begin; k < end; ++k) {
     trials.plants.push_back(draws[k].plant);
     trials.starts.push_back(draws[k].start);

@@ -135,6 +135,13 @@ ExpertLaw law_of(const ExpertConfig& expert) {
   return law;
 }
 
+Trials trials_in(const Config& config) {
+  return {.constants = constants_of(config.world),
+          .nominal = nominal_plant(config.world),
+          .law = law_of(config.expert),
+          .sensor_noise = sensor_noise_of(config.world)};
+}
+
 CounterRandom sensor_random(const DatasetConfig& config, uint32_t split, size_t index) {
   return {static_cast<uint64_t>(config.seed), static_cast<uint32_t>(Purpose::kSensor) + split,
           index};

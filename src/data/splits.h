@@ -48,3 +48,5 @@ PlantConstants constants_of(const WorldConfig& world);
 SensorNoise sensor_noise_of(const WorldConfig& world);
 CartPoleParameters nominal_plant(const WorldConfig& world);
 ExpertLaw law_of(const ExpertConfig& expert);
+// None yet, in the world of the configuration.
+Trials trials_in(const Config& config);
