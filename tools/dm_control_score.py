@@ -76,11 +76,13 @@ def network_policy(path):
         config = yaml.safe_load(checkpoint["config"])
         window = min(config["model"]["n_positions"], checkpoint["trained_window"])
         world = WORLD | config.get("world", {})
+        if config["model"]["family"] != "gpt2":
+            fail(f"{path} is of model.family {config['model']['family']}; only gpt2 can play here")
         network, scales = load_network(weights, config["model"]), weights["feature_scales"]
     except (pickle.UnpicklingError, yaml.YAMLError, RuntimeError, EOFError, LookupError, TypeError,
             ValueError):
         fail(f"{path} is not a checkpoint of train_gpt2")
-    if window < 2:
+    if window < 1:
         fail(f"{path} is from step {step}: nothing has been trained yet")
     tokens = []  # of the current window, [episodes, 6] each
 
@@ -88,8 +90,11 @@ def network_policy(path):
     def act(states, sent):
         # As src/model/model_policy.cpp, but everything is encoded again in every control period.
         if len(tokens) == window:
-            del tokens[:-(window // 2)]
-            tokens[0][:, -1] = 0.0
+            del tokens[:window - window // 2]
+            if tokens:
+                tokens[0][:, -1] = 0.0
+        if not tokens:  # as in training, where a window begins
+            sent = np.zeros_like(sent)
         x, x_dot, theta, theta_dot = states.T
         features = np.column_stack((x, x_dot, np.sin(theta), np.cos(theta), theta_dot, sent))
         tokens.append(torch.tensor(features, dtype=torch.float32))

@@ -19,6 +19,7 @@ SwingUpLaw swing_up_law(const ExpertLaw& law, const CartPoleParameters& p,
   const auto rounded = [](double x) { return static_cast<double>(static_cast<float>(x)); };
   return {
       rounded(std::exp(value(law.energy_gain))),
+      rounded(std::exp(value(law.pump_limit)) * gravity),
       rounded(std::exp(value(law.cart_gain)) * gravity / track_limit),
       rounded(std::exp(value(law.cart_damping)) * std::sqrt(gravity / track_limit)),
       // Above upright: a pole that just fails to arrive is the failure an imitator inherits.
@@ -42,9 +43,9 @@ void ExpertBatch::believe(const std::vector<CartPoleParameters>& plants) {
   prediction_.believe(plants);
   for (auto* values :
        {&swing_seconds_, &inverse_inertia_, &inverse_gain_, &gain_[0], &gain_[1], &gain_[2],
-        &gain_[3], &energy_gain_, &cart_gain_, &cart_damping_, &energy_target_})
+        &gain_[3], &energy_gain_, &pump_limit_, &cart_gain_, &cart_damping_, &energy_target_})
     values->resize(n);
-  const RegulatorWeights weights(constants_);
+  const RegulatorWeights weights(constants_, law_.state_weights);
   for (size_t i = 0; i < n; ++i) {
     const CartPoleParameters& p = plants[i];
     swing_seconds_[i] =
@@ -55,6 +56,7 @@ void ExpertBatch::believe(const std::vector<CartPoleParameters>& plants) {
     for (size_t k = 0; k < 4; ++k) gain_[k][i] = gain[k];
     const SwingUpLaw swing = swing_up_law(law_, p, constants_);
     energy_gain_[i] = swing.energy_gain;
+    pump_limit_[i] = swing.pump_limit;
     cart_gain_[i] = swing.cart_gain;
     cart_damping_[i] = swing.cart_damping;
     // The swing to upright loses energy to the pivot.
@@ -70,6 +72,7 @@ ExpertArrays ExpertBatch::arrays() {
           inverse_gain_.data(),
           {gain_[0].data(), gain_[1].data(), gain_[2].data(), gain_[3].data()},
           energy_gain_.data(),
+          pump_limit_.data(),
           cart_gain_.data(),
           cart_damping_.data(),
           energy_target_.data(),

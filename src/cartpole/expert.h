@@ -17,18 +17,24 @@ enum Mode : uint8_t { kSwingUp = 0, kStabilize = 1 };
 // (LOG.md, "An expert worth imitating").
 struct ExpertLaw {
   using Fit = std::array<double, 4>;
-  Fit energy_gain{0.41, -0.04, 0.15, -0.53};  // logarithm
-  Fit cart_gain{0.14, 0.05, 0.23, -0.11};     // logarithm, times gravity / track
-  Fit cart_damping{0.57, 0.09, 0.21, -0.61};  // logarithm, times sqrt(gravity / track)
-  Fit energy_offset{0.133, 0.026, 0.139, 0.091};
+  Fit energy_gain{1.07, -0.36, -0.07, -0.48};  // logarithm
+  Fit cart_gain{0.2, -0.38, -0.04, 0.15};      // logarithm, times gravity / track
+  Fit cart_damping{0.76, -0.29, 0.17, -0.33};  // logarithm, times sqrt(gravity / track)
+  Fit energy_offset{0.051, -0.044, 0.165, 0.11};
+  Fit pump_limit{0.24, -0.2, 0.13, 0.11};  // logarithm, times gravity
   // Where the stabilizer takes over: within this angle (rad), and where it demands no more than
   // this share of the force limit.
-  double enter_angle = 0.89, enter_force = 1.71;
+  double enter_angle = 0.95, enter_force = 1.95;
+  // What it weighs x, x_dot, theta and theta_dot by, see RegulatorWeights.
+  std::array<double, 4> state_weights{2.1, 0.012, 61.0, 7.0};
+
+  bool operator==(const ExpertLaw&) const = default;
 };
 
 // What the swing-up accelerates the cart by, see kernel.cpp.
 struct SwingUpLaw {
   double energy_gain;
+  double pump_limit;     // m/s^2, the most to pump with
   double cart_gain;      // 1/s^2
   double cart_damping;   // 1/s
   double energy_target;  // over m_p g l: 1 is upright, -1 hanging
@@ -64,5 +70,5 @@ class ExpertBatch {
   CartPoleBatch plants_;
   DelayPrediction prediction_;
   std::vector<double> swing_seconds_, inverse_inertia_, inverse_gain_, gain_[4], energy_gain_,
-      cart_gain_, cart_damping_, energy_target_, mode_;
+      pump_limit_, cart_gain_, cart_damping_, energy_target_, mode_;
 };

@@ -134,8 +134,8 @@ void act(size_t n, const ExpertArrays& expert, ConstStateArrays states, Out forc
      bp = expert.plant.pole_friction, swing_seconds = expert.swing_seconds,
      inverse_gain = expert.inverse_gain, k0 = expert.gain[0], k1 = expert.gain[1],
      k2 = expert.gain[2], k3 = expert.gain[3], energy_gain = expert.energy_gain,
-     cart_gain = expert.cart_gain, cart_damping = expert.cart_damping,
-     energy_target = expert.energy_target;
+     pump_limit = expert.pump_limit, cart_gain = expert.cart_gain,
+     cart_damping = expert.cart_damping, energy_target = expert.energy_target;
   In x = states.x, x_dot = states.x_dot, theta = states.theta, theta_dot = states.theta_dot,
      sine = states.sine, cosine = states.cosine;
   Out mode = expert.mode;
@@ -150,8 +150,8 @@ void act(size_t n, const ExpertArrays& expert, ConstStateArrays states, Out forc
     // Energy swing-up: the cart acceleration that pumps the pole toward the upright energy, ...
     const double rate = thd * swing_seconds[i];
     const double energy = fma(0.5 * rate, rate, c - energy_target[i]);  // over ml g
-    const double acceleration = fma(energy_gain[i] * gravity * energy, rate * c,
-                                    fma(-cart_gain[i], x[i], -cart_damping[i] * xd));
+    const double pump = within(energy_gain[i] * gravity * energy * (rate * c), pump_limit[i]);
+    const double acceleration = pump - fma(cart_gain[i], x[i], cart_damping[i] * xd);
     // ... and the force that gives the cart this acceleration (collocated feedback linearization).
     const double theta_acceleration =
         fma(-bp[i], thd, ml[i] * fma(gravity, s, -acceleration * c)) * inverse_inertia[i];

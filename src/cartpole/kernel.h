@@ -26,10 +26,11 @@ struct ExpertArrays {
   PlantArrays plant;            // that it believes in
   const double* swing_seconds;  // 1 / angular frequency of small swings under a fixed cart
   const double *inverse_inertia, *inverse_gain;
-  const double* gain[4];                                                 // see FeedbackGain
-  const double *energy_gain, *cart_gain, *cart_damping, *energy_target;  // see SwingUpLaw
-  double enter_angle, enter_force;                                       // see ExpertLaw
-  double* mode;  // 0 or 1, as it was one period before
+  const double* gain[4];  // see FeedbackGain
+  // See SwingUpLaw.
+  const double *energy_gain, *pump_limit, *cart_gain, *cart_damping, *energy_target;
+  double enter_angle, enter_force;  // see ExpertLaw
+  double* mode;                     // 0 or 1, as it was one period before
 };
 struct DisturbanceArrays {  // see Disturbance
   const double *force_gain, *force_noise, *excitation_steps, *kick_step, *kick;

@@ -80,9 +80,9 @@ Matrix4 solve(Matrix4 W, Matrix4 Y) {
 
 }  // namespace
 
-RegulatorWeights::RegulatorWeights(const PlantConstants& c) {
+RegulatorWeights::RegulatorWeights(const PlantConstants& c, const std::array<double, 4>& weights) {
   const double track = 2.4 / c.track_limit, strength = 10.0 / c.force_limit;
-  state = {1.0 * track * track, 0.1 * track * track, 10.0, 1.0};
+  state = {weights[0] * track * track, weights[1] * track * track, weights[2], weights[3]};
   force = 0.1 * strength * strength;
 }
 

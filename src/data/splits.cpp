@@ -130,7 +130,9 @@ ExpertLaw law_of(const ExpertConfig& expert) {
   for (const auto& [from, to] : {std::pair(&expert.energy_gain, &law.energy_gain),
                                  {&expert.cart_gain, &law.cart_gain},
                                  {&expert.cart_damping, &law.cart_damping},
-                                 {&expert.energy_offset, &law.energy_offset}})
+                                 {&expert.energy_offset, &law.energy_offset},
+                                 {&expert.pump_limit, &law.pump_limit},
+                                 {&expert.state_weights, &law.state_weights}})
     std::copy(from->begin(), from->end(), to->begin());
   return law;
 }

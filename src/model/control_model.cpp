@@ -30,9 +30,14 @@ ControlModelImpl::ControlModelImpl(const ModelConfig& model)
       mode_head_(register_module("mode_head", linear(model.n_embd, kModeOutputs, 0.02))),
       dynamics_head_(
           register_module("dynamics_head", linear(model.n_embd, kDynamicsOutputs, 0.02))),
-      transformer_(register_module("transformer", Gpt2(model))),
-      feature_scales_(register_buffer("feature_scales",
-                                      torch::tensor(model.feature_scales, torch::kFloat32))) {}
+      feature_scales_(
+          register_buffer("feature_scales", torch::tensor(model.feature_scales, torch::kFloat32))) {
+  if (model.family == "gru") {
+    recurrent_ = register_module("recurrent", Recurrent(model));
+  } else {
+    transformer_ = register_module("transformer", Gpt2(model));
+  }
+}
 
 Heads ControlModelImpl::forward(const torch::Tensor& features, KeyValueCache* cache) {
   // Read-in and heads always compute in float32: states need more than the 8 bits
@@ -42,7 +47,8 @@ Heads ControlModelImpl::forward(const torch::Tensor& features, KeyValueCache* ca
   };
   const auto embedded =
       apply(read_in_, features / feature_scales_).to(read_in_->weight.scalar_type());
-  const auto hidden = transformer_(embedded, cache).to(torch::kFloat32);
+  const auto hidden = (recurrent_ ? recurrent_(embedded, cache) : transformer_(embedded, cache))
+                          .to(torch::kFloat32);
   return {.force = apply(force_head_, hidden).squeeze(-1),
           .mode = apply(mode_head_, hidden),
           .dynamics = apply(dynamics_head_, hidden)};

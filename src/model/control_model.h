@@ -1,7 +1,8 @@
-// The controller: read-in, GPT-2, and heads for force, mode and the next state's change.
+// The controller: read-in, GPT-2 (or a recurrent network), and heads for force, mode and the next
+// state's change.
 #pragma once
 
-#include "model/gpt2.h"
+#include "model/recurrent.h"
 #include "model/token.h"
 
 // How many numbers each head gives per token.
@@ -32,6 +33,7 @@ class ControlModelImpl : public torch::nn::Module {
   torch::nn::Linear read_in_{nullptr}, force_head_{nullptr}, mode_head_{nullptr},
       dynamics_head_{nullptr};
   Gpt2 transformer_{nullptr};
+  Recurrent recurrent_{nullptr};  // instead, if configured
   torch::Tensor feature_scales_;  // [6] float32, a buffer: part of every checkpoint
 };
 TORCH_MODULE(ControlModel);

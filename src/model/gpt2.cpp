@@ -22,6 +22,7 @@ torch::nn::LayerNorm layer_norm(const ModelConfig& model) {
 
 KeyValueCache::KeyValueCache(const ModelConfig& model, int64_t batch, int64_t capacity,
                              torch::Device device) {
+  if (model.family != "gpt2") return;
   for (int64_t layer = 0; layer < model.n_layer; ++layer)
     for (auto* store : {&key, &value})
       store->push_back(

@@ -10,6 +10,7 @@
 // Keys and values of the positions seen so far, per layer [B, H, capacity, C / H].
 struct KeyValueCache {
   std::vector<torch::Tensor> key, value;
+  torch::Tensor recurrent;  // a recurrent network's state [L, B, C] instead
   int64_t length = 0;
 
   KeyValueCache(const ModelConfig& model, int64_t batch, int64_t capacity,

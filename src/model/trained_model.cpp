@@ -11,7 +11,7 @@ TrainedModel load_trained_model(const Checkpoint& checkpoint, torch::Device devi
   model.config = config.model;
   model.constants = constants_of(config.world);
   model.window = std::min(model.config.n_positions, checkpoint.trained_window);
-  if (model.window < 2)
+  if (model.window < 1)
     throw UserError(ExitCode::kData, "the checkpoint is from step " +
                                          std::to_string(checkpoint.progress.step) +
                                          ": nothing has been trained yet");

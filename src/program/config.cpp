@@ -178,7 +178,8 @@ void check_world(const Config& c, const Citation& cite) {
   for (const double delay : w.delay)
     if (delay != std::floor(delay))
       refuse(cite("world.delay", yaml_text(w.delay)) + " must be whole control periods");
-  if (w.delay[1] >= static_cast<double>(c.model.n_positions))
+  // One position is the ablation that remembers nothing, in any world.
+  if (c.model.n_positions > 1 && w.delay[1] >= static_cast<double>(c.model.n_positions))
     refuse(cite("world.delay", yaml_text(w.delay)) +
            " does not fit into the context: it must be less than " +
            cite("model.n_positions", c.model.n_positions));

@@ -72,7 +72,8 @@ struct WorldConfig {
 
 // See ExpertLaw.
 struct ExpertConfig {
-  std::vector<double> energy_gain, cart_gain, cart_damping, energy_offset;
+  std::vector<double> energy_gain, cart_gain, cart_damping, energy_offset, pump_limit,
+      state_weights;
   double enter_angle, enter_force;
 };
 

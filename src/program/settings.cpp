@@ -54,9 +54,11 @@ void Settings::add_run(Config& config) {
 }
 
 void Settings::add_model(ModelConfig& model) {
-  add("model.family", model.family, "gpt2", kDefinesRun, "the network", {"gpt2"});
-  add("model.n_positions", model.n_positions, 1024, {2, 1 << 20}, kDefinesRun,
-      "context: control steps the network sees");
+  add("model.family", model.family, "gpt2", kDefinesRun,
+      "the network: gpt2, or gru, a recurrent one of n_layer layers to compare it with",
+      {"gpt2", "gru"});
+  add("model.n_positions", model.n_positions, 1024, {1, 1 << 20}, kDefinesRun,
+      "context: control steps the network sees; 1: it remembers nothing");
   add("model.n_dims", model.n_dims, 4, {4, 4}, kDefinesRun,
       "state dimension [x, x_dot, theta, theta_dot]: 4");
   add("model.n_embd", model.n_embd, 512, {1, 1 << 16}, kDefinesRun, "width, a multiple of n_head");
@@ -174,19 +176,25 @@ void Settings::add_world(WorldConfig& world) {
 
 void Settings::add_expert(ExpertConfig& expert) {
   constexpr Range<double> kAny{-20.0, 20.0};
-  add("expert.energy_gain", expert.energy_gain, {0.41, -0.04, 0.15, -0.53}, kAny, kDefinesData,
+  add("expert.energy_gain", expert.energy_gain, {1.07, -0.36, -0.07, -0.48}, kAny, kDefinesData,
       "how fast the expert pumps energy, as a fit over plants; tune_expert finds the numbers of "
       "this section for a world");
-  add("expert.cart_gain", expert.cart_gain, {0.14, 0.05, 0.23, -0.11}, kAny, kDefinesData,
+  add("expert.cart_gain", expert.cart_gain, {0.2, -0.38, -0.04, 0.15}, kAny, kDefinesData,
       "how strongly it pulls the cart to the center meanwhile, as a fit");
-  add("expert.cart_damping", expert.cart_damping, {0.57, 0.09, 0.21, -0.61}, kAny, kDefinesData,
+  add("expert.cart_damping", expert.cart_damping, {0.76, -0.29, 0.17, -0.33}, kAny, kDefinesData,
       "how strongly it damps the cart meanwhile, as a fit");
-  add("expert.energy_offset", expert.energy_offset, {0.133, 0.026, 0.139, 0.091}, kAny,
+  add("expert.energy_offset", expert.energy_offset, {0.051, -0.044, 0.165, 0.11}, kAny,
       kDefinesData, "how far above upright it aims, as a fit");
-  add("expert.enter_angle", expert.enter_angle, 0.89, {0.05, 1.5}, kDefinesData,
+  add("expert.pump_limit", expert.pump_limit, {0.24, -0.2, 0.13, 0.11}, kAny, kDefinesData,
+      "the most that it accelerates the cart by to pump, as a fit");
+  add("expert.enter_angle", expert.enter_angle, 0.95, {0.05, 1.5}, kDefinesData,
       "the angle (rad) within which its stabilizer takes over");
-  add("expert.enter_force", expert.enter_force, 1.71, {0.1, 10.0}, kDefinesData,
+  add("expert.enter_force", expert.enter_force, 1.95, {0.1, 10.0}, kDefinesData,
       "the most that the stabilizer may then demand, as a share of the force limit");
+  add("expert.state_weights", expert.state_weights, {2.1, 0.012, 61.0, 7.0}, {1e-6, 1e6},
+      kDefinesData,
+      "what its linear-quadratic regulator weighs x, x_dot, theta and theta_dot by; force weighs "
+      "0.1");
 }
 
 void Settings::add_dataset(DatasetConfig& dataset) {

@@ -44,8 +44,9 @@ std::string bf16_instructions() {
 }
 
 std::string model_line(const ModelConfig& model, const std::string& precision) {
-  return "model        " + std::to_string(model.n_layer) + " layers x " +
-         std::to_string(model.n_embd) + ", " + std::to_string(model.n_head) + " heads, " +
+  return "model        " + model.family + ": " + std::to_string(model.n_layer) + " layers x " +
+         std::to_string(model.n_embd) + ", " +
+         (model.family == "gpt2" ? std::to_string(model.n_head) + " heads, " : "") +
          std::to_string(model.n_positions) + " positions: " + grouped(parameter_count(model)) +
          " parameters, " + precision + "\n";
 }

@@ -45,14 +45,16 @@ RunPlan plan_run(const Config& config, int64_t trajectories, int ranks) {
 
 int64_t parameter_count(const ModelConfig& model) {
   const int64_t d = model.n_embd;
-  return model.n_layer * (12 * d * d + 13 * d) + 2 * d + model.n_positions * d +
-         (kFeatures + 1) * d + (d + 1) * kHeadOutputs;
+  const int64_t ends = (kFeatures + 1) * d + (d + 1) * kHeadOutputs;
+  if (model.family == "gru") return model.n_layer * (6 * d * d + 6 * d) + ends;
+  return model.n_layer * (12 * d * d + 13 * d) + 2 * d + model.n_positions * d + ends;
 }
 
 double flops_per_token(const ModelConfig& model, int64_t window) {
   const auto d = static_cast<double>(model.n_embd), layers = static_cast<double>(model.n_layer);
-  return 6.0 * (12.0 * layers * d * d + (kFeatures + kHeadOutputs) * d) +
-         6.0 * layers * d * static_cast<double>(window);
+  const double ends = 6.0 * (kFeatures + kHeadOutputs) * d;
+  if (model.family == "gru") return 6.0 * 6.0 * layers * d * d + ends;
+  return 6.0 * 12.0 * layers * d * d + ends + 6.0 * layers * d * static_cast<double>(window);
 }
 
 double sum_over_windows(const Curriculum& curriculum, int64_t first_step, int64_t end_step,

@@ -12,6 +12,8 @@
 
 namespace {
 
+const RegulatorWeights kWeights({}, {1.0, 0.1, 10.0, 1.0});
+
 std::vector<TrialOutcome> outcomes(const std::vector<CartPoleParameters>& truth,
                                    const std::vector<CartPoleParameters>& believed,
                                    const std::vector<CartPoleState>& starts) {
@@ -54,7 +56,7 @@ Trials draw(bool nominal, bool wider = false) {
 // K = (-2.81, -4.21, -40.4, -10.5) for these weights, from an independent solution of the same
 // Riccati equation.
 TEST(Expert, NominalGainMatchesAnIndependentSolution) {
-  const auto K = regulate(linearize_upright({})).gain;
+  const auto K = regulate(linearize_upright({}), kWeights).gain;
   const double expected[] = {-2.81, -4.21, -40.4, -10.5};
   for (size_t i = 0; i < 4; ++i) EXPECT_NEAR(K[i], expected[i], 0.01 * std::abs(expected[i]));
 }
@@ -92,11 +94,10 @@ TEST(Expert, LinearizationIsThatOfTheSimulation) {
 TEST(Expert, CostSolvesTheRiccatiEquation) {
   for (const auto& plant : draw(false, true).plants) {
     const auto [A, B] = linearize_upright(plant);
-    const auto [K, P] = regulate({A, B});
+    const auto [K, P] = regulate({A, B}, kWeights);
     std::array<double, 4> PB{}, BPA{};
     Matrix4 PA{};
-    const RegulatorWeights weights;
-    double denominator = weights.force, largest = 0;
+    double denominator = kWeights.force, largest = 0;
     for (size_t i = 0; i < 4; ++i)
       for (size_t j = 0; j < 4; ++j) {
         EXPECT_EQ(P[i][j], P[j][i]);
@@ -110,7 +111,7 @@ TEST(Expert, CostSolvesTheRiccatiEquation) {
     for (size_t i = 0; i < 4; ++i) {
       EXPECT_NEAR(K[i], BPA[i] / denominator, 1e-9 * std::abs(K[i]));
       for (size_t j = 0; j < 4; ++j) {
-        double right = (i == j ? weights.state[i] : 0.0) - BPA[i] * BPA[j] / denominator;
+        double right = (i == j ? kWeights.state[i] : 0.0) - BPA[i] * BPA[j] / denominator;
         for (size_t k = 0; k < 4; ++k) right += A[k][i] * PA[k][j];
         EXPECT_NEAR(P[i][j], right, 1e-9 * largest);
       }
@@ -121,7 +122,7 @@ TEST(Expert, CostSolvesTheRiccatiEquation) {
 TEST(Expert, AnUncontrollablePlantIsRefused) {
   CartPoleParameters disconnected;
   disconnected.motor_gain = 0.0;
-  EXPECT_THROW(regulate(linearize_upright(disconnected)), std::runtime_error);
+  EXPECT_THROW(regulate(linearize_upright(disconnected), kWeights), std::runtime_error);
 }
 
 TEST(Expert, AlwaysSucceedsOnTheNominalPlant) {
@@ -136,20 +137,23 @@ TEST(Expert, SucceedsOnRandomPlantsOnlyWhenItKnowsThem) {
   const auto& plants = trials.plants;
   const auto& starts = trials.starts;
   EXPECT_GE(success_share(plants, plants, starts), 0.99);
-  EXPECT_LT(success_share(plants, std::vector<CartPoleParameters>(plants.size()), starts), 0.5);
+  EXPECT_LT(success_share(plants, std::vector<CartPoleParameters>(plants.size()), starts), 0.6);
 }
 
 TEST(Expert, FollowsThePlantAndSettlesSoon) {
-  const Trials trials = draw(false, true);
-  const auto& plants = trials.plants;
-  const auto& starts = trials.starts;
-  const auto results = outcomes(plants, plants, starts);
-  std::vector<int32_t> settled;
-  for (const auto& trial : results)
-    if (trial.success) settled.push_back(trial.settled_step);
-  EXPECT_GE(static_cast<double>(settled.size()), 0.99 * static_cast<double>(results.size()));
-  std::nth_element(settled.begin(), settled.begin() + 200, settled.end());
-  EXPECT_LE(settled[200], 2.0 / PlantConstants{}.period);
+  for (const bool wider : {false, true}) {
+    Trials trials = draw(false, wider);
+    for (size_t i = 0; i < trials.size(); i += 2) trials.starts[i] = {0, 0, std::numbers::pi, 0.01};
+    std::vector<double> random, hanging;  // seconds to settle
+    const auto results = outcomes(trials.plants, trials.plants, trials.starts);
+    for (size_t i = 0; i < results.size(); ++i)
+      if (results[i].success)
+        (i % 2 ? random : hanging).push_back(results[i].settled_step * PlantConstants{}.period);
+    EXPECT_GE(random.size() + hanging.size(), 498U);
+    for (auto* seconds : {&random, &hanging}) std::sort(seconds->begin(), seconds->end());
+    EXPECT_LE(random[random.size() / 2], 2.0);
+    EXPECT_LE(hanging[hanging.size() / 2], 3.1);
+  }
 }
 
 TEST(Expert, KnowsFrictionAndMotorGain) {

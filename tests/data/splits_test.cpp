@@ -96,6 +96,7 @@ TEST(Splits, PlantsAndStartsFillTheirRanges) {
 TEST(Splits, FailuresAreRedrawnInTrainAndKeptElsewhere) {
   Config config;
   config.dataset.steps = 2;
+  config.world.track_limit = 0.6;  // the default world's expert fails too rarely
   for (const uint32_t split : {0U, 3U, 4U}) {
     const auto data = simulate(config, split, 0, 2000);
     const auto drawn_again = std::accumulate(data.attempt.begin(), data.attempt.end(), 0U);
@@ -122,7 +123,7 @@ TEST(Splits, TrajectoriesAreThoseRecorded) {
     add(data.recording.force_sent);
     add(data.recording.mode);
   }
-  EXPECT_EQ(sha256_hex(bytes), "d01dcfac8d4463d6f3fc291b7823d3568506d8d1cc22585318b55a8f64d3c85a");
+  EXPECT_EQ(sha256_hex(bytes), "ff121cb82c1dd536b309ba0ac8373ec7f93845d8133f96688c6f433498f20db4");
 }
 
 TEST(Splits, SharesHoldInEveryRangeOfIndices) {
@@ -338,11 +339,5 @@ TEST(Splits, CommandsFollowFromWhatIsMeasured) {
 }
 
 TEST(Splits, TheExpertsLawIsTheConfigurations) {
-  const ExpertLaw law, configured = law_of(Config().expert);
-  EXPECT_EQ(configured.energy_gain, law.energy_gain);
-  EXPECT_EQ(configured.cart_gain, law.cart_gain);
-  EXPECT_EQ(configured.cart_damping, law.cart_damping);
-  EXPECT_EQ(configured.energy_offset, law.energy_offset);
-  EXPECT_EQ(configured.enter_angle, law.enter_angle);
-  EXPECT_EQ(configured.enter_force, law.enter_force);
+  EXPECT_TRUE(law_of(Config().expert) == ExpertLaw{});
 }

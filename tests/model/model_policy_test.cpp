@@ -16,11 +16,17 @@ std::vector<double> forces_over(ControlModel& model, const std::vector<torch::Te
 
 }  // namespace
 
-TEST(ModelPolicy, CachedRolloutEqualsFullForwardPassesOverTheSameWindow) {
-  const int64_t window = 8, trials = 3;
-  TrainedModel model = tiny_trained_model(window);
+struct Case {
+  const char* family;
+  int64_t window;
+};
+class ModelPolicyCase : public testing::TestWithParam<Case> {};
+
+TEST_P(ModelPolicyCase, CachedRolloutEqualsFullForwardPassesOverTheSameWindow) {
+  const auto [family, window] = GetParam();
+  TrainedModel model = tiny_trained_model(window, family);
   const torch::NoGradGuard no_grad;
-  ModelPolicy policy(model, trials);
+  ModelPolicy policy(model, 3);
   std::vector<torch::Tensor> tokens;
   std::vector<double> previous(3, 0.0), force(3);
   std::vector<uint8_t> mode(3);
@@ -34,7 +40,7 @@ TEST(ModelPolicy, CachedRolloutEqualsFullForwardPassesOverTheSameWindow) {
     }
     // When the window is full its last half is kept, and the new token continues it.
     if (tokens.size() == static_cast<size_t>(window))
-      tokens.erase(tokens.begin(), tokens.begin() + window / 2);
+      tokens.erase(tokens.begin(), tokens.end() - window / 2);
     auto token = torch::empty({3, 1, kFeatures});
     for (size_t i = 0; i < 3; ++i)
       write_token(states[i], previous[i], token.data_ptr<float>() + i * kFeatures);
@@ -46,6 +52,9 @@ TEST(ModelPolicy, CachedRolloutEqualsFullForwardPassesOverTheSameWindow) {
     previous = force;
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Networks, ModelPolicyCase,
+                         testing::Values(Case{"gpt2", 8}, Case{"gpt2", 1}, Case{"gru", 8}));
 
 TEST(ModelPolicy, TheShortestWindowsWork) {
   for (const int64_t window : {1, 2}) {

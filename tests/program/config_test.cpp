@@ -99,7 +99,7 @@ TEST(Config, BadFilesAreRefusedByKeyAndLine) {
       {"model:\n  n_layer: -1\n", "from 1 to"},
       {"model:\n  n_layer: 99999999999999999999\n", "from 1 to"},
       {"model:\n  n_dims: 5\n", "from 4 to 4"},
-      {"model:\n  family: lstm\n", "must be gpt2"},
+      {"model:\n  family: lstm\n", "must be gpt2 or gru"},
       {"model:\n  n_embd: 100\n",
        "model.n_embd 100 (run.yaml:2) is not a multiple of model.n_head 16 (the default)"},
       {"model:\n  n_positions: 2000\n",

@@ -22,9 +22,12 @@ TEST(RunPlan, ParametersAreCountedAsTheModelHasThem) {
   config.n_embd = 24;
   config.n_layer = 3;
   config.n_head = 2;
-  int64_t total = 0;
-  for (const auto& parameter : ControlModel(config)->parameters()) total += parameter.numel();
-  EXPECT_EQ(parameter_count(config), total);
+  for (const char* family : {"gpt2", "gru"}) {
+    config.family = family;
+    int64_t total = 0;
+    for (const auto& parameter : ControlModel(config)->parameters()) total += parameter.numel();
+    EXPECT_EQ(parameter_count(config), total) << family;
+  }
 }
 
 TEST(RunPlan, EpochsAndStepsAreBothUpperBounds) {

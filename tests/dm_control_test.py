@@ -1,0 +1,132 @@
+"""Tests tools/dm_control_score.py against a small stand-in for dm_control: the package itself is not
+among the requirements.
+
+Usage: dm_control_test.py BUILD_FOLDER
+"""
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = Path(sys.argv.pop(1)).resolve()
+
+# dm_control's cart-pole as the script uses it: 1 kg, a rod of 0.1 kg and 1 m, 10 N at control 1.
+SUITE = """
+import types
+import numpy as np
+
+class Environment:
+    def __init__(self, seed):
+        self.start = np.array([0.0, np.pi + 0.02 * (seed + 1), 0.0, 0.0])
+        model = types.SimpleNamespace(body_mass={"cart": 1.0, "pole_1": 0.1},
+                                      body_ipos={("pole_1", "z"): 0.5})
+        self.physics = types.SimpleNamespace(named=types.SimpleNamespace(model=model))
+        self.reset()
+
+    def show(self):
+        self.physics.data = types.SimpleNamespace(qpos=self.state[:2], qvel=self.state[2:])
+
+    def reset(self):
+        self.state = self.start.copy()
+        self.show()
+
+    def rate(self, state, force):
+        (x, angle, x_dot, angle_dot), ml, g = state, 0.05, 9.81
+        inertia = ml * 0.5 * 4 / 3
+        matrix = [[1.1, ml * np.cos(angle)], [ml * np.cos(angle), inertia]]
+        push = [force + ml * angle_dot**2 * np.sin(angle), ml * g * np.sin(angle)]
+        return np.array([x_dot, angle_dot, *np.linalg.solve(matrix, push)])
+
+    def step(self, control):
+        force, h = 10.0 * control, 0.01
+        assert abs(control) <= 1.0
+        half = self.state + 0.5 * h * self.rate(self.state, force)
+        self.state = self.state + h * self.rate(half, force)
+        self.show()
+        return types.SimpleNamespace(reward=float(np.cos(self.state[1]) > 0.995))
+
+def load(domain, task, options):
+    assert (domain, task) == ("cartpole", "swingup")
+    return Environment(options["random"])
+"""
+
+
+class DmControl(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = Path(tempfile.mkdtemp(prefix="cartpole_dm_control_"))
+        cls.addClassCleanup(shutil.rmtree, cls.folder)
+        package = cls.folder / "installed/dm_control"
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("")
+        (package / "suite.py").write_text(SUITE)
+        for name in ("dm_control", "mujoco"):
+            info = cls.folder / f"installed/{name}-0.dist-info"
+            info.mkdir()
+            (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0\n")
+        missing = cls.folder / "missing/dm_control"
+        missing.mkdir(parents=True)
+        (missing / "__init__.py").write_text("raise ImportError('no dm_control')\n")
+
+    def score(self, *arguments, packages="installed"):
+        environment = os.environ | {"PYTHONPATH": str(self.folder / packages)}
+        return subprocess.run(
+            [sys.executable, ROOT / "tools/dm_control_score.py", *map(str, arguments)], text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300, env=environment)
+
+    def train(self, name, *settings):
+        out, data = self.folder / name, self.folder / "data"
+        for program in ("generate_trajectories", "train_gpt2"):
+            subprocess.run([
+                ROOT / "launch/local.sh", "1", BUILD / program, "--config", ROOT /
+                "tests/tiny.yaml", "--dataset.path", data, "--out_dir", out, *map(str, settings)
+            ], check=True, capture_output=True)
+        return out
+
+    def test_the_expert_stands_up_so_state_force_and_sign_are_right(self):
+        result = self.score("--expert", BUILD / "tests/expert_force", "--episodes", 3, "--json",
+                            self.folder / "expert.json")
+        self.assertEqual(result.returncode, 0, result.stdout)
+        self.assertIn("3 of 3 stay upright", result.stdout)
+        scores = json.loads((self.folder / "expert.json").read_text())
+        self.assertEqual((scores["upright"], scores["episodes"]), (3, 3))
+        self.assertTrue(all(1 < seconds < 4 for seconds in scores["seconds_until_upright"]))
+        self.assertTrue(all(600 < score < 900 for score in scores["scores"]))
+
+    def test_checkpoints_play_with_any_window(self):
+        for window in (16, 1):
+            run = self.train(f"window_{window}", "--model.n_positions", window)
+            (run / "evaluation").mkdir()
+            result = self.score(run, "--episodes", 2)
+            self.assertEqual(result.returncode, 0, result.stdout)
+            scores = json.loads((run / "evaluation/dm_control.json").read_text())
+            self.assertEqual(len(scores["scores"]), 2)
+            self.assertEqual(scores["dm_control"], "0")
+
+    def test_what_it_cannot_play_it_refuses_in_a_line(self):
+        recurrent = self.train("gru", "--model.family", "gru")
+        cases = [
+            ((), "name a RUN_FOLDER"),
+            (("--episodes", 0, "--expert", "/bin/true"), "at least 1"),
+            (("--expert", "/bin/true"), "does not answer with a force"),
+            ((self.folder / "nowhere",), "nowhere"),
+            (("--checkpoint", ROOT / "README.md", self.folder), "is not a checkpoint"),
+            ((recurrent,), "model.family gru"),
+        ]
+        for arguments, text in cases:
+            result = self.score(*arguments)
+            self.assertNotEqual(result.returncode, 0, text)
+            self.assertIn(text, result.stdout)
+            self.assertNotIn("Traceback", result.stdout)
+        result = self.score("--expert", "/bin/true", packages="missing")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("pip install dm_control==1.0.50 mujoco==3.17.0", result.stdout)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
