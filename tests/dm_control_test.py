@@ -100,7 +100,8 @@ class DmControl(unittest.TestCase):
 
     def test_checkpoints_play_with_any_window(self):
         for window in (16, 1):
-            run = self.train(f"window_{window}", "--model.n_positions", window)
+            run = self.train(f"window_{window}", "--model.n_positions", window,
+                             "--training.curriculum.points.start", min(window, 2))
             (run / "evaluation").mkdir()
             result = self.score(run, "--episodes", 2)
             self.assertEqual(result.returncode, 0, result.stdout)
