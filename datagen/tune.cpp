@@ -29,12 +29,14 @@ constexpr int kBlind = 15;
 // One of so many trials starts at rest, hanging: what people start from, and uniform angles do not.
 constexpr size_t kHanging = 3;
 
-Numbers numbers_of(const ExpertLaw& law) {
+std::array<ExpertLaw::Fit*, 5> fits(ExpertLaw& law) {
+  return {&law.energy_gain, &law.cart_gain, &law.cart_damping, &law.pump_limit, &law.energy_offset};
+}
+
+Numbers numbers_of(ExpertLaw law) {
   Numbers result;
   auto to = result.begin();
-  for (const auto& fit :
-       {law.energy_gain, law.cart_gain, law.cart_damping, law.pump_limit, law.energy_offset})
-    to = std::copy(fit.begin(), fit.end(), to);
+  for (const auto* fit : fits(law)) to = std::copy(fit->begin(), fit->end(), to);
   for (const double weight : law.state_weights) *to++ = std::log(weight);
   *to++ = law.enter_angle;
   *to = law.enter_force;
@@ -44,8 +46,7 @@ Numbers numbers_of(const ExpertLaw& law) {
 ExpertLaw law_of(const Numbers& numbers) {
   ExpertLaw law;
   auto from = numbers.begin();
-  for (auto* fit :
-       {&law.energy_gain, &law.cart_gain, &law.cart_damping, &law.pump_limit, &law.energy_offset}) {
+  for (auto* fit : fits(law)) {
     std::copy_n(from, fit->size(), fit->begin());
     from += static_cast<ptrdiff_t>(fit->size());
   }
