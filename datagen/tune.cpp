@@ -22,8 +22,8 @@ constexpr double kTrialSeconds = 16.0;
 constexpr double kFailure = 30.0;
 // Of the track. An expert that comes closer to its end is imitated by networks that leave it.
 constexpr double kMargin = 0.85;
-// How wrong an imitator's idea of masses and length is, as a logarithm.
-constexpr double kWrong = 0.2;
+// How wrong an imitator's idea of a mass or length is: a share of its range, both as logarithms.
+constexpr double kWrong = 0.14;
 // Periods that an expert plays who assumes the nominal plant: networks do not know the plant yet.
 constexpr int kBlind = 15;
 // One of so many trials starts at rest, hanging: what people start from, and uniform angles do not.
@@ -77,11 +77,14 @@ Trials draw_trials(Config config, uint32_t split, double share, int generation) 
 }
 
 // What an imitator believes about the plants, which are numbers first, first + 1, ... of a split.
-std::vector<CartPoleParameters> guess(std::vector<CartPoleParameters> plants, size_t first) {
+std::vector<CartPoleParameters> guess(std::vector<CartPoleParameters> plants, size_t first,
+                                      const WorldConfig& world) {
   for (size_t i = 0; i < plants.size(); ++i) {
     CounterRandom random(~uint64_t{0}, static_cast<uint32_t>(Purpose::kTuning), first + i);
-    for (double* number : {&plants[i].cart_mass, &plants[i].pole_mass, &plants[i].half_length})
-      *number *= std::exp(kWrong * random.uniform(-1.0, 1.0));
+    for (const auto& [number, range] : {std::pair(&plants[i].cart_mass, &world.cart_mass),
+                                        {&plants[i].pole_mass, &world.pole_mass},
+                                        {&plants[i].half_length, &world.half_length}})
+      *number *= std::pow(range->back() / range->front(), kWrong * random.uniform(-1.0, 1.0));
   }
   return plants;
 }
@@ -90,12 +93,12 @@ struct Score {
   double seconds, success;  // mean over trials
 };
 
-Score judge(const ExpertLaw& law, const Trials& all) {
+Score judge(const ExpertLaw& law, const Trials& all, const WorldConfig& world) {
   constexpr size_t kBlock = 128;
   Score score{};
   for (size_t begin = 0; begin < all.size(); begin += kBlock) {
     const Trials trials = all.slice(begin, std::min(begin + kBlock, all.size()));
-    ExpertBatch expert(guess(trials.plants, begin), trials.constants, law);
+    ExpertBatch expert(guess(trials.plants, begin, world), trials.constants, law);
     ExpertBatch blind(std::vector(trials.size(), trials.nominal), trials.constants, law);
     int period = 0;
     const auto rollout = play(
@@ -122,17 +125,19 @@ constexpr struct {
   double trials, weight;
 } kParts[] = {{1, 1.0, 1.0}, {3, 1.0, 0.7}, {4, 0.5, 0.5}};
 
-double cost_of(const ExpertLaw& law, const std::vector<Trials>& parts) {
+double cost_of(const ExpertLaw& law, const std::vector<Trials>& parts, const WorldConfig& world) {
   double cost = 0;
-  for (size_t k = 0; k < parts.size(); ++k) cost += kParts[k].weight * judge(law, parts[k]).seconds;
+  for (size_t k = 0; k < parts.size(); ++k)
+    cost += kParts[k].weight * judge(law, parts[k], world).seconds;
   return cost;
 }
 
-void print_success(const char* what, const ExpertLaw& law, const Config& config) {
-  std::cerr << what << ":";
+void print_success(const char* when, const ExpertLaw& law, const Config& config) {
+  std::cerr << "success " << when << ", with noise and wrong beliefs:";
   for (const auto& part : kParts)
-    std::cerr << "  " << kSplits[part.split].name << " "
-              << judge(law, draw_trials(config, part.split, 2.0, kGenerations)).success;
+    std::cerr
+        << "  " << kSplits[part.split].name << " "
+        << judge(law, draw_trials(config, part.split, 2.0, kGenerations), config.world).success;
   std::cerr << std::endl;
 }
 
@@ -180,7 +185,7 @@ ExitCode tune(const CommandLine& command_line, const MpiSession& mpi) {
   std::fill_n(deviation.begin() + 20, 4, 0.5);
   deviation[24] = 0.1;
   deviation[25] = 0.4;
-  if (mpi.rank() == 0) print_success("success before", law_of(config.expert), config);
+  if (mpi.rank() == 0) print_success("before", law_of(config.expert), config);
   for (int generation = 0; generation < kGenerations; ++generation) {
     std::vector<Trials> parts;
     for (const auto& part : kParts)
@@ -189,7 +194,7 @@ ExitCode tune(const CommandLine& command_line, const MpiSession& mpi) {
     std::vector<double> cost(kCandidates, 0.0);
     for (size_t i = static_cast<size_t>(mpi.rank()); i < kCandidates;
          i += static_cast<size_t>(mpi.size()))
-      cost[i] = cost_of(law_of(candidates[i]), parts);
+      cost[i] = cost_of(law_of(candidates[i]), parts, config.world);
     MPI_Allreduce(MPI_IN_PLACE, cost.data(), static_cast<int>(kCandidates), MPI_DOUBLE, MPI_SUM,
                   MPI_COMM_WORLD);
 
@@ -202,10 +207,10 @@ ExitCode tune(const CommandLine& command_line, const MpiSession& mpi) {
   for (double& number : mean) number = std::round(1000 * number) / 1000;
   ExpertLaw law = law_of(mean);
   for (double& weight : law.state_weights) {  // to three digits
-    const double unit = std::pow(10.0, std::floor(std::log10(weight)) - 2.0);
-    weight = std::round(weight / unit) * unit;
+    const double unit = std::pow(10.0, 2.0 - std::floor(std::log10(weight)));
+    weight = std::round(weight * unit) / unit;
   }
-  print_success("success after", law, config);
+  print_success("after", law, config);
   std::cout << "expert:\n";
   for (const auto& [name, fit] : {std::pair("energy_gain", law.energy_gain),
                                   {"cart_gain", law.cart_gain},

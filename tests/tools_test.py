@@ -189,6 +189,40 @@ class Tools(unittest.TestCase):
         (run / "evaluation/dm_control.json").write_text("{}")
         self.expect(self.tool("report.py", run), 1, "dm_control.json is damaged")
 
+    def test_runs_are_compared_on_the_same_trials_only(self):
+        runs = {"seed_0": (0, 0.5), "seed_1": (1, 0.75), "other": (0, 0.25), "elsewhere": (0, 1.0)}
+        folders = []
+        for name, (seed, success) in runs.items():
+            run = self.folder / "compared" / name
+            shutil.copytree(self.evaluated, run)
+            folders.append(run)
+            path = run / "evaluation/evaluation.json"
+            evaluation = json.loads(path.read_text())
+            for split in evaluation["splits"].values():
+                split["closed_loop"]["model"].update(success=success, interval=[0.125, 1.0])
+                split["closed_loop"]["expert"].update(success=1.0, interval=[0.5, 1.0])
+            if name == "elsewhere":
+                evaluation["manifest_sha256"] = "another"
+            path.write_text(json.dumps(evaluation))
+            config = (run / "config.yaml").read_text().replace("\nseed: 0", f"\nseed: {seed}")
+            if name == "other":
+                config = config.replace("n_positions: 16", "n_positions: 8")
+            (run / "config.yaml").write_text(config + "\n")
+        result = self.tool("compare.py", *folders)
+        self.expect(result, 0)
+        here, elsewhere = result.stdout.split("\n\ncart mass")
+        self.assertIn(
+            "| seed_0 | .500 [.125, 1.000] | .500 [.125, 1.000] | .500 [.125, 1.000] |\n"
+            "| seed_1 | .750 [", here)
+        self.assertIn("\n| mean of 2 seeds: seed_0, seed_1 | .625 (.500 to .750) |", here)
+        self.assertEqual(here.count("| expert | 1.000 [.500, 1.000] |"), 1)
+        self.assertNotIn("mean of", elsewhere)
+        self.assertIn("| elsewhere | 1.000 [", elsewhere)
+        (folders[1] / "evaluation/evaluation.json").write_text("{}")
+        self.expect(self.tool("compare.py", *folders), 1,
+                    "seed_1/evaluation/evaluation.json is not what evaluate_policy writes")
+        self.expect(self.tool("compare.py", self.folder), 1, "run evaluate_policy first")
+
     def test_the_users_settings_do_not_reach_the_tools(self):
         run = self.run_with(lines(training(10)))
         foreign = self.folder / "site"

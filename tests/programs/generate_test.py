@@ -256,7 +256,7 @@ class Generate(ProgramTest):
         self.assertEqual(tuned[0].stdout, tuned[1].stdout)
         law = yaml.safe_load(tuned[0].stdout)
         self.assertEqual(list(law), ["expert"])
-        self.assertIn("success after:  validation", tuned[0].stderr)
+        self.assertIn("success after, with noise and wrong beliefs:  validation", tuned[0].stderr)
         config = self.folder / "tuned.yaml"
         config.write_text((ROOT / "tests/tiny.yaml").read_text() + tuned[0].stdout)
         made = subprocess.run(
