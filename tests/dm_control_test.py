@@ -12,7 +12,12 @@ import tempfile
 import unittest
 from pathlib import Path
 
+import numpy as np
+
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+from dm_control_score import network_policy  # noqa: E402
+
 BUILD = Path(sys.argv.pop(1)).resolve()
 
 # dm_control's cart-pole as the script uses it: 1 kg, a rod of 0.1 kg and 1 m, 10 N at control 1.
@@ -79,9 +84,10 @@ class DmControl(unittest.TestCase):
             [sys.executable, ROOT / "tools/dm_control_score.py", *map(str, arguments)], text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300, env=environment)
 
-    def train(self, name, *settings):
+    def train(self, name, *settings, evaluate=False):
         out, data = self.folder / name, self.folder / "data"
-        for program in ("generate_trajectories", "train_gpt2"):
+        programs = ["generate_trajectories", "train_gpt2"] + ["evaluate_policy"] * evaluate
+        for program in programs:
             subprocess.run([
                 ROOT / "launch/local.sh", "1", BUILD / program, "--config", ROOT /
                 "tests/tiny.yaml", "--dataset.path", data, "--out_dir", out, *map(str, settings)
@@ -98,11 +104,23 @@ class DmControl(unittest.TestCase):
         self.assertTrue(all(1 < seconds < 4 for seconds in scores["seconds_until_upright"]))
         self.assertTrue(all(600 < score < 900 for score in scores["scores"]))
 
-    def test_checkpoints_play_with_any_window(self):
+    def test_checkpoints_play_as_the_evaluator_plays_them(self):
         for window in (16, 1):
-            run = self.train(f"window_{window}", "--model.n_positions", window,
-                             "--training.curriculum.points.start", min(window, 2))
-            (run / "evaluation").mkdir()
+            run = self.train(f"window_{window}",
+                             "--model.n_positions", window, "--training.curriculum.points.start",
+                             min(window, 2), "--evaluation.examples", 4, evaluate=True)
+            rows = np.genfromtxt(run / "evaluation/rollouts.csv", delimiter=",", names=True,
+                                 dtype=None, encoding="utf-8")
+            rows = rows[(rows["split"] == "test") & (rows["policy"] == "model")]
+            act, _, _ = network_policy(run / "state.pt")
+            sent = np.zeros(4)
+            for step in range(50):  # forces and states are printed with six digits
+                now = rows[rows["step"] == step]
+                states = np.column_stack([now[x] for x in ("x", "x_dot", "theta", "theta_dot")])
+                np.testing.assert_allclose(np.clip(act(states, sent), -10, 10), now["force"],
+                                           atol=1e-3)
+                sent = now["force"]
+            self.assertGreater(np.abs(rows["force"]).max(), 0.1)
             result = self.score(run, "--episodes", 2)
             self.assertEqual(result.returncode, 0, result.stdout)
             scores = json.loads((run / "evaluation/dm_control.json").read_text())

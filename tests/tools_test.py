@@ -190,7 +190,10 @@ class Tools(unittest.TestCase):
         self.expect(self.tool("report.py", run), 1, "dm_control.json is damaged")
 
     def test_runs_are_compared_on_the_same_trials_only(self):
-        runs = {"seed_0": (0, 0.5), "seed_1": (1, 0.75), "other": (0, 0.25), "elsewhere": (0, 1.0)}
+        runs = {
+            "seed_0": (0, 0.5), "seed_1": (1, 0.75), "other": (0, 0.25), "early": (2, 0.25),
+            "elsewhere": (0, 1.0)
+        }
         folders = []
         for name, (seed, success) in runs.items():
             run = self.folder / "compared" / name
@@ -203,14 +206,19 @@ class Tools(unittest.TestCase):
                 split["closed_loop"]["expert"].update(success=1.0, interval=[0.5, 1.0])
             if name == "elsewhere":
                 evaluation["manifest_sha256"] = "another"
+            if name == "early":
+                evaluation["step"] -= 1
             path.write_text(json.dumps(evaluation))
             config = (run / "config.yaml").read_text().replace("\nseed: 0", f"\nseed: {seed}")
+            config = config.replace("out_dir: ", f"out_dir: {name}")
             if name == "other":
                 config = config.replace("n_positions: 16", "n_positions: 8")
             (run / "config.yaml").write_text(config + "\n")
         result = self.tool("compare.py", *folders)
         self.expect(result, 0)
         here, elsewhere = result.stdout.split("\n\ncart mass")
+        self.assertTrue(here.startswith("cart mass 0.5 to 2 kg; "), here)
+        self.assertIn("; dataset another, 20 trials of 300 steps per split", elsewhere)
         self.assertIn(
             "| seed_0 | .500 [.125, 1.000] | .500 [.125, 1.000] | .500 [.125, 1.000] |\n"
             "| seed_1 | .750 [", here)

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Prints the closed-loop success of evaluated runs beside the reference controllers, as Markdown.
 
-  tools/compare.py output/quickstart output/seed_1 output/no_memory
+  .venv/bin/python tools/compare.py output/quickstart output/seed_1 output/no_memory
 
-reads evaluation/evaluation.json and config.yaml in each folder. Runs that played the same trials
-share a table; those that differ in their seed only get a line for their mean.
+reads evaluation/evaluation.json and config.yaml in each folder. Runs that were evaluated on the
+same dataset share a table; those that differ in their seed only get a line for their mean.
 """
 import os
 import sys
@@ -29,19 +29,25 @@ class Run:
             self.splits = {
                 split: result["closed_loop"] for split, result in evaluation["splits"].items()
             }
-            self.world = world_text(evaluation["world"])
+            trials = next(iter(self.splits.values()))["model"]["n"]
             # Equal where plants, starts and disturbances are.
-            trials = {split: policies["model"]["n"] for split, policies in self.splits.items()}
-            self.trials = (evaluation["manifest_sha256"], evaluation["steps"], str(trials))
+            self.trials = (
+                f"{world_text(evaluation['world'])}; dataset {evaluation['manifest_sha256'][:8]}, "
+                f"{trials:,} trials of {evaluation['steps']:,} steps per split, "
+                "95% Wilson intervals")
+            step = evaluation["step"]
         except OSError:
             sys.exit(f"compare.py: {path} is missing: run evaluate_policy first")
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, LookupError, AttributeError, StopIteration):
             sys.exit(f"compare.py: {path} is not what evaluate_policy writes: run that again")
         try:
             settings = (folder / "config.yaml").read_text(errors="replace").splitlines()
         except OSError:
             sys.exit(f"compare.py: {folder / 'config.yaml'} is missing: train_gpt2 writes it")
-        self.recipe = [line for line in settings if not line.startswith(("seed:", "out_dir:"))]
+        self.seed = next((line for line in settings if line.startswith("seed:")), None)
+        # Equal where runs differ in their seed only.
+        self.recipe = (step,
+                       *(line for line in settings if not line.startswith(("seed:", "out_dir:"))))
 
 
 def share(value):
@@ -60,16 +66,16 @@ def row(name, cells):
 def table(runs):
     """Lines of the table of runs with the same trials."""
     splits = runs[0].splits
-    count = next(iter(splits.values()))["model"]["n"]
     lines = [
-        f"{runs[0].world}; {count:,} trials per split, 95% Wilson intervals", "",
-        row("success", (f"`{split}`" for split in splits)), row("---", ("---" for _ in splits))
+        runs[0].trials, "",
+        row("success", (f"`{split}`" for split in splits)),
+        row("---", ("---" for _ in splits))
     ]
     seeds = {}
     for run in runs:
         lines.append(row(run.name, (cell(run.splits[split]["model"]) for split in splits)))
-        seeds.setdefault("\n".join(run.recipe), []).append(run)
-    for same in seeds.values():
+        seeds.setdefault(run.recipe, {})[run.seed] = run
+    for same in (list(runs_of.values()) for runs_of in seeds.values()):
         if len(same) == 1:
             continue
         cells = []

@@ -229,7 +229,7 @@ def write_page(run, folder):
         "model": "the trained network, told nothing about the plant",
         "expert": "knows every plant exactly, and its true state",
         "adaptive_expert": "told nothing either, identifies the plant by least squares",
-        "nominal_expert": "assumes the nominal plant",
+        "nominal_expert": "assumes the same plant always",
         "zero_force": "never pushes",
     }
     headline = ""
@@ -292,8 +292,8 @@ it sees, which plant it controls.</p>
 <p class="note">Settling time: from when on a successful trial stays upright (median / 95th
 percentile). Peak |x|: how far the cart strays, the track ends at ±{run.world["track_limit"]:g} m;
 RMS force: how hard it is pushed (medians).</p>
-<p class="note">The plain expert knows a plant's masses and length, but no friction, motor gain or
-delay; the adaptive expert knows nothing of it and identifies it while it plays. These two and the
+<p class="note">The plain expert knows a plant's masses and length, and assumes the middle of the
+other ranges; the adaptive expert knows nothing of it and identifies it while it plays. These two and the
 nominal expert see what sensors measure, as the network does; the stabilizer, which is the expert
 without its swing-up, sees the true state.</p>
 {run.dm_control}

@@ -44,9 +44,12 @@ AdaptiveExpert::AdaptiveExpert(const CartPoleParameters& nominal, size_t n,
                mass_length = nominal.pole_mass * nominal.half_length,
                length = nominal.pole_inertia() / mass_length;
   const double impulse = constants.force_limit * constants.period;  // of a period at full force
-  const CartFit cart{{{mass, mass_length, 0.0}, {mass, 4.0 * mass_length, 2.0 * mass}, impulse}};
+  const CartFit cart{
+      {{mass, mass_length, nominal.cart_friction}, {mass, 4.0 * mass_length, 2.0 * mass}, impulse}};
   cart_.assign(n, {cart, cart, cart, cart});
-  pole_.assign(n, {{length, 0.0}, {length, 0.2}, constants.gravity * constants.period});
+  pole_.assign(n, {{length, nominal.pole_friction / mass_length},
+                   {length, 0.2},
+                   constants.gravity * constants.period});
 }
 
 void AdaptiveExpert::act(const StateBatch& measured, const std::vector<double>& sent,

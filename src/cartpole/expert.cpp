@@ -76,6 +76,7 @@ ExpertArrays ExpertBatch::arrays() {
           cart_gain_.data(),
           cart_damping_.data(),
           energy_target_.data(),
+          law_.cart_stiffening,
           law_.enter_angle,
           law_.enter_force,
           mode_.data()};

@@ -22,6 +22,9 @@ struct ExpertLaw {
   Fit cart_damping{0.76, -0.29, 0.17, -0.33};  // logarithm, times sqrt(gravity / track)
   Fit energy_offset{0.051, -0.044, 0.165, 0.11};
   Fit pump_limit{0.24, -0.2, 0.13, 0.11};  // logarithm, times gravity
+  // How much more strongly the cart is pulled back at the end of its track, growing with x^4. The
+  // default track is long enough without; a short one is not.
+  double cart_stiffening = 0.0;
   // Where the stabilizer takes over: within this angle (rad), and where it demands no more than
   // this share of the force limit.
   double enter_angle = 0.95, enter_force = 1.95;
@@ -35,7 +38,7 @@ struct ExpertLaw {
 struct SwingUpLaw {
   double energy_gain;
   double pump_limit;     // m/s^2, the most to pump with
-  double cart_gain;      // 1/s^2
+  double cart_gain;      // 1/s^2, near the center
   double cart_damping;   // 1/s
   double energy_target;  // over m_p g l: 1 is upright, -1 hanging
 };

@@ -140,8 +140,9 @@ void act(size_t n, const ExpertArrays& expert, ConstStateArrays states, Out forc
      sine = states.sine, cosine = states.cosine;
   Out mode = expert.mode;
   const double limit = expert.plant.constants.force_limit, gravity = expert.plant.constants.gravity,
-               enter_angle = expert.enter_angle, leave_angle = enter_angle + kAngleBand,
-               enter_force = expert.enter_force * limit,
+               inverse_track = 1.0 / expert.plant.constants.track_limit,
+               stiffening = expert.cart_stiffening, enter_angle = expert.enter_angle,
+               leave_angle = enter_angle + kAngleBand, enter_force = expert.enter_force * limit,
                leave_force = enter_force + kForceBand * limit;
 #pragma omp simd
   for (size_t i = 0; i < n; ++i) {
@@ -151,7 +152,9 @@ void act(size_t n, const ExpertArrays& expert, ConstStateArrays states, Out forc
     const double rate = thd * swing_seconds[i];
     const double energy = fma(0.5 * rate, rate, c - energy_target[i]);  // over ml g
     const double pump = within(energy_gain[i] * gravity * energy * (rate * c), pump_limit[i]);
-    const double acceleration = pump - fma(cart_gain[i], x[i], cart_damping[i] * xd);
+    const double square = (x[i] * inverse_track) * (x[i] * inverse_track);
+    const double pull_back = cart_gain[i] * fma(stiffening * square, square, 1.0);
+    const double acceleration = pump - fma(pull_back, x[i], cart_damping[i] * xd);
     // ... and the force that gives the cart this acceleration (collocated feedback linearization).
     const double theta_acceleration =
         fma(-bp[i], thd, ml[i] * fma(gravity, s, -acceleration * c)) * inverse_inertia[i];

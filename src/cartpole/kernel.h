@@ -29,8 +29,8 @@ struct ExpertArrays {
   const double* gain[4];  // see FeedbackGain
   // See SwingUpLaw.
   const double *energy_gain, *pump_limit, *cart_gain, *cart_damping, *energy_target;
-  double enter_angle, enter_force;  // see ExpertLaw
-  double* mode;                     // 0 or 1, as it was one period before
+  double cart_stiffening, enter_angle, enter_force;  // see ExpertLaw
+  double* mode;                                      // 0 or 1, as it was one period before
 };
 struct DisturbanceArrays {  // see Disturbance
   const double *force_gain, *force_noise, *excitation_steps, *kick_step, *kick;

@@ -148,5 +148,6 @@ Regulator regulate(const Linearization& plant, const RegulatorWeights& weights) 
   throw UserError(ExitCode::kConfiguration,
                   "no stabilizer was found for a plant of section world (Riccati residual " +
                       std::to_string(residual) +
-                      "): its masses, lengths, frictions or the control period are too extreme");
+                      "): its masses, lengths, frictions, the control period or "
+                      "expert.state_weights are too extreme");
 }

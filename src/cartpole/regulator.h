@@ -21,7 +21,8 @@ struct RegulatorWeights {
   std::array<double, 4> state;  // Q, diagonal
   double force;                 // R
 
-  // `state` is meant for a track of 2.4 m and a force of 10 N that weighs 0.1.
+  // `state` is Q for a track of 2.4 m and a force of 10 N, with R = 0.1; both are scaled to the
+  // limits of `constants`.
   RegulatorWeights(const PlantConstants& constants, const std::array<double, 4>& state);
 };
 

@@ -118,15 +118,22 @@ SensorNoise sensor_noise_of(const WorldConfig& world) {
 }
 
 CartPoleParameters nominal_plant(const WorldConfig& world) {
+  const auto middle = [](const Range& range) { return 0.5 * (range[0] + range[1]); };
   CartPoleParameters plant;
   plant.cart_mass = world.nominal[0];
   plant.pole_mass = world.nominal[1];
   plant.half_length = world.nominal[2];
+  plant.cart_friction = middle(world.cart_friction);
+  plant.pole_friction = middle(world.pole_friction);
+  plant.motor_gain = middle(world.motor_gain);
+  plant.delay_steps = std::floor(middle(world.delay));
   return plant;
 }
 
 ExpertLaw law_of(const ExpertConfig& expert) {
-  ExpertLaw law{.enter_angle = expert.enter_angle, .enter_force = expert.enter_force};
+  ExpertLaw law{.cart_stiffening = expert.cart_stiffening,
+                .enter_angle = expert.enter_angle,
+                .enter_force = expert.enter_force};
   for (const auto& [from, to] : {std::pair(&expert.energy_gain, &law.energy_gain),
                                  {&expert.cart_gain, &law.cart_gain},
                                  {&expert.cart_damping, &law.cart_damping},

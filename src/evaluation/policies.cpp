@@ -45,10 +45,13 @@ std::vector<CartPoleParameters> beliefs(PolicyKind policy, const Trials& trials)
     return std::vector<CartPoleParameters>(trials.size(), trials.nominal);
   std::vector<CartPoleParameters> plants = trials.plants;
   if (policy == PolicyKind::kPlainExpert)
-    for (auto& plant : plants)
-      plant = {.cart_mass = plant.cart_mass,
-               .pole_mass = plant.pole_mass,
-               .half_length = plant.half_length};
+    for (auto& plant : plants) {
+      CartPoleParameters known = trials.nominal;
+      known.cart_mass = plant.cart_mass;
+      known.pole_mass = plant.pole_mass;
+      known.half_length = plant.half_length;
+      plant = known;
+    }
   return plants;
 }
 

@@ -10,7 +10,7 @@ enum class PolicyKind {
   kModel,
   kExpert,  // knows all about each plant, and its true state
   // These see what sensors measure, as the model does.
-  kPlainExpert,     // knows masses and length, nothing of friction, gain and delay
+  kPlainExpert,     // knows masses and length, assumes the nominal plant's friction, gain and delay
   kAdaptiveExpert,  // identifies each plant while it plays
   kNominalExpert,   // assumes the nominal plant
   kStabilizer,      // the expert's stabilizer alone, on the true state and without a look ahead

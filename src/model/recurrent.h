@@ -1,4 +1,4 @@
-// The ablation of GPT-2: a recurrent network in its place, model.family gru. Cho et al. 2014, as
+// A recurrent network in GPT-2's place, to compare it with: model.family gru. Cho et al. 2014, as
 // LibTorch has it. Shapes: B batch, T time, C width, L layers.
 #pragma once
 

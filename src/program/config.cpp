@@ -111,7 +111,7 @@ struct Citation {
 
 void check_model(const Config& c, const Citation& cite) {
   const auto& m = c.model;
-  if (m.n_embd % m.n_head)
+  if (m.family == "gpt2" && m.n_embd % m.n_head)
     refuse(cite("model.n_embd", m.n_embd) + " is not a multiple of " +
            cite("model.n_head", m.n_head));
   if (m.n_positions > c.dataset.steps)

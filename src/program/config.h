@@ -74,7 +74,7 @@ struct WorldConfig {
 struct ExpertConfig {
   std::vector<double> energy_gain, cart_gain, cart_damping, energy_offset, pump_limit,
       state_weights;
-  double enter_angle, enter_force;
+  double cart_stiffening, enter_angle, enter_force;
 };
 
 struct DatasetConfig {

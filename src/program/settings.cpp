@@ -61,9 +61,11 @@ void Settings::add_model(ModelConfig& model) {
       "context: control steps the network sees; 1: it remembers nothing");
   add("model.n_dims", model.n_dims, 4, {4, 4}, kDefinesRun,
       "state dimension [x, x_dot, theta, theta_dot]: 4");
-  add("model.n_embd", model.n_embd, 512, {1, 1 << 16}, kDefinesRun, "width, a multiple of n_head");
-  add("model.n_layer", model.n_layer, 16, {1, 1024}, kDefinesRun, "transformer blocks");
-  add("model.n_head", model.n_head, 16, {1, 1024}, kDefinesRun, "attention heads");
+  add("model.n_embd", model.n_embd, 512, {1, 1 << 16}, kDefinesRun,
+      "width, of gpt2 a multiple of n_head");
+  add("model.n_layer", model.n_layer, 16, {1, 1024}, kDefinesRun,
+      "transformer blocks, or recurrent layers");
+  add("model.n_head", model.n_head, 16, {1, 1024}, kDefinesRun, "attention heads of gpt2");
   add("model.feature_scales", model.feature_scales, {1.0, 1.0, 0.3, 1.0, 2.0, 10.0}, {1e-30, 1e30},
       kDefinesRun,
       "the token [x, x_dot, sin theta, cos theta, theta_dot, previous command] is divided by "
@@ -158,7 +160,7 @@ void Settings::add_world(WorldConfig& world) {
             "[low, high] of such a hit, rad/s, in either direction");
   add("world.nominal", world.nominal, {1.0, 0.1, 0.5}, {kLeast, kMost}, kDefinesData,
       "cart mass, pole mass and half length of the plant that the first three stages use and the "
-      "nominal expert assumes");
+      "nominal expert assumes, with the middle of the other ranges");
   add_range("world.widening.cart_mass", world.widening.cart_mass, 0.6, 1.5, kLeast,
             "test_ood draws from [low, high] of cart_mass times these, outside the range itself");
   add_range("world.widening.pole_mass", world.widening.pole_mass, 0.6, 1.6, kLeast,
@@ -181,6 +183,8 @@ void Settings::add_expert(ExpertConfig& expert) {
       "this section for a world");
   add("expert.cart_gain", expert.cart_gain, {0.2, -0.38, -0.04, 0.15}, kAny, kDefinesData,
       "how strongly it pulls the cart to the center meanwhile, as a fit");
+  add("expert.cart_stiffening", expert.cart_stiffening, 0.0, {0.0, 1000.0}, kDefinesData,
+      "how much more strongly at the end of the track: for short ones");
   add("expert.cart_damping", expert.cart_damping, {0.76, -0.29, 0.17, -0.33}, kAny, kDefinesData,
       "how strongly it damps the cart meanwhile, as a fit");
   add("expert.energy_offset", expert.energy_offset, {0.051, -0.044, 0.165, 0.11}, kAny,
@@ -193,8 +197,8 @@ void Settings::add_expert(ExpertConfig& expert) {
       "the most that the stabilizer may then demand, as a share of the force limit");
   add("expert.state_weights", expert.state_weights, {2.1, 0.012, 61.0, 7.0}, {1e-6, 1e6},
       kDefinesData,
-      "what its linear-quadratic regulator weighs x, x_dot, theta and theta_dot by; force weighs "
-      "0.1");
+      "what its linear-quadratic regulator weighs x, x_dot, theta and theta_dot by, for a track of "
+      "2.4 m and a force of 10 N that weighs 0.1; scaled to the limits of the world");
 }
 
 void Settings::add_dataset(DatasetConfig& dataset) {

@@ -46,8 +46,8 @@ std::string bf16_instructions() {
 std::string model_line(const ModelConfig& model, const std::string& precision) {
   return "model        " + model.family + ": " + std::to_string(model.n_layer) + " layers x " +
          std::to_string(model.n_embd) + ", " +
-         (model.family == "gpt2" ? std::to_string(model.n_head) + " heads, " : "") +
-         std::to_string(model.n_positions) + " positions: " + grouped(parameter_count(model)) +
+         (model.family == "gpt2" ? std::to_string(model.n_head) + " heads, " : "") + "windows of " +
+         std::to_string(model.n_positions) + ": " + grouped(parameter_count(model)) +
          " parameters, " + precision + "\n";
 }
 

@@ -213,3 +213,19 @@ TEST(Expert, ForcesStayWithinTheLimit) {
   expert.act(StateBatch(starts), std::vector<double>(starts.size()), force, mode);
   for (const double f : force) EXPECT_LE(std::abs(f), PlantConstants{}.force_limit);
 }
+
+// A hanging pole at rest is not pumped: what is left is the pull to the center, in proportion to
+// x (1 + stiffening (x / track)^4).
+TEST(Expert, ThePullToTheCenterStiffensTowardTheEndOfTheTrack) {
+  const PlantConstants constants{.force_limit = 1000.0, .track_limit = 0.5};
+  const auto force_at = [&](double x, double stiffening) {
+    ExpertBatch expert({CartPoleParameters{}}, constants, {.cart_stiffening = stiffening});
+    std::vector<double> force(1);
+    std::vector<uint8_t> mode(1);
+    expert.act(StateBatch({{x, 0.0, std::numbers::pi, 0.0}}), {0.0}, force, mode);
+    return force[0];
+  };
+  EXPECT_LT(force_at(0.5, 0.0), 0.0);
+  EXPECT_NEAR(force_at(0.5, 3.0) / force_at(0.5, 0.0), 4.0, 1e-9);
+  EXPECT_NEAR(force_at(-0.25, 3.0) / force_at(-0.25, 0.0), 1.0 + 3.0 / 16.0, 1e-9);
+}

@@ -338,6 +338,23 @@ TEST(Splits, CommandsFollowFromWhatIsMeasured) {
   EXPECT_GT(label_error / static_cast<double>(steps), 0.2);
 }
 
+TEST(Splits, TheNominalPlantIsTheMiddleOfWhatNobodyMeasured) {
+  Config config;
+  config.world.nominal = {0.7, 0.2, 0.3};
+  config.world.cart_friction = {0.0, 4.0};
+  config.world.pole_friction = {0.01, 0.03};
+  config.world.motor_gain = {0.8, 1.0};
+  config.world.delay = {0, 3};
+  const auto plant = nominal_plant(config.world);
+  EXPECT_EQ(plant.cart_mass, 0.7);
+  EXPECT_EQ(plant.pole_mass, 0.2);
+  EXPECT_EQ(plant.half_length, 0.3);
+  EXPECT_EQ(plant.cart_friction, 2.0);
+  EXPECT_EQ(plant.pole_friction, 0.02);
+  EXPECT_EQ(plant.motor_gain, 0.9);
+  EXPECT_EQ(plant.delay_steps, 1.0);
+}
+
 TEST(Splits, TheExpertsLawIsTheConfigurations) {
   EXPECT_TRUE(law_of(Config().expert) == ExpertLaw{});
 }

@@ -256,7 +256,8 @@ class Generate(ProgramTest):
         self.assertEqual(tuned[0].stdout, tuned[1].stdout)
         law = yaml.safe_load(tuned[0].stdout)
         self.assertEqual(list(law), ["expert"])
-        self.assertIn("success after, with noise and wrong beliefs:  validation", tuned[0].stderr)
+        self.assertIn("success after, under noise, gain and parameter errors:  validation",
+                      tuned[0].stderr)
         config = self.folder / "tuned.yaml"
         config.write_text((ROOT / "tests/tiny.yaml").read_text() + tuned[0].stdout)
         made = subprocess.run(
@@ -264,7 +265,8 @@ class Generate(ProgramTest):
             capture_output=True, text=True, env=ENVIRONMENT)
         self.assertEqual(made.returncode, 0, made.stderr)
         settings = json.loads((self.folder / "data/manifest.json").read_text())["settings"]
-        self.assertEqual(settings["expert.energy_gain"], law["expert"]["energy_gain"])
+        for key, value in law["expert"].items():
+            self.assertEqual(settings[f"expert.{key}"], value)
 
 
 if __name__ == "__main__":

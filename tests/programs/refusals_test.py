@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 import unittest
+from pathlib import Path
 
 import torch
 
@@ -72,6 +73,17 @@ class Refusals(TrainTest):
             [said] = [line for line in result.stderr.splitlines() if complaint in line]
             self.assertIn(f"world.{key} ", said)
         self.assertFalse((self.folder / "data").exists())
+
+    def test_commands_of_the_documents_are_accepted(self):
+        lines = (ROOT / "conf/README.md").read_text().splitlines()
+        commands = [line.split()[2:] for line in lines if line.startswith("launch/local.sh ")]
+        self.assertGreaterEqual(len(commands), 2)
+        for program, option, config, *arguments in commands:
+            self.assertEqual(option, "--config")
+            self.expect(
+                run(
+                    Path(program).name, *arguments, "--show", "model.n_positions",
+                    config=ROOT / config), 0)
 
     def test_a_run_is_never_a_mixture(self):
         derived = ("--training.global_batch_size", 0)  # batch_size x ranks
