@@ -1,4 +1,4 @@
-"""Checks the documents against the sources: quoted messages, listed keys, folder order.
+"""Checks the documents against the sources: links, quoted messages, listed keys, folder order.
 
 Usage: documents_test.py BUILD_FOLDER
 """
@@ -32,6 +32,17 @@ class Documents(unittest.TestCase):
                                          f"{path.relative_to(ROOT)} includes {included}/")
                     includes += 1
         self.assertGreater(includes, 150)
+
+    def test_links_lead_to_files(self):
+        links = 0
+        for document in (*ROOT.glob("*.md"), *ROOT.glob("[a-z]*/**/*.md")):
+            if document.relative_to(ROOT).parts[0] in ("build", "output"):
+                continue
+            for link in re.findall(r"\]\(([^)#\s]+)", document.read_text()):
+                if not re.match(r"\w+:", link):
+                    self.assertTrue((document.parent / link).exists(), f"{document}: {link}")
+                    links += 1
+        self.assertGreater(links, 50)
 
     def test_troubleshooting_quotes_the_messages_word_for_word(self):
         """Every message quoted in the troubleshooting table occurs in the sources.
