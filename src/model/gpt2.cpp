@@ -48,6 +48,7 @@ torch::Tensor AttentionImpl::forward(const torch::Tensor& x, int64_t B, int64_t 
                                      KeyValueCache* cache, size_t layer) {
   const int64_t C = x.size(-1);
   const auto projected = c_attn_(x);
+  if (!cache && T == 1) return c_proj_(projected.slice(-1, 2 * C));  // all there is to attend to
   if (!cache && has_cpu_attention(projected, C / heads_))
     return c_proj_(cpu_attention(projected, B, T, heads_));
   const auto qkv = projected.view({B, T, 3, heads_, C / heads_}).permute({2, 0, 3, 1, 4});

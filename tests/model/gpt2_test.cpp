@@ -52,6 +52,24 @@ TEST(Gpt2, ACacheFilledInAnyPiecesGivesTheFullForwardPass) {
   }
 }
 
+// Which takes another path: nothing is there to attend to.
+TEST(Gpt2, AWindowOfOneEqualsTheFirstPositionOfALongerOne) {
+  Gpt2 model(tiny_model_config());
+  const auto x = torch::randn({3, 5, 16});
+  const auto gradients_of = [&](const torch::Tensor& out) {
+    model->zero_grad();
+    out.square().sum().backward();
+    std::vector<torch::Tensor> gradients;
+    for (const auto& parameter : model->parameters()) gradients.push_back(parameter.grad().clone());
+    return gradients;
+  };
+  const auto one = model(x.narrow(1, 0, 1)), first = model(x).narrow(1, 0, 1);
+  EXPECT_TRUE(torch::allclose(one, first, 1e-5, 1e-6));
+  const auto of_one = gradients_of(one), of_first = gradients_of(first);
+  for (size_t i = 0; i < of_one.size(); ++i)
+    EXPECT_TRUE(torch::allclose(of_one[i], of_first[i], 1e-4, 1e-5)) << i;
+}
+
 TEST(Gpt2, RefusesPositionsItDoesNotHave) {
   Gpt2 model(tiny_model_config());
   EXPECT_THROW(model(torch::zeros({1, 17, 16})), c10::Error);
