@@ -242,7 +242,7 @@ int main(int argc, char** argv) {
       "simulating many laws on\n"
       "dataset.evaluation_trajectories plants, and prints them as YAML. They do not depend on the "
       "number of ranks.\n"
-      "  mpirun -np 2 tune_expert --config conf/physical_cartpole.yaml >> "
-      "conf/physical_cartpole.yaml",
+      "It begins with the section that the configuration has, and prints what replaces it.\n"
+      "  mpirun -np 2 tune_expert --config my_cartpole.yaml > expert.yaml",
       tune);
 }

@@ -22,7 +22,7 @@ from plots import POLICY_NAME, world_text
 
 class Run:
     def __init__(self, folder):
-        self.name = folder.resolve().name
+        self.name = folder.absolute().name
         path = folder / "evaluation/evaluation.json"
         try:
             evaluation = json.loads(path.read_text())
