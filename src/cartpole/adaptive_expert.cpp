@@ -27,7 +27,7 @@ double LeastSquares<N>::add(const std::array<double, N>& phi, double y) {
 
 namespace {
 CartPoleParameters slowest(CartPoleParameters plant, size_t delay) {
-  plant.delay_steps = static_cast<double>(delay);
+  plant.delay_steps = std::max(plant.delay_steps, static_cast<double>(delay));
   return plant;
 }
 }  // namespace

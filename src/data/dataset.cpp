@@ -163,13 +163,18 @@ void refuse_other_settings(const fs::path& folder, const json& there, const json
   std::vector<std::string> keys;
   if (settings.contains("generator")) keys.emplace_back("generator");  // explains the others
   for (const auto& [key, value] : settings.items()) keys.push_back(key);
-  for (const auto& key : keys)
-    if (const json& value = settings.at(key); there.value(key, json()) != value)
+  for (const auto& key : keys) {
+    if (!there.contains(key))
+      throw UserError(ExitCode::kConfiguration,
+                      folder.string() + " holds a dataset made before there was " + key +
+                          ": generate it again, in another dataset.path");
+    if (const json& value = settings.at(key); there.at(key) != value)
       throw UserError(
           ExitCode::kConfiguration,
           folder.string() + " holds a dataset made with " +
               (key == "generator" || key.find('.') != std::string::npos ? "" : "dataset.") + key +
-              " " + there.value(key, json()).dump() + ", not " + value.dump() + remedy);
+              " " + there.at(key).dump() + ", not " + value.dump() + remedy);
+  }
 }
 
 bool is_intact(const fs::path& folder, const json& entry) {

@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 namespace {
 
 // Raise when the plant, the expert or the sampling changes what a trajectory holds.
-constexpr int kGeneratorVersion = 6;
+constexpr int kGeneratorVersion = 7;
 
 const std::string kRemedy = ": choose another dataset.path, or remove that folder";
 

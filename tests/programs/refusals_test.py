@@ -176,6 +176,14 @@ class Refusals(TrainTest):
                     "restore the setting")
             self.expect(self.train(f"--dataset.{key}", other, ranks=2), 78, said)
             self.expect(self.train(f"--dataset.{key}", other, "--dry_run", ranks=2), 78, said)
+        older = self.folder / "older"
+        shutil.copytree(self.data, older)
+        manifest = json.loads((older / "manifest.json").read_text())
+        del manifest["settings"]["expert.enter_angle"]
+        publish_with_record(older / "manifest.json", json.dumps(manifest))
+        self.expect(
+            run("train_gpt2", "--dataset.path", older, "--out_dir", self.folder / "run"), 78,
+            f"{older} holds a dataset made before there was expert.enter_angle: generate it again")
         self.assertFalse((self.folder / "run").exists())
 
     def test_foreign_files_are_never_removed_or_replaced(self):
