@@ -46,8 +46,8 @@ CounterRandom sensor_random(const DatasetConfig& config, uint32_t split, size_t 
 
 PlantConstants constants_of(const WorldConfig& world);
 SensorNoise sensor_noise_of(const WorldConfig& world);
-// What to assume of a plant that nobody has measured: world.nominal, and the middle of the ranges of
-// frictions, motor gain and delay.
+// What to assume of a plant that nobody has measured: world.nominal, and the middle of the ranges
+// of frictions, motor gain and delay.
 CartPoleParameters nominal_plant(const WorldConfig& world);
 ExpertLaw law_of(const ExpertConfig& expert);
 // None yet, in the world of the configuration.
