@@ -87,6 +87,12 @@ if [[ $stages == *' speed '* ]]; then
       --out "$out/gpu_speed.md")
   fi
   try speed 240 "$python" tools/bench/gpu_speed.py $build "${options[@]}"
+  trials=(--config conf/cartpole_100k.yaml --evaluation.trajectories 512 --evaluation.steps 256)
+  if [[ $device == cpu ]]; then
+    trials=(--config tests/tiny.yaml --evaluation.trajectories 8 --evaluation.steps 256)
+  fi
+  try closed_loop_speed 120 $build/tests/closed_loop_speed --device $device "${trials[@]}" \
+    > >(tee "$out/closed_loop_speed.json")
 fi
 
 if [[ $stages == *' training '* ]]; then

@@ -1,42 +1,29 @@
 #include "evaluation/policies.h"
 
+#include <ATen/Parallel.h>
+
 #include <algorithm>
+#include <bit>
+#include <memory>
+#include <numeric>
 
 #include "cartpole/adaptive_expert.h"
 #include "cartpole/expert.h"
 #include "model/model_policy.h"
-#include "training/device.h"
 
 namespace {
 
-template <class Values>
-void append(Values& to, const Values& from) {
-  to.insert(to.end(), from.begin(), from.end());
-}
-
-// The network plays as many trials together as fit into its cache.
-Rollout play_model(const Trials& trials, const RolloutOptions& options, const TrainedModel& model,
-                   int64_t bytes) {
-  const int64_t bytes_per_trial = 2 * model.config.n_layer * model.window * model.config.n_embd *
-                                  static_cast<int64_t>(sizeof(float));
-  const int64_t room = bytes ? bytes : cache_bytes(model.device());
-  const auto together = static_cast<size_t>(std::max<int64_t>(1, room / bytes_per_trial));
-  Rollout all;
-  all.recording.steps = options.recorded_steps;
-  for (size_t begin = 0; begin < trials.size(); begin += together) {
-    const size_t end = std::min(begin + together, trials.size());
-    ModelPolicy network(model, static_cast<int64_t>(end - begin));
-    const Rollout part = play([&](const Moment& now, std::vector<double>& force,
-                                  std::vector<uint8_t>& mode) { network.act(now, force, mode); },
-                              trials.slice(begin, end), options);
-    append(all.outcome, part.outcome);
-    append(all.recording.state, part.recording.state);
-    append(all.recording.measured, part.recording.measured);
-    append(all.recording.force_policy, part.recording.force_policy);
-    append(all.recording.force_sent, part.recording.force_sent);
-    append(all.recording.mode, part.recording.mode);
-  }
-  return all;
+// Serial within: what a block computes does not depend on the number of threads.
+void for_each_block(size_t blocks, const std::function<void(size_t)>& play) {
+  // Two at least: one alone would be played outside of a parallel region, and its products would
+  // be divided among the threads.
+  at::parallel_for(0, std::max<int64_t>(2, static_cast<int64_t>(blocks)), 1,
+                   [&](int64_t begin, int64_t end) {
+                     at::globalContext().setFlushDenormal(true);  // of this thread
+                     for (auto b = static_cast<size_t>(begin);
+                          b < std::min(static_cast<size_t>(end), blocks); ++b)
+                       play(b);
+                   });
 }
 
 // What an expert believes about the plants.
@@ -77,37 +64,73 @@ std::string name_of(PolicyKind policy) {
   return "";
 }
 
-Rollout play_policy(PolicyKind policy, const Trials& trials, const RolloutOptions& options,
-                    const TrainedModel& model, int64_t cache_bytes) {
-  const size_t n = trials.size();
-  switch (policy) {
+Policy make_policy(PolicyKind kind, const Trials& trials, const TrainedModel& model) {
+  switch (kind) {
     case PolicyKind::kModel:
-      return play_model(trials, options, model, cache_bytes);
-    case PolicyKind::kAdaptiveExpert: {
-      AdaptiveExpert expert(trials.nominal, n, trials.constants, trials.law);
-      return play(
-          [&](const Moment& now, std::vector<double>& force, std::vector<uint8_t>& mode) {
-            expert.act(now.measured, now.sent, force, mode);
-          },
-          trials, options);
-    }
+      return [network = std::make_shared<ModelPolicy>(model, trials.size())](
+                 const Moment& now, std::vector<double>& force, std::vector<uint8_t>& mode) {
+        network->act(now, force, mode);
+      };
+    case PolicyKind::kAdaptiveExpert:
+      return [expert = std::make_shared<AdaptiveExpert>(trials.nominal, trials.size(),
+                                                        trials.constants, trials.law)](
+                 const Moment& now, std::vector<double>& force, std::vector<uint8_t>& mode) {
+        expert->act(now.measured, now.sent, force, mode);
+      };
     case PolicyKind::kZeroForce:
-      return play([](const Moment&, std::vector<double>& force,
-                     std::vector<uint8_t>&) { std::fill(force.begin(), force.end(), 0.0); },
-                  trials, options);
+      return [](const Moment&, std::vector<double>& force, std::vector<uint8_t>&) {
+        std::fill(force.begin(), force.end(), 0.0);
+      };
     default:
       break;
   }
-  ExpertBatch expert(beliefs(policy, trials), trials.constants, trials.law);
-  return play(
-      [&](const Moment& now, std::vector<double>& force, std::vector<uint8_t>& mode) {
-        if (policy == PolicyKind::kStabilizer) {
-          expert.stabilize(now.state, force);
-          std::fill(mode.begin(), mode.end(), kStabilize);
-        } else {
-          expert.act(policy == PolicyKind::kExpert ? now.state : now.measured, now.sent, force,
-                     mode);
-        }
-      },
-      trials, options);
+  return [kind, expert = std::make_shared<ExpertBatch>(beliefs(kind, trials), trials.constants,
+                                                       trials.law)](
+             const Moment& now, std::vector<double>& force, std::vector<uint8_t>& mode) {
+    if (kind == PolicyKind::kStabilizer) {
+      expert->stabilize(now.state, force);
+      std::fill(mode.begin(), mode.end(), kStabilize);
+    } else {
+      expert->act(kind == PolicyKind::kExpert ? now.state : now.measured, now.sent, force, mode);
+    }
+  };
+}
+
+size_t block_size(const TrainedModel& model) {
+  const auto trial =
+      static_cast<size_t>(2 * model.config.n_layer * model.window * model.config.n_embd) *
+      sizeof(float);
+  const size_t room = model.device().is_cuda() ? size_t{4} << 30 : size_t{8} << 20;
+  return std::bit_floor(std::clamp<size_t>(room / trial, 16, 1024));
+}
+
+Rollout play_blocks(const PolicyMaker& policy, const Trials& trials, const RolloutOptions& options,
+                    size_t block, const PolicyMaker& behavior) {
+  const size_t n = trials.size();
+  Rollout all;
+  all.outcome.resize(n);
+  all.recording = Recording(n, std::min(options.recorded_steps, options.steps),
+                            trials.sensor_noise != SensorNoise{});
+  std::vector<size_t> rows(n);
+  std::iota(rows.begin(), rows.end(), size_t{0});
+  const auto play_block = [&](size_t b) {
+    const size_t begin = b * block, end = std::min(begin + block, n);
+    const Trials part = trials.slice(begin, end);
+    const Policy drive = behavior ? behavior(part) : Policy();
+    RolloutOptions recorded = options;
+    recorded.recording = &all.recording;
+    recorded.rows = &rows[begin];
+    if (drive) recorded.behavior = &drive;
+    const Rollout played = play(policy(part), part, recorded);
+    std::copy(played.outcome.begin(), played.outcome.end(),
+              all.outcome.begin() + static_cast<ptrdiff_t>(begin));
+  };
+  for_each_block((n + block - 1) / block, play_block);
+  return all;
+}
+
+Rollout play_policy(PolicyKind policy, const Trials& trials, const RolloutOptions& options,
+                    const TrainedModel& model) {
+  return play_blocks([&](const Trials& part) { return make_policy(policy, part, model); }, trials,
+                     options, block_size(model));
 }

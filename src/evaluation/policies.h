@@ -23,7 +23,17 @@ inline constexpr std::array kPolicies{PolicyKind::kModel,         PolicyKind::kE
 // The name in evaluation.json and trials.csv.
 std::string name_of(PolicyKind policy);
 
-// Plays the trials. The model plays as many together as `cache_bytes` of keys
-// and values allow (0: the default of device.h).
+// For these trials, from their start. The model is shared, and only read.
+Policy make_policy(PolicyKind kind, const Trials& trials, const TrainedModel& model);
+using PolicyMaker = std::function<Policy(const Trials& trials)>;
+
+// How many trials a network plays together: on a CPU their keys and values stay in its caches, a
+// GPU needs many at a time. Depends on the network's shape and the kind of device only: a trial's
+// rounding may depend on how many it is played with.
+size_t block_size(const TrainedModel& model);
+
+// Plays blocks of trials, on CPUs one per thread. `behavior` as in RolloutOptions, if given.
+Rollout play_blocks(const PolicyMaker& policy, const Trials& trials, const RolloutOptions& options,
+                    size_t block, const PolicyMaker& behavior = {});
 Rollout play_policy(PolicyKind policy, const Trials& trials, const RolloutOptions& options,
-                    const TrainedModel& model, int64_t cache_bytes = 0);
+                    const TrainedModel& model);

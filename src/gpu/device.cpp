@@ -122,11 +122,3 @@ double peak_flops(torch::Device device, const std::string& precision) {
   const auto peak = datasheet_peak(at::cuda::getDeviceProperties(device.index())->name);
   return precision == "bf16" ? peak.bf16 : peak.fp32;
 }
-
-int64_t cache_bytes(torch::Device device) {
-  if (!device.is_cuda()) return kCpuCacheBytes;
-  c10::cuda::CUDACachingAllocator::emptyCache();
-  size_t free = 0, total = 0;
-  C10_CUDA_CHECK(cudaMemGetInfo(&free, &total));
-  return static_cast<int64_t>(free) / 4;
-}

@@ -13,6 +13,12 @@ torch::nn::Linear linear(int64_t in, int64_t out, double deviation) {
   return layer;
 }
 
+// Read-in and heads always compute in float32: states need more than the 8 bits of bfloat16, and
+// so do losses.
+torch::Tensor apply_linear(const torch::nn::Linear& layer, const torch::Tensor& x) {
+  return torch::linear(x, layer->weight.to(torch::kFloat32), layer->bias.to(torch::kFloat32));
+}
+
 }  // namespace
 
 torch::Tensor Heads::delta(const torch::Tensor& sent_force) const {
@@ -39,17 +45,23 @@ ControlModelImpl::ControlModelImpl(const ModelConfig& model)
   }
 }
 
+torch::Tensor ControlModelImpl::embed(const torch::Tensor& features) {
+  return apply_linear(read_in_, features / feature_scales_).to(read_in_->weight.scalar_type());
+}
+
 Heads ControlModelImpl::forward(const torch::Tensor& features, KeyValueCache* cache) {
-  // Read-in and heads always compute in float32: states need more than the 8 bits
-  // of bfloat16, and so do losses.
-  const auto apply = [](torch::nn::Linear& layer, const torch::Tensor& x) {
-    return torch::linear(x, layer->weight.to(torch::kFloat32), layer->bias.to(torch::kFloat32));
-  };
-  const auto embedded =
-      apply(read_in_, features / feature_scales_).to(read_in_->weight.scalar_type());
+  const auto embedded = embed(features);
   const auto hidden = (recurrent_ ? recurrent_(embedded, cache) : transformer_(embedded, cache))
                           .to(torch::kFloat32);
-  return {.force = apply(force_head_, hidden).squeeze(-1),
-          .mode = apply(mode_head_, hidden),
-          .dynamics = apply(dynamics_head_, hidden)};
+  return {.force = apply_linear(force_head_, hidden).squeeze(-1),
+          .mode = apply_linear(mode_head_, hidden),
+          .dynamics = cache ? torch::Tensor() : apply_linear(dynamics_head_, hidden)};
+}
+
+void ControlModelImpl::remember(const torch::Tensor& features, KeyValueCache& cache) {
+  if (recurrent_) {
+    recurrent_(embed(features), &cache);
+  } else {
+    transformer_->remember(embed(features), cache);
+  }
 }

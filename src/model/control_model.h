@@ -13,7 +13,7 @@ struct Heads {
   torch::Tensor force;  // [B, T] in units of the force limit
   torch::Tensor mode;   // [B, T, 2] logits
   // [B, T, 8]: the change over a control step is [..., :4] + [..., 4:] * command sent.
-  torch::Tensor dynamics;
+  torch::Tensor dynamics;  // undefined with a cache
 
   // [B, T, 4], in units of the dataset's delta_rms; `sent_force` [B, T] in units of the force
   // limit.
@@ -25,11 +25,15 @@ class ControlModelImpl : public torch::nn::Module {
  public:
   explicit ControlModelImpl(const ModelConfig& model);
   // [B, T, 6] tokens (see write_token), which are divided by the configured feature scales. With a
-  // cache they continue it, see Gpt2Impl::forward.
+  // cache they continue it, see Gpt2Impl::forward, and nothing is predicted of the next state.
   Heads forward(const torch::Tensor& features, KeyValueCache* cache = nullptr);
+  // Continues the cache with tokens whose heads nobody asks for.
+  void remember(const torch::Tensor& features, KeyValueCache& cache);
   torch::Device device() const { return read_in_->weight.device(); }
 
  private:
+  torch::Tensor embed(const torch::Tensor& features);
+
   torch::nn::Linear read_in_{nullptr}, force_head_{nullptr}, mode_head_{nullptr},
       dynamics_head_{nullptr};
   Gpt2 transformer_{nullptr};

@@ -191,3 +191,40 @@ bool has_cpu_attention(const torch::Tensor& qkv, int64_t head_size) {
 torch::Tensor cpu_attention(const torch::Tensor& qkv, int64_t B, int64_t T, int64_t heads) {
   return CpuAttention::apply(qkv, B, T, heads);
 }
+
+void cpu_remember(const torch::Tensor& kv, int64_t first, const torch::Tensor& key,
+                  const torch::Tensor& value) {
+  const int64_t B = key.size(0), H = key.size(1), capacity = key.size(2), D = key.size(3);
+  const int64_t T = kv.size(0) / B;
+  for (int64_t i = 0; i < B * H; ++i)
+    for (int64_t t = 0; t < T; ++t) {
+      const float* from = kv.const_data_ptr<float>() + (i / H * T + t) * kv.stride(0) + i % H * D;
+      const int64_t to = (i * capacity + first + t) * D;
+      std::copy_n(from, D, key.data_ptr<float>() + to);
+      std::copy_n(from + H * D, D, value.data_ptr<float>() + to);
+    }
+}
+
+torch::Tensor cpu_attend(const torch::Tensor& qkv, const torch::Tensor& key,
+                         const torch::Tensor& value, int64_t T) {
+  const int64_t B = key.size(0), H = key.size(1), capacity = key.size(2), D = key.size(3);
+  auto out = torch::empty({B, H * D}, qkv.options());
+  at::parallel_for(0, B * H, 64, [&](int64_t begin, int64_t end) {
+    std::vector<float> scores(static_cast<size_t>(capacity));
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t column = i % H * D, cached = i * capacity * D;
+      attention_kernel()->attend(
+          D, {T, qkv.const_data_ptr<float>() + i / H * 3 * H * D + column,
+              key.const_data_ptr<float>() + cached, value.const_data_ptr<float>() + cached,
+              scores.data(), out.data_ptr<float>() + i / H * H * D + column});
+    }
+  });
+  return out;
+}
+
+torch::Tensor inference_gelu(const torch::Tensor& x) {
+  if (!x.device().is_cpu() || x.scalar_type() != torch::kFloat32 || !attention_kernel())
+    return torch::gelu(x, "tanh");
+  attention_kernel()->gelu(x.data_ptr<float>(), x.numel());
+  return x;
+}

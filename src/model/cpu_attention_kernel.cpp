@@ -103,6 +103,28 @@ int64_t columns_of(int64_t row, int64_t padded) {  // keys that the 16 queries f
   return end * kAttentionColumns < padded ? end * kAttentionColumns : padded;
 }
 
+// Replaces n scores, a multiple of kLane, by their exponentials over that of the largest. Returns
+// their sum; `largest_score` is what the exponents are relative to.
+float exponentials(float* scores, int64_t n, float& largest_score) {
+  Lane largest = splat(-1e30F);
+  for (int64_t j = 0; j < n; j += kLane) {
+    const Lane s = load(scores + j);
+    largest = s > largest ? s : largest;
+  }
+  float top = largest[0];
+  for (int k = 1; k < kLane; ++k) top = largest[k] > top ? largest[k] : top;
+  Lane total = {};
+  for (int64_t j = 0; j < n; j += kLane) {
+    const Lane p = exponential(load(scores + j) - top);
+    store(scores + j, p);
+    total += p;
+  }
+  float sum = 0;
+  for (int k = 0; k < kLane; ++k) sum += total[k];
+  largest_score = top;
+  return sum;
+}
+
 template <int D>
 void forward(const HeadBuffers& h) {
   for (int64_t row = 0; row < h.T; row += kAttentionRows) {
@@ -112,21 +134,8 @@ void forward(const HeadBuffers& h) {
     for (int64_t i = 0; i < kAttentionRows; ++i) {
       float* scores = h.scores + i * h.stride;
       for (int64_t j = row + i + 1; j < n; ++j) scores[j] = -1e30F;
-      Lane largest = splat(-1e30F);
-      for (int64_t j = 0; j < n; j += kLane) {
-        const Lane s = load(scores + j);
-        largest = s > largest ? s : largest;
-      }
-      float top = largest[0];
-      for (int k = 1; k < kLane; ++k) top = largest[k] > top ? largest[k] : top;
-      Lane total = {};
-      for (int64_t j = 0; j < n; j += kLane) {
-        const Lane p = exponential(load(scores + j) - top);
-        store(scores + j, p);
-        total += p;
-      }
-      float sum = 0;
-      for (int k = 0; k < kLane; ++k) sum += total[k];
+      float top = 0;
+      const float sum = exponentials(scores, n, top);
       scales[i] = 1.0F / sum;
       h.log_sum[row + i] = top + __builtin_logf(sum);
     }
@@ -157,7 +166,76 @@ void backward(const HeadBuffers& h) {
   }
 }
 
+// Lane l: l & width ? b[l] + b[l ^ width] : a[l] + a[l ^ width].
+template <int width>
+Lane fold(Lane a, Lane b) {
+  IntLane here = {}, there = {};
+  for (int l = 0; l < kLane; ++l) {
+    here[l] = (l & width) ? l + kLane : l;
+    there[l] = (l & width) ? (l ^ width) + kLane : l ^ width;
+  }
+  return __builtin_shuffle(a, b, here) + __builtin_shuffle(a, b, there);
+}
+
+// Lane l: the sum over rows[l], which are overwritten.
+Lane sums(Lane* rows) {
+  if constexpr (kLane > 8)
+    for (int i = 0; i < 8; ++i) rows[i] = fold<8>(rows[i], rows[i + 8]);
+  if constexpr (kLane > 4)
+    for (int i = 0; i < 4; ++i) rows[i] = fold<4>(rows[i], rows[i + 4]);
+  for (int i = 0; i < 2; ++i) rows[i] = fold<2>(rows[i], rows[i + 2]);
+  return fold<1>(rows[0], rows[1]);
+}
+
+template <int D>
+void attend(const OneQuery& q) {
+  constexpr int kLanes = D / kLane;
+  const float factor = 1.0F / __builtin_sqrtf(static_cast<float>(D));
+  Lane query[kLanes];
+  for (int l = 0; l < kLanes; ++l) query[l] = load(q.query + l * kLane) * factor;
+  int64_t n = 0;
+  for (; n < q.T; n += kLane) {
+    Lane products[kLane];
+#pragma GCC unroll 16
+    for (int i = 0; i < kLane; ++i) {
+      products[i] = query[0] * load(q.key + (n + i) * D);
+#pragma GCC unroll 16
+      for (int l = 1; l < kLanes; ++l)
+        products[i] += query[l] * load(q.key + (n + i) * D + l * kLane);
+    }
+    store(q.scores + n, sums(products));
+  }
+  for (int64_t j = q.T; j < n; ++j) q.scores[j] = -1e30F;
+  float top = 0;
+  const float scale = 1.0F / exponentials(q.scores, n, top);
+  // Scores past T are 0. Several sums, so that none waits for the one before.
+  constexpr int kRows = 4;
+  Lane sum[kRows][kLanes] = {};
+  for (int64_t j = 0; j < q.T; j += kRows)
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 16
+      for (int l = 0; l < kLanes; ++l)
+        sum[r][l] += q.scores[j + r] * load(q.value + (j + r) * D + l * kLane);
+  for (int l = 0; l < kLanes; ++l)
+    store(q.out + l * kLane, ((sum[0][l] + sum[1][l]) + (sum[2][l] + sum[3][l])) * scale);
+}
+
 }  // namespace
+
+void gelu(float* x, int64_t n) {
+  const auto of = [](Lane v) {
+    // x (1 + tanh y) / 2 = x e^-m / (e^-m + e^(-m - 2 y)), with m = max(0, -2 y)
+    const Lane twice = v * (1.59576912F + 0.0713548163F * v * v);
+    const Lane positive = exponential(twice < 0.0F ? twice : -twice);
+    return v * (twice < 0.0F ? positive : splat(1.0F)) / (1.0F + positive);
+  };
+  int64_t i = 0;
+  for (; i + kLane <= n; i += kLane) store(x + i, of(load(x + i)));
+  for (; i < n; ++i) x[i] = of(splat(x[i]))[0];
+}
+
+void attend(int64_t D, const OneQuery& query) { D == 32 ? attend<32>(query) : attend<64>(query); }
 
 void forward(int64_t D, const HeadBuffers& head) {
   D == 32 ? forward<32>(head) : forward<64>(head);

@@ -24,11 +24,22 @@ struct HeadBuffers {
 constexpr int64_t kAttentionRows = 16;     // queries per block
 constexpr int64_t kAttentionColumns = 64;  // what `padded` is a multiple of
 
+// One query and the T keys and values that it attends to.
+struct OneQuery {
+  int64_t T;
+  const float* query;        // [D], not scaled
+  const float *key, *value;  // [padded, D]; padded: T rounded up to kAttentionRows
+  float* scores;             // [padded] scratch
+  float* out;                // [D]
+};
+
 // D is 32 or 64.
 struct AttentionKernel {
   const char* name;
   void (*forward)(int64_t D, const HeadBuffers& head);
   void (*backward)(int64_t D, const HeadBuffers& head);
+  void (*attend)(int64_t D, const OneQuery& query);
+  void (*gelu)(float* x, int64_t n);  // GPT-2's, in place; plain twin: torch::gelu(x, "tanh")
 };
 
 // All that this processor can run, plainest first: none on x86-64 without AVX2

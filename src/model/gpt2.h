@@ -31,8 +31,14 @@ class AttentionImpl : public torch::nn::Module {
   explicit AttentionImpl(const ModelConfig& model);
   torch::Tensor forward(const torch::Tensor& x, int64_t B, int64_t T, KeyValueCache* cache,
                         size_t layer);
+  // Only puts the keys and values of x into the cache.
+  void remember(const torch::Tensor& x, int64_t B, int64_t T, KeyValueCache& cache, size_t layer);
 
  private:
+  // Puts projected keys and values [B * T, 2 * C] into the cache.
+  void store(const torch::Tensor& projected, int64_t B, int64_t T, KeyValueCache& cache,
+             size_t layer);
+
   int64_t heads_;
   Conv1D c_attn_{nullptr}, c_proj_{nullptr};
 };
@@ -43,6 +49,7 @@ class BlockImpl : public torch::nn::Module {
   explicit BlockImpl(const ModelConfig& model);
   torch::Tensor forward(const torch::Tensor& x, int64_t B, int64_t T, KeyValueCache* cache,
                         size_t layer);
+  void remember(const torch::Tensor& x, int64_t B, int64_t T, KeyValueCache& cache, size_t layer);
 
  private:
   torch::nn::LayerNorm ln_1_{nullptr}, ln_2_{nullptr};
@@ -61,7 +68,12 @@ class Gpt2Impl : public torch::nn::Module {
   // them.
   torch::Tensor forward(const torch::Tensor& embedded, KeyValueCache* cache = nullptr);
 
+  // What forward leaves in the cache, without what it computes for its result alone.
+  void remember(const torch::Tensor& embedded, KeyValueCache& cache);
+
  private:
+  torch::Tensor with_positions(const torch::Tensor& embedded, int64_t before) const;
+
   torch::nn::Embedding wpe_{nullptr};
   torch::nn::ModuleList h_{nullptr};
   torch::nn::LayerNorm ln_f_{nullptr};

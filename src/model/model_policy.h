@@ -14,8 +14,12 @@ class ModelPolicy {
   void act(const Moment& now, std::vector<double>& force, std::vector<uint8_t>& mode);
 
  private:
+  // The last quarter of a full window is encoded again from position 0: half would cost twice the
+  // time and gains nothing (LOG.md). Its first token forgets the command before it, as the first
+  // token of a training window does.
+  void forget();
+
   TrainedModel model_;
-  int64_t trials_;
   KeyValueCache cache_;
-  std::vector<torch::Tensor> tokens_;  // [trials, 1, 6] each, of the current window
+  torch::Tensor tokens_;  // [trials, window, 6] on the CPU, of which cache_.length are known
 };

@@ -29,7 +29,3 @@ std::string gpu_libraries();
 // Dense matrix products in this precision, FLOP/s by the vendor's datasheet; 0 where that is not
 // known.
 double peak_flops(torch::Device device, const std::string& precision);
-
-// What a cache may take next to everything else: 1 GiB, or on a GPU a quarter of what is free.
-constexpr int64_t kCpuCacheBytes = int64_t{1} << 30;
-int64_t cache_bytes(torch::Device device);

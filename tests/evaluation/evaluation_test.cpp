@@ -68,18 +68,36 @@ TEST(Evaluation, AZeroModelHasTheErrorsOfPredictingZero) {
   EXPECT_EQ(metrics["mode_balanced_accuracy"], 0.5);
 }
 
-TEST(Evaluation, TrialsPlayedInPartsGiveTheSameResult) {
+TEST(Evaluation, TrialsPlayedInBlocksGiveTheSameResult) {
   const auto model = tiny_trained_model();
   Trials trials{std::vector<CartPoleParameters>(5), {}};
   for (int i = 0; i < 5; ++i) trials.starts.push_back({0, 0, 0.3 * i, 0});
-  const auto play_with = [&](int64_t cache_bytes) {
-    return play_policy(PolicyKind::kModel, trials, {300, 20}, model, cache_bytes);
+  const auto play_with = [&](size_t block) {
+    return play_blocks(
+        [&](const Trials& part) { return make_policy(PolicyKind::kModel, part, model); }, trials,
+        {300, 20}, block);
   };
-  const int64_t one_trial = 2 * 2 * 16 * 16 * 4;
-  const auto whole = play_with(5 * one_trial), parts = play_with(2 * one_trial);
+  const auto whole = play_with(5), parts = play_with(2);
   ASSERT_EQ(parts.outcome.size(), 5U);
   ASSERT_EQ(parts.recording.state.size(), whole.recording.state.size());
   for (size_t i = 0; i < 5; ++i) EXPECT_EQ(parts.outcome[i].length, whole.outcome[i].length);
   for (size_t k = 0; k < whole.recording.state.size(); ++k)
     EXPECT_NEAR(parts.recording.state[k], whole.recording.state[k], 1e-3);
+}
+
+// On one thread as on several: what a round records must not depend on the machine's processors.
+TEST(Evaluation, ThreadsDoNotChangeWhatIsPlayed) {
+  const auto model = tiny_trained_model();
+  Trials trials{std::vector<CartPoleParameters>(40), {}};
+  for (int i = 0; i < 40; ++i) trials.starts.push_back({0, 0, 0.1 * i, 0});
+  const int threads = at::get_num_threads();
+  const auto play_with = [&](int count) {
+    at::set_num_threads(count);
+    const auto rollout = play_policy(PolicyKind::kModel, trials, {200, 200}, model);
+    at::set_num_threads(threads);
+    return rollout.recording;
+  };
+  const auto one = play_with(1), two = play_with(2);
+  EXPECT_EQ(one.state, two.state);
+  EXPECT_EQ(one.force_sent, two.force_sent);
 }

@@ -76,3 +76,30 @@ TEST(CpuAttention, EveryInstructionSetEqualsTheReference) {
     EXPECT_TRUE(torch::allclose(out, expected, 1e-5, 1e-6)) << kernel.name;
   }
 }
+
+TEST(CpuAttention, OneQueryAttendsToWhatIsRemembered) {
+  torch::manual_seed(4);
+  for (const int64_t D : {32, 64})
+    for (const int64_t T : {1, 5, 16, 37}) {
+      const auto key = torch::randn({48, D}), value = torch::randn({48, D});
+      const auto query = torch::randn({1, D});
+      const auto expected =
+          at::scaled_dot_product_attention(query, key.slice(0, 0, T), value.slice(0, 0, T));
+      for (const AttentionKernel& kernel : attention_kernels()) {
+        auto out = torch::zeros({1, D}), scores = torch::zeros({48});
+        kernel.attend(D,
+                      {T, query.data_ptr<float>(), key.data_ptr<float>(), value.data_ptr<float>(),
+                       scores.data_ptr<float>(), out.data_ptr<float>()});
+        EXPECT_TRUE(torch::allclose(out, expected, 1e-5, 1e-6)) << kernel.name << " " << T;
+      }
+    }
+}
+
+TEST(CpuAttention, GeluIsPyTorchs) {
+  const auto x = torch::linspace(-12, 12, 1003);
+  for (const AttentionKernel& kernel : attention_kernels()) {
+    auto y = x.clone();
+    kernel.gelu(y.data_ptr<float>(), y.numel());
+    EXPECT_TRUE(torch::allclose(y, torch::gelu(x, "tanh"), 1e-5, 1e-6)) << kernel.name;
+  }
+}

@@ -35,20 +35,33 @@ TEST(Gpt2, AFutureTokenChangesNothingBeforeIt) {
   EXPECT_TRUE(torch::equal(before[1], after[1]));
 }
 
+// Heads of 8 numbers take PyTorch's attention, heads of 32 the kernels.
 TEST(Gpt2, ACacheFilledInAnyPiecesGivesTheFullForwardPass) {
-  torch::manual_seed(3);
-  Gpt2 model(tiny_model_config());
-  const torch::NoGradGuard no_grad;
-  const auto input = torch::randn({3, 16, 16});
-  const auto whole = model(input);
-  for (const std::vector<int64_t>& pieces : {std::vector<int64_t>(16, 1), {8, 1, 1, 6}, {16}}) {
-    KeyValueCache cache(tiny_model_config(), 3, 16);
-    int64_t at = 0;
-    for (const int64_t piece : pieces) {
-      const auto out = model(input.slice(1, at, at + piece), &cache);
-      EXPECT_TRUE(torch::allclose(out, whole.slice(1, at, at + piece), 1e-4, 1e-5));
-      at += piece;
-    }
+  for (const int64_t width : {16, 64}) {
+    torch::manual_seed(3);
+    ModelConfig config = tiny_model_config();
+    config.n_embd = width;
+    Gpt2 model(config);
+    const torch::NoGradGuard no_grad;
+    for (auto& parameter : model->parameters()) parameter.add_(torch::randn_like(parameter) * 0.1);
+    const auto input = torch::randn({3, 16, width});
+    const auto whole = model(input);
+    for (const std::vector<int64_t>& pieces : {std::vector<int64_t>(16, 1), {8, 1, 1, 6}, {16}})
+      for (const bool remembers : {false, true}) {
+        KeyValueCache cache(config, 3, 16);
+        int64_t at = 0;
+        for (const int64_t piece : pieces) {
+          const auto part = input.slice(1, at, at + piece);
+          at += piece;
+          if (remembers && at == pieces.front() && at < 16) {
+            model->remember(part, cache);
+            continue;
+          }
+          const auto out = model(part, &cache);
+          EXPECT_TRUE(torch::allclose(out, whole.slice(1, at - piece, at), 1e-4, 1e-5))
+              << width << " " << at;
+        }
+      }
   }
 }
 

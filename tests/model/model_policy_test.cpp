@@ -38,9 +38,9 @@ TEST_P(ModelPolicyCase, CachedRolloutEqualsFullForwardPassesOverTheSameWindow) {
       const auto* s = random[i].data_ptr<double>();
       states.push_back({s[0], s[1], s[2], s[3]});
     }
-    // When the window is full its last half is kept, and the new token continues it.
+    // When the window is full its last quarter is kept, and the new token continues it.
     if (tokens.size() == static_cast<size_t>(window))
-      tokens.erase(tokens.begin(), tokens.end() - window / 2);
+      tokens.erase(tokens.begin(), tokens.end() - window / 4);
     auto token = torch::empty({3, 1, kFeatures});
     for (size_t i = 0; i < 3; ++i)
       write_token(states[i], previous[i], token.data_ptr<float>() + i * kFeatures);
