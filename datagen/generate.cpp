@@ -1,6 +1,7 @@
 // generate_trajectories: the expert on random plants, as sharded HDF5 with a manifest. MPI, no
 // torch.
 #include <cstdio>
+#include <iostream>
 
 #include "data/dataset_generation.h"
 #include "data/simulate.h"
@@ -43,9 +44,9 @@ ExitCode generate(const CommandLine& command_line, const MpiSession& mpi) {
   keep_freed_memory();
   const double begin = MPI_Wtime();
   const auto generation = generate_dataset(
-      config,
+      plan_dataset(config),
       [&](const ShardTask& task) { return simulate(config, task.split, task.first, task.rows); },
-      mpi);
+      [](const std::string& line) { std::cout << line << std::endl; }, mpi);
   if (mpi.rank() == 0) print_summary(config.dataset.path, generation, MPI_Wtime() - begin);
   return ExitCode::kDone;
 }

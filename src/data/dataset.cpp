@@ -23,14 +23,19 @@ std::string manifest_key(const Setting& setting) {
   return setting.key.starts_with(kSection) ? setting.key.substr(kSection.size()) : setting.key;
 }
 
-std::string find_damage_of(const fs::path& folder, const ShardRecord& record) {
-  const std::string remedy =
-      ": remove it and run generate_trajectories again, which redoes only what is missing";
+std::string find_damage_of(const fs::path& folder, const ShardRecord& record,
+                           const std::string& other_remedy = "") {
+  const auto remedy_or = [&](const char* usual) {
+    return other_remedy.empty() ? usual : other_remedy;
+  };
+  const std::string remedy = remedy_or(
+      ": remove it and run generate_trajectories again, which redoes only what is missing");
   const fs::path path = folder / record.file;
   std::error_code error;
   const auto bytes = fs::file_size(path, error);
   if (error == std::errc::no_such_file_or_directory)
-    return path.string() + " is missing: run generate_trajectories again, which redoes only that";
+    return path.string() + " is missing" +
+           remedy_or(": run generate_trajectories again, which redoes only that");
   if (error)
     throw UserError(ExitCode::kIo, "cannot read " + path.string() + ": " + error.message());
   if (bytes != record.bytes)
@@ -43,25 +48,28 @@ std::string find_damage_of(const fs::path& folder, const ShardRecord& record) {
 
 }  // namespace
 
-Manifest Manifest::read(const fs::path& folder) {
+Manifest Manifest::read(const fs::path& folder, const std::string& remedy) {
   const fs::path path = folder / "manifest.json";
+  const std::string again = remedy.empty() ? ": generate the dataset again" : remedy;
   const auto refuse = [&](const std::string& why) {
     throw UserError(ExitCode::kData, path.string() + " " + why);
   };
   std::error_code error;
   if (!fs::exists(path, error) && !error)
-    refuse(
-        "does not exist: make the dataset with generate_trajectories and the same --config, or set "
-        "dataset.path");
-  const std::string text = read_verified(path, ": generate the dataset again");
+    refuse("does not exist" +
+           (remedy.empty() ? ": make the dataset with generate_trajectories and the same --config, "
+                             "or set dataset.path"
+                           : remedy));
+  const std::string text = read_verified(path, again);
   Manifest manifest;
+  manifest.remedy = remedy;
   manifest.folder = folder;
   manifest.sha256 = sha256_hex(text);
   try {
     const json document = json::parse(text);
     if (const int version = document.at("schema_version"); version != kSchemaVersion)
       refuse("has schema " + std::to_string(version) + ", but this program reads schema " +
-             std::to_string(kSchemaVersion) + ": generate the dataset again");
+             std::to_string(kSchemaVersion) + again);
     manifest.settings = document.at("settings");
     manifest.steps = manifest.settings.at("steps");
     const json& statistics = document.at("statistics");
@@ -69,11 +77,12 @@ Manifest Manifest::read(const fs::path& folder) {
     statistics.at("delta_rms").get_to(manifest.statistics.delta_rms);
     manifest.settings.at("world.force_limit").get_to(manifest.statistics.force_limit);
     for (const auto& [split, content] : document.at("splits").items()) {
+      manifest.success[split] = content.at("expert_success");
       auto& records = manifest.splits[split];
       for (const json& entry : content.at("shards")) records.push_back(to_record(entry));
     }
   } catch (const json::exception& error) {
-    refuse(std::string("is damaged (") + error.what() + "): generate the dataset again");
+    refuse(std::string("is damaged (") + error.what() + ")" + again);
   }
   return manifest;
 }
@@ -95,7 +104,8 @@ std::string Manifest::find_damage(const std::string& split, size_t part, size_t 
         !listed.count(split + "/" + entry.path().filename().string()))
       return entry.path().string() + " is not listed in manifest.json: remove it";
   for (size_t i = part; i < records.size(); i += parts)
-    if (const auto damage = find_damage_of(folder, records[i]); !damage.empty()) return damage;
+    if (const auto damage = find_damage_of(folder, records[i], remedy); !damage.empty())
+      return damage;
   return "";
 }
 

@@ -27,7 +27,9 @@ struct ShardRecord {
 
 struct Manifest {
   // Throws UserError(kData), saying what to do, when it is absent, of another schema or damaged.
-  static Manifest read(const std::filesystem::path& folder);
+  // `remedy` ends such messages, here and in find_damage, for a folder that generate_trajectories
+  // does not make.
+  static Manifest read(const std::filesystem::path& folder, const std::string& remedy = "");
 
   std::filesystem::path folder;
   std::string sha256;       // of manifest.json itself: the identity of the dataset
@@ -35,6 +37,8 @@ struct Manifest {
   size_t steps = 0;
   Statistics statistics;
   std::map<std::string, std::vector<ShardRecord>> splits;
+  std::map<std::string, double> success;  // by split: of who drove it, over what was recorded
+  std::string remedy;
 
   size_t trajectories(const std::string& split) const;
   // Empty when every `parts`-th shard of the split, from `part`, is on disk as recorded and the

@@ -4,7 +4,6 @@
 #include <cstdio>
 #include <deque>
 #include <future>
-#include <iostream>
 #include <optional>
 #include <thread>
 
@@ -18,14 +17,18 @@ namespace fs = std::filesystem;
 
 namespace {
 
+using Print = std::function<void(const std::string& line)>;
+
 // A line every two seconds on rank 0. Counts the shards on disk, no matter which rank wrote them;
 // stale ones were removed first.
 class Progress {
  public:
-  Progress(const DatasetWriter& writer, std::vector<size_t> missing, const MpiSession& mpi)
+  Progress(const DatasetWriter& writer, std::vector<size_t> missing, const Print& print,
+           const MpiSession& mpi)
       : writer_(writer),
         missing_(std::move(missing)),
         total_(missing_.size()),
+        print_(print),
         prints_(mpi.rank() == 0) {
     for (const size_t task : missing_) rows_ += writer.tasks()[task].rows;
   }
@@ -43,17 +46,21 @@ class Progress {
       return true;
     });
     const auto seconds = now - begin_, done = static_cast<double>(rows_done_);
-    std::printf("%zu of %zu shards  %.0f trajectories/s  %.2f GB/s", total_ - missing_.size(),
-                total_, done / seconds, static_cast<double>(bytes_done_) / 1e9 / seconds);
-    if (rows_done_) std::printf("  %.0f s left", seconds * (static_cast<double>(rows_) / done - 1));
-    std::printf("\n");
-    std::fflush(stdout);
+    char line[128], left[32] = "";
+    if (rows_done_)
+      std::snprintf(left, sizeof left, "  %.0f s left",
+                    seconds * (static_cast<double>(rows_) / done - 1));
+    std::snprintf(line, sizeof line, "%zu of %zu shards  %.0f trajectories/s  %.2f GB/s%s",
+                  total_ - missing_.size(), total_, done / seconds,
+                  static_cast<double>(bytes_done_) / 1e9 / seconds, left);
+    print_(line);
   }
 
  private:
   const DatasetWriter& writer_;
   std::vector<size_t> missing_;
   const size_t total_;
+  const Print& print_;
   const bool prints_;
   const double begin_ = MPI_Wtime();
   double last_ = begin_;
@@ -67,10 +74,10 @@ struct Ownership {
   std::optional<UserError> refusal;
 
   // Rank 0. Throws UserError unless the refusal can wait until something must be written.
-  void acquire(const fs::path& folder) {
+  void acquire(const DatasetPlan& plan) {
     try {
-      make_folder(folder);
-      lock.emplace(folder, "dataset.path", /*wait_for_others=*/true);
+      make_folder(plan.folder);
+      lock.emplace(plan.folder, plan.setting, /*wait_for_others=*/true);
     } catch (const UserError& error) {
       if (error.code != ExitCode::kIo) throw;
       refusal = error;
@@ -107,8 +114,9 @@ Verified verify(const DatasetWriter& writer, const json& entries, const MpiSessi
 // Collective. This rank's share of the missing shards; returns {task, entry} of each. An error of
 // one rank ends the job: what is complete is kept.
 std::vector<json> make(const DatasetWriter& writer, const std::vector<size_t>& missing,
-                       const Simulation& simulation, Ownership& ownership, const MpiSession& mpi) {
-  Progress progress(writer, missing, mpi);
+                       const Simulation& simulation, Ownership& ownership, const Print& print,
+                       const MpiSession& mpi) {
+  Progress progress(writer, missing, print, mpi);
   std::vector<json> made;
   // While one shard is synced, the next is written and hashed, and the one after it simulated.
   std::deque<std::future<json>> in_flight;
@@ -145,21 +153,21 @@ std::vector<json> gather_entries(const std::vector<json>& mine, size_t tasks) {
 
 }  // namespace
 
-Generation generate_dataset(const Config& config, const Simulation& simulation,
+Generation generate_dataset(DatasetPlan plan, const Simulation& simulation, const Print& print,
                             const MpiSession& mpi) {
-  const DatasetWriter writer(config);
+  const DatasetWriter writer(std::move(plan));
   Ownership ownership;
   ExistingDataset existing;
   agree_on_errors([&] {
     if (mpi.rank() != 0) return;
-    ownership.acquire(writer.folder());
+    ownership.acquire(writer.plan());
     existing = writer.inspect();
   });
   std::string text = existing.entries.dump();
   broadcast_text(text);
   const json entries = json::parse(text);
   if (mpi.rank() == 0 && !entries.empty())
-    std::cout << "verifying " << entries.size() << " existing shards" << std::endl;
+    print("verifying " + std::to_string(entries.size()) + " existing shards");
 
   Verified verified = verify(writer, entries, mpi);
   const Generation generation{writer.tasks().size(),
@@ -173,7 +181,7 @@ Generation generate_dataset(const Config& config, const Simulation& simulation,
     if (ownership.refusal) throw *ownership.refusal;
     writer.prepare(verified.missing);
   });
-  const auto made = make(writer, verified.missing, simulation, ownership, mpi);
+  const auto made = make(writer, verified.missing, simulation, ownership, print, mpi);
   verified.mine.insert(verified.mine.end(), made.begin(), made.end());
   const auto all = gather_entries(verified.mine, writer.tasks().size());
   agree_on_errors([&] {

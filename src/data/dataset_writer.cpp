@@ -19,24 +19,6 @@ namespace {
 // Raise when the plant, the expert or the sampling changes what a trajectory holds.
 constexpr int kGeneratorVersion = 7;
 
-const std::string kRemedy = ": choose another dataset.path, or remove that folder";
-
-std::vector<ShardTask> list_tasks(const DatasetConfig& config) {
-  const auto per_shard = static_cast<size_t>(config.trajectories_per_shard);
-  std::vector<ShardTask> tasks;
-  for (uint32_t split = 0; split < kSplits.size(); ++split) {
-    const size_t total = kSplits[split].training
-                             ? per_shard * static_cast<size_t>(config.train_shards)
-                             : static_cast<size_t>(config.evaluation_trajectories);
-    for (size_t first = 0, number = 0; first < total; first += per_shard, ++number) {
-      char file[64];
-      std::snprintf(file, sizeof file, "%s/shard_%05zu.h5", kSplits[split].name, number);
-      tasks.push_back({split, file, first, std::min(per_shard, total - first)});
-    }
-  }
-  return tasks;
-}
-
 // All shards in the folder, whoever wrote them.
 std::vector<fs::path> shards_in(const fs::path& folder) {
   std::vector<fs::path> shards;
@@ -50,6 +32,7 @@ std::vector<fs::path> shards_in(const fs::path& folder) {
 // What runs that were killed were writing.
 void remove_temporaries(const fs::path& folder) {
   const auto remove_in = [](const fs::path& place, const std::string& published) {
+    if (!fs::exists(place)) return;
     for (const auto& item : fs::directory_iterator(place))
       if (is_temporary_of(item.path(), published)) fs::remove(item.path());
   };
@@ -99,17 +82,42 @@ struct SplitSums {
 
 }  // namespace
 
-DatasetWriter::DatasetWriter(const Config& config)
-    : folder_(config.dataset.path),
-      settings_(dataset_settings(config)),
-      tasks_(list_tasks(config.dataset)) {
-  settings_["generator"] = kGeneratorVersion;
+std::vector<ShardTask> list_shards(uint32_t split, size_t first, size_t total, size_t per_shard) {
+  std::vector<ShardTask> tasks;
+  for (size_t done = 0; done < total; done += per_shard) {
+    char file[64];
+    std::snprintf(file, sizeof file, "%s/shard_%05zu.h5", kSplits[split].name, tasks.size());
+    tasks.push_back({split, file, first + done, std::min(per_shard, total - done)});
+  }
+  return tasks;
+}
+
+DatasetPlan plan_dataset(const Config& config) {
+  const DatasetConfig& dataset = config.dataset;
+  const auto per_shard = static_cast<size_t>(dataset.trajectories_per_shard);
+  DatasetPlan plan{dataset.path,
+                   "dataset.path",
+                   ": choose another dataset.path, or remove that folder",
+                   dataset_settings(config),
+                   {}};
+  for (uint32_t split = 0; split < kSplits.size(); ++split)
+    for (auto& task :
+         list_shards(split, 0,
+                     kSplits[split].training ? per_shard * static_cast<size_t>(dataset.train_shards)
+                                             : static_cast<size_t>(dataset.evaluation_trajectories),
+                     per_shard))
+      plan.tasks.push_back(std::move(task));
+  return plan;
+}
+
+DatasetWriter::DatasetWriter(DatasetPlan plan) : plan_(std::move(plan)) {
+  plan_.settings["generator"] = kGeneratorVersion;
 }
 
 // A shard's entry stays next to it until the manifest is written, so that an interrupted run
 // continues.
 fs::path DatasetWriter::entry_path(size_t task) const {
-  return folder_ / (tasks_[task].file + ".json");
+  return plan_.folder / (plan_.tasks[task].file + ".json");
 }
 
 void DatasetWriter::remove_entry(size_t task) const {
@@ -120,7 +128,7 @@ void DatasetWriter::remove_entry(size_t task) const {
 ExistingDataset DatasetWriter::inspect() const {
   // Shards first, then entries, then the manifest: another run publishes them in the opposite
   // order.
-  const auto shards = shards_in(folder_);
+  const auto shards = shards_in(plan_.folder);
   ExistingDataset existing;
   read_entries(existing);
   read_manifest(existing);
@@ -129,11 +137,11 @@ ExistingDataset DatasetWriter::inspect() const {
 }
 
 void DatasetWriter::read_entries(ExistingDataset& existing) const {
-  for (size_t i = 0; i < tasks_.size(); ++i) {
+  for (size_t i = 0; i < plan_.tasks.size(); ++i) {
     try {
       const json stored = json::parse(read_verified(entry_path(i)));
-      refuse_other_settings(folder_, stored.at("settings"), settings_, kRemedy);
-      existing.entries[tasks_[i].file] = stored.at("entry");
+      refuse_other_settings(plan_.folder, stored.at("settings"), plan_.settings, plan_.remedy);
+      existing.entries[plan_.tasks[i].file] = stored.at("entry");
     } catch (const UserError& error) {  // absent or torn: the shard is made again
       if (error.code != ExitCode::kData) throw;
     } catch (const json::exception&) {
@@ -142,12 +150,11 @@ void DatasetWriter::read_entries(ExistingDataset& existing) const {
 }
 
 void DatasetWriter::read_manifest(ExistingDataset& existing) const {
-  const fs::path path = folder_ / "manifest.json";
+  const fs::path path = plan_.folder / "manifest.json";
   if (!fs::exists(path)) return;
   std::string text;
   try {
-    text =
-        read_verified(path, ": choose another dataset.path, or remove that folder and start again");
+    text = read_verified(path, plan_.remedy + " and start again");
   } catch (const UserError&) {
     if (existing.entries.empty()) throw;
     return;  // a run was killed while it published the manifest
@@ -157,58 +164,58 @@ void DatasetWriter::read_manifest(ExistingDataset& existing) const {
     if (const json& there = document.at("schema_version"); there != kSchemaVersion)
       throw UserError(ExitCode::kData, path.string() + " has schema " + there.dump() +
                                            ", this program writes schema " +
-                                           std::to_string(kSchemaVersion) +
-                                           ": choose another dataset.path");
-    refuse_other_settings(folder_, document.at("settings"), settings_, kRemedy);
+                                           std::to_string(kSchemaVersion) + plan_.remedy);
+    refuse_other_settings(plan_.folder, document.at("settings"), plan_.settings, plan_.remedy);
     existing.complete = existing.entries.empty();
     for (const json& split : document.at("splits"))
       for (const json& entry : split.at("shards"))
         existing.entries.emplace(entry.at("file").get<std::string>(), entry);
   } catch (const json::exception&) {
     throw UserError(ExitCode::kData,
-                    path.string() + " is not a manifest of this program" + kRemedy);
+                    path.string() + " is not a manifest of this program" + plan_.remedy);
   }
 }
 
 void DatasetWriter::refuse_foreign_shards(const std::vector<fs::path>& shards,
                                           const ExistingDataset& existing) const {
   std::set<fs::path> ours;
-  for (const auto& task : tasks_)
-    if (existing.entries.contains(task.file)) ours.insert(folder_ / task.file);
+  for (const auto& task : plan_.tasks)
+    if (existing.entries.contains(task.file)) ours.insert(plan_.folder / task.file);
   for (const auto& shard : shards)
     if (!ours.count(shard))
       throw UserError(ExitCode::kData, shard.string() +
                                            " does not belong to this dataset: remove it, or "
-                                           "choose another dataset.path");
+                                           "choose another " +
+                                           plan_.setting);
 }
 
 void DatasetWriter::prepare(const std::vector<size_t>& stale) const {
-  for (const Split& split : kSplits) make_folder(folder_ / split.name);
-  remove_temporaries(folder_);
+  for (const ShardTask& task : plan_.tasks) make_folder((plan_.folder / task.file).parent_path());
+  remove_temporaries(plan_.folder);
   for (const size_t task : stale) {
-    fs::remove(folder_ / tasks_[task].file);
+    fs::remove(plan_.folder / plan_.tasks[task].file);
     remove_entry(task);
   }
 }
 
 json DatasetWriter::publish_shard(size_t task, const Trajectories& trajectories) const {
-  const auto& [split, file, first, rows] = tasks_[task];
-  const fs::path path = folder_ / file, temporary = temporary_name(path);
+  const auto& [split, file, first, rows] = plan_.tasks[task];
+  const fs::path path = plan_.folder / file, temporary = temporary_name(path);
   try {
     const auto written = write_shard(
         temporary, trajectories,
         {{"schema_version", std::to_string(kSchemaVersion)},
          {"split", kSplits[split].name},
          {"first_trajectory", std::to_string(first)},
-         {"settings", settings_.dump()},
-         {"step_seconds", settings_.at("world.control_period").dump()},
-         {"force_limit_newtons", settings_.at("world.force_limit").dump()},
-         {"track_limit_metres", settings_.at("world.track_limit").dump()},
-         {"gravity", settings_.at("world.gravity").dump()},
+         {"settings", plan_.settings.dump()},
+         {"step_seconds", plan_.settings.at("world.control_period").dump()},
+         {"force_limit_newtons", plan_.settings.at("world.force_limit").dump()},
+         {"track_limit_metres", plan_.settings.at("world.track_limit").dump()},
+         {"gravity", plan_.settings.at("world.gravity").dump()},
          {"integrator", "classical Runge-Kutta, one step per control period, force held"}});
     json entry = describe_shard(file, written, trajectories);
     publish_with_record(entry_path(task),
-                        json{{"settings", settings_}, {"entry", entry}}.dump() + "\n");
+                        json{{"settings", plan_.settings}, {"entry", entry}}.dump() + "\n");
     publish_by_rename(temporary, path);
     return entry;
   } catch (...) {
@@ -219,10 +226,10 @@ json DatasetWriter::publish_shard(size_t task, const Trajectories& trajectories)
 
 void DatasetWriter::publish(const std::vector<json>& entries) const {
   std::map<std::string, std::vector<json>> by_split;
-  for (size_t i = 0; i < tasks_.size(); ++i)
-    by_split[kSplits[tasks_[i].split].name].push_back(entries[i]);
-  publish_manifest(folder_, settings_, by_split);
-  for (size_t i = 0; i < tasks_.size(); ++i) remove_entry(i);
+  for (size_t i = 0; i < plan_.tasks.size(); ++i)
+    by_split[kSplits[plan_.tasks[i].split].name].push_back(entries[i]);
+  publish_manifest(plan_.folder, plan_.settings, by_split);
+  for (size_t i = 0; i < plan_.tasks.size(); ++i) remove_entry(i);
 }
 
 json describe_shard(const std::string& file, const Fingerprint& written,

@@ -23,12 +23,26 @@ struct ExistingDataset {
   bool complete = false;  // its manifest is in place, and no unfinished run left anything
 };
 
+// What is to be written, and where.
+struct DatasetPlan {
+  std::filesystem::path folder;
+  std::string setting;      // that chose the folder
+  std::string remedy;       // how messages about what is in it end
+  nlohmann::json settings;  // that define the content; another generator makes another one
+  std::vector<ShardTask> tasks;
+};
+// The dataset of a configuration.
+DatasetPlan plan_dataset(const Config& config);
+// Shards of `total` trajectories, numbered from `first`; their files are numbered from 0.
+std::vector<ShardTask> list_shards(uint32_t split, size_t first, size_t total, size_t per_shard);
+
 class DatasetWriter {
  public:
-  explicit DatasetWriter(const Config& config);
+  explicit DatasetWriter(DatasetPlan plan);
 
-  const std::filesystem::path& folder() const { return folder_; }
-  const std::vector<ShardTask>& tasks() const { return tasks_; }
+  const DatasetPlan& plan() const { return plan_; }
+  const std::filesystem::path& folder() const { return plan_.folder; }
+  const std::vector<ShardTask>& tasks() const { return plan_.tasks; }
 
   // Reads what earlier runs left. Throws UserError(kConfiguration) for a dataset made with other
   // settings, UserError(kData) for what does not belong to this dataset.
@@ -54,9 +68,7 @@ class DatasetWriter {
                              const ExistingDataset& existing) const;
   void remove_entry(size_t task) const;
 
-  std::filesystem::path folder_;
-  nlohmann::json settings_;
-  std::vector<ShardTask> tasks_;
+  DatasetPlan plan_;
 };
 
 // The manifest's entry for a shard that was written for `file`, with the sums its statistics are

@@ -41,6 +41,7 @@ constexpr int64_t kBatchStepBytes = 4 * (kFeatures + 2 + 4 + 1) + 8;
 // The part of a trajectory that begins at control step `start`.
 struct Window {
   size_t trajectory, start;
+  int64_t round = -1;  // whose trajectory; -1: the dataset's
 };
 
 // Row b holds windows[b], `length` steps or what the trajectory has of them.

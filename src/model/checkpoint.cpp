@@ -121,6 +121,9 @@ Checkpoint parse(const fs::path& path, const std::string& bytes) {
   checkpoint.progress.best_success = root.at("best_success").toDouble();
   checkpoint.config = root.at("config").toStringRef();
   checkpoint.manifest_sha256 = root.at("manifest_sha256").toStringRef();
+  if (root.contains("rounds"))  // none in a checkpoint of before there were rounds
+    for (const auto& round : root.at("rounds").toListRef())
+      checkpoint.rounds.push_back(round.toStringRef());
   checkpoint.model = from_dictionary(root.at("model"));
   checkpoint.first_moment = from_dictionary(root.at("exp_avg"));
   checkpoint.second_moment = from_dictionary(root.at("exp_avg_sq"));
@@ -144,6 +147,8 @@ std::vector<std::string> publish_checkpoint(const fs::path& folder, const Checkp
   root.insert("best_success", checkpoint.progress.best_success);
   root.insert("config", checkpoint.config);
   root.insert("manifest_sha256", checkpoint.manifest_sha256);
+  c10::List<std::string> rounds(checkpoint.rounds);
+  root.insert("rounds", rounds);
   root.insert("model", to_dictionary(checkpoint.model));
   root.insert("exp_avg", to_dictionary(checkpoint.first_moment));
   root.insert("exp_avg_sq", to_dictionary(checkpoint.second_moment));

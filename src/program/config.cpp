@@ -197,6 +197,13 @@ void check_stages(const Config& c, const Citation& cite) {
              " has none");
 }
 
+void check_rounds(const Config& c, const Citation& cite) {
+  if (c.rounds.count > 0 && c.rounds.steps < c.model.n_positions)
+    refuse(cite("rounds.steps", std::to_string(c.rounds.steps)) + " is less than " +
+           cite("model.n_positions", std::to_string(c.model.n_positions)) +
+           ": a trajectory must hold a window");
+}
+
 // Refuses settings that are valid alone and contradict each other.
 void check_consistency(const Config& c, const std::map<std::string, Given>& given) {
   const Citation cite{given};
@@ -204,6 +211,7 @@ void check_consistency(const Config& c, const std::map<std::string, Given>& give
   check_training(c.training, cite);
   check_world(c, cite);
   check_stages(c, cite);
+  check_rounds(c, cite);
   if (c.out_dir.empty()) refuse("out_dir is empty");
   if (c.dataset.path.empty()) refuse("dataset.path is empty");
 }

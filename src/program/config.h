@@ -77,6 +77,14 @@ struct ExpertConfig {
   double cart_stiffening, enter_angle, enter_force;
 };
 
+// On-policy rounds, see run/rounds.h.
+struct RoundsConfig {
+  int64_t count, first_step, every_steps;
+  int64_t trajectories, trajectories_per_shard, steps;
+  double share;
+  int64_t newest;
+};
+
 struct DatasetConfig {
   std::string path;
   int64_t seed;
@@ -123,6 +131,7 @@ struct Config {
   WorldConfig world;
   ExpertConfig expert;
   DatasetConfig dataset;
+  RoundsConfig rounds;
   ValidationConfig validation;
   EvaluationConfig evaluation;
   WandbConfig wandb;

@@ -32,6 +32,7 @@ Settings::Settings(Config& config, bool reset) : reset_(reset) {
   add_world(config.world);
   add_expert(config.expert);
   add_dataset(config.dataset);
+  add_rounds(config.rounds);
   add_validation_and_evaluation(config.validation, config.evaluation);
   add_wandb(config.wandb);
 }
@@ -223,6 +224,26 @@ void Settings::add_dataset(DatasetConfig& dataset) {
       "share of the kicked stage's trajectories whose pole is hit once");
   add("dataset.stage_shares", dataset.stage_shares, {0, 0, 0, 1, 0}, {0.0, 1e9}, kDefinesData,
       "share of the train split by stage: balance, catch, swing-up, unknown plant, kicked");
+}
+
+void Settings::add_rounds(RoundsConfig& rounds) {
+  add("rounds.count", rounds.count, 0, {0, 1 << 20}, kDefinesRun,
+      "on-policy rounds: how often all ranks let the present network play in the training world, "
+      "while the expert says what it would do; training goes on with that, too");
+  add("rounds.first_step", rounds.first_step, 1000, {1, kNoLimit}, kDefinesRun,
+      "optimizer steps before the first round");
+  add("rounds.every_steps", rounds.every_steps, 500, {1, kNoLimit}, kDefinesRun,
+      "steps from one round to the next");
+  add("rounds.trajectories", rounds.trajectories, 2048, {1, 1 << 24}, kDefinesRun,
+      "played in a round, on plants and starts of their own");
+  add("rounds.trajectories_per_shard", rounds.trajectories_per_shard, 256, {1, 1 << 20},
+      kDefinesRun, "in a file; the files are shared among the ranks");
+  add("rounds.steps", rounds.steps, 512, {1, 1 << 20}, kDefinesRun,
+      "control steps of such a trajectory");
+  add("rounds.share", rounds.share, 0.5, {0.0, 1.0}, kDefinesRun,
+      "share of a batch's windows that come from rounds");
+  add("rounds.newest", rounds.newest, 0, {0, 1 << 20}, kDefinesRun,
+      "how many of the last rounds they come from; 1: each round replaces the one before; 0: all");
 }
 
 void Settings::add_validation_and_evaluation(ValidationConfig& validation,

@@ -56,6 +56,7 @@ class Settings {
   void add_world(WorldConfig& world);
   void add_expert(ExpertConfig& expert);
   void add_dataset(DatasetConfig& dataset);
+  void add_rounds(RoundsConfig& rounds);
   void add_validation_and_evaluation(ValidationConfig& validation, EvaluationConfig& evaluation);
   void add_wandb(WandbConfig& wandb);
 

@@ -8,6 +8,7 @@
 #include "program/number_text.h"
 #include "program/program.h"
 #include "program/settings.h"
+#include "run/rounds.h"
 #include "training/device.h"
 
 namespace {
@@ -26,6 +27,10 @@ std::string contradictions(const Config& config, const RunPlan& plan) {
     text += "warning: with training.decay_share " + number_text(training.decay_share) +
             " the learning rate falls before training.warmup_steps " +
             grouped(training.warmup_steps) + " are over: it never reaches its full value\n";
+  if (plan.rounds < config.rounds.count)
+    text += "warning: only " + grouped(plan.rounds) + " of rounds.count " +
+            grouped(config.rounds.count) + " rounds are played before the run ends at step " +
+            grouped(plan.steps) + "\n";
   if (const auto last = plan.curriculum.at(plan.steps - 1).window;
       last < plan.curriculum.points().end)
     text += "warning: windows grow to " + std::to_string(last) + " of " +
@@ -88,6 +93,19 @@ std::string curriculum_line(const RunPlan& plan, bool stages) {
          (stages ? "; stages at 5, 12, 20, 30% of the steps" : "; no stages") + "\n";
 }
 
+std::string rounds_line(const Config& config, const RunPlan& plan) {
+  const auto& rounds = config.rounds;
+  if (plan.rounds == 0) return "";
+  const auto count = static_cast<double>(plan.rounds);
+  return "rounds       " + grouped(plan.rounds) + " of " + grouped(rounds.trajectories) +
+         " trajectories of " + grouped(rounds.steps) + " control steps, from step " +
+         grouped(rounds.first_step) + " to " + grouped(step_of_round(rounds, plan.rounds - 1)) +
+         ": " +
+         si_text(count * static_cast<double>(rounds.trajectories * rounds.steps),
+                 " steps of the network") +
+         ", " + si_text(count * round_bytes(config), "B") + " in " + config.out_dir + "/rounds\n";
+}
+
 std::string memory_line(const Config& config, const RunPlan& plan) {
   const size_t steps = steps_ahead(plan) + 1;  // those that wait, and the one in use
   return "memory       about " + si_text(training_bytes(config, plan), "B") + " per rank, " +
@@ -121,8 +139,8 @@ std::string describe_plan(const Config& config, const RunPlan& plan, int64_t tra
                           int ranks) {
   return model_line(config.model, config.training.precision) +
          step_line(plan, config.model, ranks) + run_line(plan, config.model, trajectories) +
-         curriculum_line(plan, config.training.curriculum.stages) + memory_line(config, plan) +
-         checkpoints_line(config, plan) + contradictions(config, plan);
+         curriculum_line(plan, config.training.curriculum.stages) + rounds_line(config, plan) +
+         memory_line(config, plan) + checkpoints_line(config, plan) + contradictions(config, plan);
 }
 
 void print_banner(const Config& config, const RunPlan& plan, const RunFacts& facts,

@@ -43,7 +43,11 @@ Metrics::Metrics(const fs::path& folder, int64_t step) {
     columns_ = static_cast<size_t>(std::max(0, std::atoi(columns)));
   constexpr std::string_view head = "{\"step\":";
   const std::string last = cut_after(folder / "metrics.jsonl", step, head);
-  validated_ = number_after(head, last) == step && last.find("validation_loss") != last.npos;
+  const auto last_has = [&](const char* key) {
+    return number_after(head, last) == step && last.find(key) != last.npos;
+  };
+  round_played_ = last_has("round_seconds");
+  validated_ = round_played_ || last_has("validation_loss");  // the round comes last
   cut_after(folder / "model_training_log.txt", step, "step ");
   for (auto [log, name] :
        {std::pair(&jsonl_, "metrics.jsonl"), {&text_, "model_training_log.txt"}}) {

@@ -15,8 +15,9 @@ class Metrics {
   // be written is lost, with a warning, and leaves no trace: training and later lines continue.
   Metrics(const std::filesystem::path& folder, int64_t step);
 
-  // Whether the step that is continued was validated.
+  // Whether the step that is continued was validated, and whether a round was played then.
   bool validated() const { return validated_; }
+  bool round_played() const { return round_played_; }
 
   // One line of metrics.jsonl; `values` must hold "step".
   void append_values(const nlohmann::ordered_json& values);
@@ -38,5 +39,5 @@ class Metrics {
   };
   Log jsonl_, text_;
   size_t columns_ = 0;
-  bool validated_ = false;
+  bool validated_ = false, round_played_ = false;
 };

@@ -6,6 +6,7 @@
 #include "program/durable_file.h"
 #include "program/number_text.h"
 #include "program/settings.h"
+#include "run/rounds.h"
 
 namespace fs = std::filesystem;
 
@@ -31,11 +32,13 @@ void check_disk(const Config& config, const RunPlan& plan) {
            si_text(one, "B") + ": free space, or choose another out_dir");
   const auto& training = config.training;
   const int64_t permanent = training.keep_every_steps ? plan.steps / training.keep_every_steps : 0;
-  const double all = one * static_cast<double>(permanent + training.keep_last);
+  const double all = one * static_cast<double>(permanent + training.keep_last) +
+                     round_bytes(config) * static_cast<double>(plan.rounds);
   if (free < all)
-    std::cout << "warning: the checkpoints of this run need " << si_text(all, "B") << ", "
-              << config.out_dir << " has " << si_text(free, "B")
-              << " free: raise training.keep_every_steps" << std::endl;
+    std::cout << "warning: the checkpoints and rounds of this run need " << si_text(all, "B")
+              << ", " << config.out_dir << " has " << si_text(free, "B")
+              << " free: raise training.keep_every_steps"
+              << (plan.rounds ? ", or lower rounds.trajectories" : "") << std::endl;
 }
 
 }  // namespace

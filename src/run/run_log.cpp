@@ -41,6 +41,7 @@ RunLog::RunLog(const Config& config, const RunPlan& plan, const TrainingProgress
       peak_flops_(peak_flops),
       ranks_(mpi.size()),
       advice_(plan.steps),
+      rounds_(config.rounds),
       begin_(MPI_Wtime()) {
   agree_on_errors([&] {
     if (mpi.rank() == 0) metrics_.emplace(config.out_dir, progress.step);
@@ -153,6 +154,28 @@ void RunLog::validation(int64_t step, const ValidationReport& report, bool best)
                 "%.1f s, %.0f%% of the time so far%s",
                 step, plan_.steps, report.success, interval[0], interval[1], report.trajectories,
                 report.losses.total, report.seconds, 100 * share, best ? "; the best so far" : "");
+  metrics_->print(line);
+}
+
+void RunLog::round(int64_t step, int64_t round, const RoundReport& report) {
+  if (!metrics_) return;
+  round_seconds_ += report.seconds;
+  if (step == first_step_ && metrics_->round_played()) return;
+  const double share = round_seconds_ / (MPI_Wtime() - begin_);
+  metrics_->append_values({{"step", step},
+                           {"time", std::time(nullptr)},
+                           {"round", round + 1},
+                           {"round_trajectories", rounds_.trajectories},
+                           {"round_success", report.success},
+                           {"round_seconds", report.seconds},
+                           {"round_time_share", share},
+                           {"attempt", attempt_}});
+  char line[256];
+  std::snprintf(line, sizeof line,
+                "step %7ld / %ld  round %ld of %ld: the network succeeded in %.3f of %ld "
+                "trajectories; %.1f s, rounds take %.0f%% of the time so far",
+                step, plan_.steps, round + 1, plan_.rounds, report.success, rounds_.trajectories,
+                report.seconds, 100 * share);
   metrics_->print(line);
 }
 

@@ -8,6 +8,7 @@
 #include "program/mpi_session.h"
 #include "run/advice.h"
 #include "run/metrics.h"
+#include "run/rounds.h"
 #include "run/run_plan.h"
 #include "run/step_runner.h"
 #include "run/training_state.h"
@@ -28,6 +29,8 @@ class RunLog {
   // The collected steps, the last of which is `last_step`.
   void steps(int64_t last_step, const StepRunner::Collected& collected);
   void validation(int64_t step, const ValidationReport& report, bool best);
+  // Round `round` >= 0, unless an earlier start of the job wrote of it.
+  void round(int64_t step, int64_t round, const RoundReport& report);
   // The last line of a run, averaged since this start.
   void done(int64_t step);
 
@@ -54,6 +57,8 @@ class RunLog {
   std::optional<Metrics> metrics_;  // rank 0
   Advice advice_;
   Interval since_metrics_, since_line_, since_start_;
-  double begin_, last_live_line_ = 0, validation_seconds_ = 0;  // MPI_Wtime()
+  RoundsConfig rounds_;
+  double begin_, last_live_line_ = 0;  // MPI_Wtime()
+  double validation_seconds_ = 0, round_seconds_ = 0;
   double last_success_ = -1;
 };

@@ -6,6 +6,7 @@
 #include "model/control_model.h"
 #include "program/exit_code.h"
 #include "training/batch_queue.h"
+#include "training/round_schedule.h"
 
 namespace {
 
@@ -40,6 +41,7 @@ RunPlan plan_run(const Config& config, int64_t trajectories, int ranks) {
       global / ranks,
       training.batch_size,
       static_cast<double>(steps) * static_cast<double>(global) / static_cast<double>(trajectories),
+      rounds_until(config.rounds, steps - 1),
       Curriculum(training.curriculum, config.model.n_positions, steps)};
 }
 

@@ -12,6 +12,7 @@ struct RunPlan {
   int64_t rows = 0;               // of them, per rank
   int64_t micro_batch = 0;        // of them, per forward pass
   double epochs = 0;              // passes over the train split
+  int64_t rounds = 0;             // on-policy rounds before the last step
   Curriculum curriculum;
 };
 

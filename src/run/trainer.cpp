@@ -9,6 +9,7 @@
 #include "program/program.h"
 #include "program/stop_signal.h"
 #include "run/banner.h"
+#include "run/rounds.h"
 #include "run/run_folder.h"
 #include "run/training_data.h"
 #include "training/device.h"
@@ -19,7 +20,8 @@ namespace {
 struct Run {
   const Config& config;
   const RunPlan& plan;
-  const Loader& loader;
+  const MpiSession& mpi;
+  Loader& loader;
   const Dataset* validation_data;  // null: nothing is validated
   torch::Device device;
   const Communicator& communicator;
@@ -112,22 +114,58 @@ void validate_and_keep_best(const Run& run) {
   if (!save(run)) std::tie(progress.best_step, progress.best_success) = before;
 }
 
-// Collective. From state.progress.step to the last step, or to a stop request.
-ExitCode run_steps(const Run& run, StepRunner& runner, bool validated) {
+// Collective. Verifies a round that was published, and gives it to the loader.
+void open_round(const Run& run, int64_t round) {
+  run.loader.add_round(
+      round, open_round(run.config, round, run.state.rounds.at(static_cast<size_t>(round)), run.mpi,
+                        run.watchdog));
+}
+
+// Collective. Of the rounds that a resumed run has behind it, those that it still draws from.
+void reopen_rounds(const Run& run) {
+  const auto played = static_cast<int64_t>(run.state.rounds.size());
+  if (played == 0) return;
+  run.log.print("verifying the last of " + std::to_string(played) + " rounds");
+  for (int64_t round = run.loader.first_round(run.state.progress.step); round < played; ++round)
+    open_round(run, round);
+}
+
+// Collective. Plays the round that is due at state.progress.step, if one is. The checkpoint of this
+// step is on disk: a job that is interrupted in the round begins there, with the same weights.
+void play_due_round(const Run& run) {
+  auto& state = run.state;
+  const int64_t step = state.progress.step, round = rounds_until(run.config.rounds, step) - 1;
+  if (round < static_cast<int64_t>(state.rounds.size()) || step == run.plan.steps) return;
+  const auto report = play_round(
+      run.config, round, state.for_inference(run.plan.curriculum.at(step - 1).window),
+      state.weights_sha256(),
+      [&](const std::string& line) {
+        run.log.print("round " + std::to_string(round + 1) + " of " +
+                      std::to_string(run.plan.rounds) + ": " + line);
+      },
+      run.mpi, run.watchdog);
+  state.rounds.push_back(report.sha256);
+  open_round(run, round);
+  run.log.round(step, round, report);
+}
+
+// Collective. From state.progress.step to step `end`, or to a stop request. The last step, and one
+// before a round, is saved.
+ExitCode run_steps(const Run& run, StepRunner& runner, int64_t end, bool validated) {
   const auto& training = run.config.training;
   int64_t& step = run.state.progress.step;
   int64_t skipped = 0;
   const auto due = [&](int64_t every) { return every > 0 && step % every == 0; };
   // A run that stopped at a validation step has not validated it yet.
   if (step > 0 && due(training.validate_every_steps) && !validated) validate_and_keep_best(run);
-  while (step < run.plan.steps) {
+  while (step < end) {
     run.watchdog.progress("training up to step " + std::to_string(step + 1));
     start_step(runner, run);
     ++step;
     const bool last = step == run.plan.steps;
     const bool validating = run.validation_data && (due(training.validate_every_steps) || last);
     const bool saving = due(training.save_every_steps);
-    if (!last && !validating && !saving && !runner.is_due()) continue;
+    if (step < end && !validating && !saving && !runner.is_due()) continue;
     const auto collected = runner.collect();
     run.watchdog.progress("writing the log", Watchdog::kLong);
     run.folder.check_owner();
@@ -142,22 +180,21 @@ ExitCode run_steps(const Run& run, StepRunner& runner, bool validated) {
                     " saved, stopping as requested; start again to resume");
       return ExitCode::kStopRequested;
     }
-    if (saving && !last) save(run);
+    if (saving && step < end) save(run);
   }
-  save_or_throw(run, "the last checkpoint");
-  run.log.done(step);
+  save_or_throw(run, end == run.plan.steps ? "the last checkpoint" : "the checkpoint of a round");
   return ExitCode::kDone;
 }
 
-// The share of this rank at every step that is left, read ahead by a thread.
-BatchQueue make_queue(const Run& run) {
+// The share of this rank at every step up to `end`, read ahead by a thread.
+BatchQueue make_queue(const Run& run, int64_t end) {
   const auto read = [&run](int64_t step) {
     auto batches = run.loader.share(step, run.communicator.rank(), run.plan.rows,
                                     run.plan.micro_batch, run.plan.curriculum.at(step));
     for (auto& batch : batches) batch = pin_for_copy(batch, run.device);
     return batches;
   };
-  return {read, run.state.progress.step, run.plan.steps, steps_ahead(run.plan)};
+  return {read, run.state.progress.step, end, steps_ahead(run.plan)};
 }
 
 // The step as the device runs it. Destroy it before the communicator: its graphs hold NCCL's sums.
@@ -174,10 +211,24 @@ Step make_step(const Run& run, const Statistics& statistics, GradientSum& gradie
 // Collective. From the step after the last checkpoint, with what only the steps need.
 ExitCode run_remaining_steps(const Run& run, const Statistics& statistics, bool validated) {
   GradientSum gradient_sum(run.state.parameters, run.communicator);
-  BatchQueue queue = make_queue(run);
-  StepRunner runner(make_step(run, statistics, gradient_sum), queue, run.communicator, run.device,
-                    run.config.training.log_every_steps);
-  return run_steps(run, runner, validated);
+  const Step train = make_step(run, statistics, gradient_sum);
+  const auto step = [&train](const StepInput& input) { return train(input); };
+  const auto& progress = run.state.progress;
+  reopen_rounds(run);
+  while (progress.step < run.plan.steps) {  // from round to round
+    play_due_round(run);
+    const int64_t next_round = rounds_until(run.config.rounds, progress.step);
+    const int64_t end = next_round < run.plan.rounds ? step_of_round(run.config.rounds, next_round)
+                                                     : run.plan.steps;
+    BatchQueue queue = make_queue(run, end);
+    StepRunner runner(step, queue, run.communicator, run.device,
+                      run.config.training.log_every_steps);
+    const auto code = run_steps(run, runner, end, validated);
+    if (code != ExitCode::kDone) return code;
+    validated = true;
+  }
+  run.log.done(progress.step);
+  return ExitCode::kDone;
 }
 
 // Collective. Prints what the run would cost before it looks at the dataset, which may not exist
@@ -229,6 +280,7 @@ ExitCode train(const CommandLine& command_line, const MpiSession& mpi) {
   connect(*communicator, device);
   watchdog.progress("loading the last checkpoint", Watchdog::kLong);
   RunFolder folder(config, manifest, plan, mpi);
+  if (plan.rounds) refuse_private_folders(config, mpi);
   watchdog.progress("broadcasting the weights", Watchdog::kLong);
   state.restore(folder.take_newest(), *communicator);
   watchdog.progress("choosing the attention");
@@ -244,8 +296,8 @@ ExitCode train(const CommandLine& command_line, const MpiSession& mpi) {
   RunLog log(config, plan, state.progress,
              peak_flops(device, config.training.precision) * mpi.size(), mpi);
   watchdog.rest();
-  const Run run{config, plan,   *loader, validation_data.get(), device, *communicator, watchdog,
-                state,  folder, log};
+  const Run run{config,   plan,  mpi,    *loader, validation_data.get(), device, *communicator,
+                watchdog, state, folder, log};
 
   auto code = ExitCode::kDone;
   if (state.progress.step < plan.steps)

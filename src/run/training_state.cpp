@@ -1,8 +1,11 @@
 #include "run/training_state.h"
 
 #include <cstring>
+#include <nlohmann/json.hpp>
 
 #include "data/splits.h"
+#include "program/agreement.h"
+#include "program/durable_file.h"
 
 namespace {
 
@@ -39,17 +42,26 @@ void TrainingState::restore(const std::optional<Checkpoint>& checkpoint,
   if (checkpoint) {
     progress = checkpoint->progress;
     ++progress.attempt;
+    rounds = checkpoint->rounds;
     copy_by_name(checkpoint->model, weights());
     copy_by_name(checkpoint->first_moment, parameters.views(optimizer.first_moment));
     copy_by_name(checkpoint->second_moment, parameters.views(optimizer.second_moment));
   }
   broadcast(progress, communicator);
+  std::string text = nlohmann::json(rounds).dump();
+  broadcast_text(text);
+  nlohmann::json::parse(text).get_to(rounds);
   optimizer.updates.fill_(progress.updates);
   communicator.broadcast(parameters.values);  // equal seeds are no proof of equal weights
   communicator.broadcast(optimizer.first_moment);
   communicator.broadcast(optimizer.second_moment);
   parameters.round_weights();
   parameters.values[0].item();  // on a GPU these copies are only enqueued until here
+}
+
+std::string TrainingState::weights_sha256() const {
+  const auto values = parameters.values.cpu().contiguous();
+  return sha256_hex({static_cast<const char*>(values.data_ptr()), values.nbytes()});
 }
 
 NamedTensors TrainingState::weights() const {
@@ -60,6 +72,7 @@ Checkpoint TrainingState::snapshot() const {
   Checkpoint checkpoint;
   checkpoint.progress = progress;
   checkpoint.progress.updates = optimizer.updates.item<double>();
+  checkpoint.rounds = rounds;
   checkpoint.model = weights();
   checkpoint.first_moment = parameters.views(optimizer.first_moment);
   checkpoint.second_moment = parameters.views(optimizer.second_moment);

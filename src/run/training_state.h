@@ -23,7 +23,11 @@ class TrainingState {
   // The network that evaluate_policy would load, with fp32 master weights.
   TrainedModel for_inference(int64_t window) const;
 
-  TrainingProgress progress;  // `updates` is the optimizer's, see snapshot
+  // What rounds are played with: identifies the weights.
+  std::string weights_sha256() const;
+
+  TrainingProgress progress;        // `updates` is the optimizer's, see snapshot
+  std::vector<std::string> rounds;  // see Checkpoint
   ControlModel model;
   FlatParameters parameters;
   AdamW optimizer;

@@ -5,6 +5,7 @@
 
 #include "cartpole/counter_random.h"
 #include "program/exit_code.h"
+#include "training/round_schedule.h"
 
 uint64_t permute(uint64_t position, uint64_t size, uint64_t seed, uint64_t epoch) {
   // A four-round Feistel network on the smallest even number of bits that holds `size`; walking its
@@ -27,6 +28,7 @@ uint64_t permute(uint64_t position, uint64_t size, uint64_t seed, uint64_t epoch
 
 Loader::Loader(const Dataset& dataset, const Config& config, int64_t global_batch_size)
     : dataset_(dataset),
+      rounds_(config.rounds),
       seed_(static_cast<uint64_t>(config.seed)),
       start_share_(config.training.start_share),
       global_batch_size_(global_batch_size) {
@@ -41,12 +43,36 @@ Loader::Loader(const Dataset& dataset, const Config& config, int64_t global_batc
                           "dataset.stage_shares that are all positive");
 }
 
+void Loader::add_round(int64_t round, std::shared_ptr<const Dataset> played) {
+  played_[round] = std::move(played);
+}
+
+std::pair<int64_t, int64_t> Loader::rounds_of(int64_t step) const {
+  const int64_t end = rounds_until(rounds_, step);
+  return {rounds_.newest ? std::max<int64_t>(0, end - rounds_.newest) : 0, end};
+}
+
+size_t Loader::draw_start(const Dataset::Row& source, int64_t window, CounterRandom& random) const {
+  const auto length = static_cast<int64_t>(source.shard.length(source.row));
+  if (random.uniform() < start_share_ || length <= window) return 0;
+  return static_cast<size_t>(random.uniform() * static_cast<double>(length - window + 1));
+}
+
 Window Loader::window_of(int64_t step, int64_t row, const Lesson& lesson) const {
   const auto sample = static_cast<uint64_t>(step * global_batch_size_ + row);
   const auto pick = [&](uint64_t size) {
     return permute(sample % size, size, seed_, sample / size);
   };
   CounterRandom random(seed_, static_cast<uint32_t>(Purpose::kWindow), sample);
+  if (const auto [first, end] = rounds_of(step); first < end && random.uniform() < rounds_.share) {
+    const auto draw = [&](size_t n) {
+      return static_cast<size_t>(random.uniform() * static_cast<double>(n));
+    };
+    const int64_t round = first + static_cast<int64_t>(draw(static_cast<size_t>(end - first)));
+    const Dataset& played = *played_.at(round);
+    const size_t trajectory = draw(played.size());
+    return {trajectory, draw_start(played[trajectory], lesson.window, random), round};
+  }
   size_t trajectory = 0;
   if (!lesson.stage) {
     trajectory = pick(dataset_.size());
@@ -56,18 +82,17 @@ Window Loader::window_of(int64_t step, int64_t row, const Lesson& lesson) const 
       stage = static_cast<size_t>(random.uniform() * static_cast<double>(stage));
     trajectory = by_stage_[stage][pick(by_stage_[stage].size())];
   }
-  const auto source = dataset_[trajectory];
-  const auto length = static_cast<int64_t>(source.shard.length(source.row));
-  if (random.uniform() < start_share_ || length <= lesson.window) return {trajectory, 0};
-  return {trajectory,
-          static_cast<size_t>(random.uniform() * static_cast<double>(length - lesson.window + 1))};
+  return {trajectory, draw_start(dataset_[trajectory], lesson.window, random)};
 }
 
 Batch Loader::batch(int64_t step, int64_t first, int64_t rows, const Lesson& lesson) const {
-  std::vector<Window> windows;
-  for (int64_t row = first; row < first + rows; ++row)
-    windows.push_back(window_of(step, row, lesson));
-  return read_windows(dataset_, windows, lesson.window);
+  Batch batch = empty_batch(rows, lesson.window);
+  for (int64_t b = 0; b < rows; ++b) {
+    const auto [trajectory, start, round] = window_of(step, first + b, lesson);
+    const Dataset& source = round < 0 ? dataset_ : *played_.at(round);
+    write_window(source[trajectory], start, dataset_.statistics(), batch, b);
+  }
+  return batch;
 }
 
 std::vector<Batch> Loader::share(int64_t step, int rank, int64_t rows, int64_t micro_batch,

@@ -66,7 +66,8 @@ TEST(Loader, TargetsBelongToTheirStates) {
   const TinyLoader tiny;
   int64_t windows = 0, inner_windows = 0;
   for (int64_t row = 0; row < 8; ++row) {
-    const auto [trajectory, start] = tiny.loader.window_of(3, row, {16});
+    const auto [trajectory, start, round] = tiny.loader.window_of(3, row, {16});
+    EXPECT_EQ(round, -1);
     inner_windows += start > 0;
     ++windows;
     const Batch batch = tiny.loader.batch(3, row, 1, {16});
