@@ -1,5 +1,5 @@
 // evaluate_policy: does the trained network control plants it never saw? Writes evaluation.json and
-// CSV files.
+// CSV files. Ranks share the trials.
 #include <iostream>
 
 #include "data/splits.h"
@@ -17,9 +17,10 @@ namespace {
 
 const std::vector<std::string> kHeldOut{"test", "test_ood", "test_ic"};
 
-Checkpoint load_checkpoint(const Config& config) {
+Checkpoint load_checkpoint(const Config& config, bool warns) {
   if (!config.evaluation.checkpoint.empty()) return read_checkpoint(config.evaluation.checkpoint);
-  auto checkpoint = find_newest_checkpoint(config.out_dir, std::cerr);
+  std::ostream silent(nullptr);
+  auto checkpoint = find_newest_checkpoint(config.out_dir, warns ? std::cerr : silent);
   if (!checkpoint)
     throw UserError(ExitCode::kData,
                     "no checkpoint in " + config.out_dir +
@@ -100,25 +101,55 @@ ordered_json dataset_world(const Manifest& manifest) {
   return world;
 }
 
+void print_condition(const std::string& name, const ordered_json& numbers) {
+  std::printf("%s:", name.c_str());
+  for (const auto& [policy, c] : numbers["closed_loop"].items())
+    std::printf("  %s %.3f", policy.c_str(), c["success"].get<double>());
+  std::printf("\n");
+  if (numbers.contains("contexts")) {
+    std::printf("  the network by what it sees:");
+    for (const auto& [window, c] : numbers["contexts"].items())
+      std::printf("  %s step%s %.3f", window.c_str(), window == "1" ? "" : "s",
+                  c["success"].get<double>());
+    std::printf("\n");
+  }
+  std::fflush(stdout);
+}
+
+// Everything that may be refused, on every rank.
+struct Input {
+  Checkpoint checkpoint;
+  Manifest manifest;
+  std::vector<Condition> conditions;
+};
+Input read_input(const Config& config, bool warns) {
+  Input input{load_checkpoint(config, warns), verified_manifest(config.dataset.path), {}};
+  if (!config.evaluation.conditions.empty())
+    input.conditions = read_conditions(config.evaluation.conditions, config_of(input.manifest));
+  if (warns && input.checkpoint.manifest_sha256 != input.manifest.sha256)
+    std::cerr << "note: the checkpoint was trained on a different dataset than "
+              << config.dataset.path << std::endl;
+  return input;
+}
+
 ExitCode evaluate(const CommandLine& command_line, const MpiSession& mpi) {
   refuse_dry_run(command_line);
   const Config& config = command_line.config;
-  if (mpi.size() > 1)
-    throw UserError(ExitCode::kConfiguration,
-                    "evaluate_policy runs as one process: start it without mpirun, or with -np 1");
-  const Checkpoint checkpoint = load_checkpoint(config);
-  const Manifest manifest = verified_manifest(config.dataset.path);
-  if (checkpoint.manifest_sha256 != manifest.sha256)
-    std::cerr << "note: the checkpoint was trained on a different dataset than "
-              << config.dataset.path << std::endl;
+  const bool first_rank = mpi.rank() == 0;
+  Input input;
+  agree_on_errors([&] { input = read_input(config, first_rank); });
+  const auto& [checkpoint, manifest, conditions] = input;
   start_torch(mpi);
-  const TrainedModel model = load_trained_model(checkpoint, choose_device(config.device, mpi));
+  keep_freed_memory();
+  const torch::Device device = choose_device(config.device, mpi);
+  TrainedModel model;
+  agree_on_errors([&] {
+    model = load_trained_model(checkpoint, device);
+    refuse_other_constants(model.constants, manifest);
+    refuse_short_trials(config.evaluation, model.constants);
+    if (first_rank) make_folder(fs::path(config.out_dir) / "evaluation");
+  });
 
-  refuse_other_constants(model.constants, manifest);
-  refuse_short_trials(config.evaluation, model.constants);
-
-  const fs::path folder = fs::path(config.out_dir) / "evaluation";
-  make_folder(folder);
   ordered_json result = {
       {"step", checkpoint.progress.step},   {"attempt", checkpoint.progress.attempt},
       {"manifest_sha256", manifest.sha256}, {"window", model.window},
@@ -129,12 +160,20 @@ ExitCode evaluate(const CommandLine& command_line, const MpiSession& mpi) {
     const size_t examples =
         split == kHeldOut.front() ? static_cast<size_t>(config.evaluation.examples) : 0;
     const auto verdict =
-        judge_split(split, Dataset(manifest, split), config.evaluation, examples, model);
+        judge_split(split, Dataset(manifest, split), config.evaluation, examples, model, mpi);
+    if (!first_rank) continue;
     trials += verdict.trial_rows;
     rollouts += verdict.rollout_rows;
     result["splits"][split] = verdict.numbers;
     print_verdict(split, verdict.numbers, config.evaluation.steps);
   }
+  for (const auto& condition : conditions) {
+    const auto numbers = judge_condition(condition, config.evaluation, model);
+    result["conditions"][condition.name] = numbers;
+    if (first_rank) print_condition(condition.name, numbers);
+  }
+  if (!first_rank) return ExitCode::kDone;
+  const fs::path folder = fs::path(config.out_dir) / "evaluation";
   publish_file(folder / "trials.csv", trials);
   publish_file(folder / "rollouts.csv", rollouts);
   publish_file(folder / "evaluation.json", result.dump(1) + "\n");
@@ -150,7 +189,9 @@ int main(int argc, char** argv) {
                      "on the held-out splits, next to\n"
                      "experts that know each plant, know its masses and length, identify it, or "
                      "assume the nominal one,\n"
-                     "the stabilizer alone and no force.\n"
-                     "  evaluate_policy --config conf/quickstart.yaml",
+                     "the stabilizer alone and no force. Under MPI, ranks share the trials; the "
+                     "numbers do not depend on how many.\n"
+                     "  evaluate_policy --config conf/quickstart.yaml\n"
+                     "  mpirun -np 8 evaluate_policy --config conf/quickstart.yaml",
                      evaluate, /*one_process=*/true);
 }

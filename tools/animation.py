@@ -1,6 +1,6 @@
-"""The animation of tools/report.py: one swing-up, the model next to the expert."""
+"""The animation of tools/report.py: one swing-up, the model next to an expert."""
 # First, because it sets MPLBACKEND before matplotlib is imported.
-from plots import COLOR, FAINT, INK
+from plots import COLOR, FAINT, INK, POLICY_NAME
 
 import numpy as np
 from matplotlib.font_manager import findfont
@@ -8,10 +8,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 
 def write_animation(run, path):
-    """Draws eight seconds around the last switch to balancing, model next to expert."""
+    """Draws eight seconds around the last switch to balancing, model next to run.rival."""
     track_limit, force_limit = run.world["track_limit"], run.world["force_limit"]
     period = run.world["control_period"]
-    rollouts = {policy: run.rollout(policy, run.example) for policy in ("model", "expert")}
+    rollouts = {policy: run.rollout(policy, run.example) for policy in ("model", run.rival)}
     last_switch = max(
         run.outcomes("test", policy)["first_switch"][run.example] for policy in rollouts)
     begin = max(0, last_switch - round(4.5 / period))
@@ -51,11 +51,12 @@ def write_animation(run, path):
             draw.polygon(
                 [neck, pivot - 6 * fine, neck, pivot + 6 * fine, neck + sign * 9 * fine, pivot],
                 INK)
-        draw.text((left + 20 * fine, 27 * fine), policy, INK, bold, "lm")
-        label = [left + 90 * fine, 13 * fine, left + 200 * fine, 41 * fine]
+        draw.text((left + 20 * fine, 27 * fine), POLICY_NAME[policy], INK, bold, "lm")
+        after = left + 40 * fine + draw.textlength(POLICY_NAME[policy], bold)
+        label = [after, 13 * fine, after + 110 * fine, 41 * fine]
         draw.rounded_rectangle(label, 14 * fine, COLOR[policy] if step["mode"] else "white",
                                COLOR[policy], 2 * fine)
-        draw.text((left + 145 * fine, 27 * fine), "stabilize" if step["mode"] else "swing up",
+        draw.text((after + 55 * fine, 27 * fine), "stabilize" if step["mode"] else "swing up",
                   "white" if step["mode"] and policy == "model" else INK, plain, "mm")
 
     frames = []

@@ -164,6 +164,57 @@ def plot_success(run):
     return figure
 
 
+def plot_conditions(run):
+    """Success of every controller in every condition of evaluation.json."""
+    conditions = run.evaluation["conditions"]
+    policies = [*next(iter(conditions.values()))["closed_loop"]]
+    figure, axes = plt.subplots(figsize=(11, 1.2 + 0.36 * len(conditions)))
+    for y, result in enumerate(conditions.values()):
+        for k, policy in enumerate(reversed(policies)):  # the model on top
+            numbers = result["closed_loop"][policy]
+            offset = 0.28 * (1 - 2 * k / (len(policies) - 1))
+            axes.plot(numbers["interval"], [y + offset] * 2, color=COLOR[policy], linewidth=1.5)
+            axes.plot(numbers["success"], y + offset, "o", color=COLOR[policy],
+                      markersize=7 if policy == "model" else 5,
+                      label=None if y else POLICY_NAME[policy])
+    axes.set_yticks(range(len(conditions)), conditions)
+    axes.set(ylim=(len(conditions) - 0.5, -0.5), xlim=(None, 1.01),
+             xlabel="trials that end balanced")
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    for y in np.arange(0.5, len(conditions) - 1):
+        axes.axhline(y, color="#EEEEEE", linewidth=0.8, zorder=0)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles[::-1], labels[::-1], loc="outside upper center", ncols=len(policies))
+    return figure
+
+
+def plot_contexts(run):
+    """Success of the network against the control steps that it sees, where that was judged."""
+    figure, axes = plt.subplots(figsize=(6, 3.6))
+    windows = []
+    for name, result in run.evaluation["conditions"].items():
+        if "contexts" not in result:
+            continue
+        judged = {int(window): numbers for window, numbers in result["contexts"].items()}
+        judged[run.evaluation["window"]] = result["closed_loop"]["model"]
+        windows = sorted(judged)
+        success = [judged[window]["success"] for window in windows]
+        ends = np.array([judged[window]["interval"] for window in windows]).T
+        axes.errorbar(windows, success, abs(ends - success), color=COLOR["model"], marker="o",
+                      markersize=5, linewidth=1.8, label=f"model, {name}")
+        for policy in ("plain_expert", "adaptive_expert"):
+            axes.axhline(result["closed_loop"][policy]["success"], color=COLOR[policy],
+                         linewidth=1.2, linestyle="--", label=f"{POLICY_NAME[policy]}, {name}")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(windows, windows)
+    axes.set(xlabel="control steps that the network sees", ylabel="trials that end balanced",
+             ylim=(None, 1.01))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.legend(loc="lower right")
+    return figure
+
+
 def plot_success_map(run):
     model, expert = (np.concatenate([run.outcomes(split, policy)
                                      for split in ("test", "test_ood")])

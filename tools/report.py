@@ -12,9 +12,11 @@ and writes next to the evaluation files
   training_curves.png    losses, learning rate, gradient norm, window length
   success.png            how often each policy balances each kind of plant
   success_map.png        on which plants the model fails
+  conditions.png         success in further worlds, with evaluation.conditions
+  contexts.png           success against the control steps that the model sees, with the same
   rollout.png            one swing-up over time, model next to expert
   phase_portrait.png     several swing-ups as paths of angle and angular velocity
-  swing_up.gif           one swing-up, animated
+  swing_up.gif           one swing-up, animated: next to the expert that a person would write
 """
 import os
 import sys
@@ -101,6 +103,11 @@ class Run:
         self.trials = read_csv(folder / "evaluation/trials.csv")
         self.rollouts = read_csv(folder / "evaluation/rollouts.csv")
         self.recorded = np.unique(self.rollouts["trial"])
+        # In a perfect world the plain expert knows everything, too.
+        test = self.evaluation["splits"]["test"]["closed_loop"]
+        self.rival = "expert"
+        if ("plain_expert" in self.rollouts["policy"] and test["plain_expert"] != test["expert"]):
+            self.rival = "plain_expert"
         # The example is the longest swing-up of the expert that the model also finishes.
         success = self.outcomes("test", "model")["success"]
         first_switch = self.outcomes("test", "expert")["first_switch"]
@@ -144,6 +151,11 @@ tbody th { padding-top: .9rem; border-bottom: 1px solid #ccc } tr:has(th) + tr {
 pre { background: #f5f5f5; padding: 1rem; overflow-x: auto; font-size: .85rem; line-height: 1.4 }
 """
 
+RIVAL_TEXT = {
+    "expert": "",
+    "plain_expert": "; the plain expert was told its masses and length, the model nothing"
+}
+
 
 def number(value, digits):
     return "–" if value is None else f"{value:z.{digits}f}"
@@ -185,6 +197,29 @@ def success_table(splits):
         "policy", "trials", "success [95%]", "solved by the expert", "success among these [95%]",
         "left the track", "settling time (s)", "peak |x| (m)", "RMS force (N)"
     ], rows)
+
+
+def conditions_table(conditions):
+    rows = []
+    for name, result in conditions.items():
+        cells = [percent(c["success"], c["interval"]) for c in result["closed_loop"].values()]
+        rows.append([html.escape(name), result["closed_loop"]["model"]["n"], *cells])
+    policies = next(iter(conditions.values()))["closed_loop"]
+    return table(["condition", "trials", *(POLICY_NAME[policy] for policy in policies)], rows)
+
+
+def conditions_section(run, figure):
+    """Returns nothing where only the splits were judged."""
+    if "conditions" not in run.evaluation:
+        return ""
+    return f"""<h2>In other worlds</h2>
+<p>Worlds that are perfect but for what the condition names (conf/conditions.yaml). The network is
+the same in all of them, and told nothing; an expert that assumes something assumes the middle of
+the condition's ranges.</p>
+{figure["conditions.png"]}
+{conditions_table(run.evaluation["conditions"])}
+{figure.get("contexts.png", "")}
+"""
 
 
 def one_step_table(splits):
@@ -240,17 +275,23 @@ def write_page(run, folder):
                      f"<small>{low:z.1f} to {high:.1f}%<br>{text}</small></div>")
     captions = {
         "swing_up.gif":
-            f"{run.example_text()}; the same plant and start for both. Arrows show the force, the "
+            f"{run.example_text()}; the same plant and start for both"
+            f"{RIVAL_TEXT[run.rival]}. Arrows show the force, the "
             "label is filled in stabilize mode. A bad sign is a cart that runs off its track or a "
             "pole that falls again.",
         "success.png":
             "Bars are shares of trials, whiskers 95% intervals; the hatched bar counts only "
             "trials the expert solves. "
             "A bad sign is a blue bar as short as the nominal expert's, or a short hatched one.",
-        "success_map.png":
-            "Who succeeds, plant by plant (test and test_ood). Only plants inside both boxes "
-            "resemble the training plants; a bad sign is many of the model's own failures, the "
-            "orange diamonds, inside both.",
+        "conditions.png":
+            "Dots are shares of trials, lines 95% intervals. "
+            "A bad sign is a blue dot far left of the experts that are told less than everything.",
+        "contexts.png":
+            "The same network, allowed to see fewer of the last control steps, with 95% intervals. "
+            "It should grow: else the network does not learn from what it sees.", "success_map.png":
+                "Who succeeds, plant by plant (test and test_ood). Only plants inside both boxes "
+                "resemble the training plants; a bad sign is many of the model's own failures, the "
+                "orange diamonds, inside both.",
         "rollout.png":
             "The trial of the animation over time; dashed lines are the track's ends and the force "
             "limit. The two need not coincide; "
@@ -297,6 +338,8 @@ other ranges; the adaptive expert knows nothing of it and identifies it while it
 nominal expert see what sensors measure, as the network does; the stabilizer, which is the expert
 without its swing-up, sees the true state.</p>
 {run.dm_control}
+{conditions_section(run, figure)}
+<h2>Plant by plant</h2>
 {figure["success_map.png"]}
 <h2>How it moves</h2>
 {figure["rollout.png"]}
@@ -333,6 +376,14 @@ def main():
     figures = [
         plots.plot_success, plots.plot_success_map, plots.plot_rollout, plots.plot_phase_portrait
     ]
+    conditions = run.evaluation.get("conditions", {})
+    for plot, shown in ((plots.plot_conditions, conditions),
+                        (plots.plot_contexts,
+                         any("contexts" in result for result in conditions.values()))):
+        if shown:
+            figures.append(plot)
+        else:
+            (folder / f"{plot.__name__.removeprefix('plot_')}.png").unlink(missing_ok=True)
     if run.metrics is None and run.validation is None:
         (folder / "training_curves.png").unlink(missing_ok=True)  # of an earlier report
     else:

@@ -61,12 +61,13 @@ Trials Trials::slice(size_t begin, size_t end) const {
                        : std::vector<T>(all.begin() + static_cast<ptrdiff_t>(begin),
                                         all.begin() + static_cast<ptrdiff_t>(end));
   };
-  return {part(plants), part(starts), part(disturbances), constants, nominal, law, sensor_noise};
+  return {part(plants), part(starts), part(disturbances),   constants,  nominal,
+          law,          sensor_noise, part(changed_plants), change_step};
 }
 
 Rollout play(const Policy& policy, const Trials& trials, const RolloutOptions& options) {
   const size_t n = trials.size();
-  const CartPoleBatch cartpoles(trials.plants, trials.constants);
+  CartPoleBatch cartpoles(trials.plants, trials.constants);
   StateBatch states(trials.starts);
   std::vector<double> force(n), sent(n, 0.0), applied(n);
   std::vector<uint8_t> mode(n, 0), unrecorded(n, 0);
@@ -91,6 +92,8 @@ Rollout play(const Policy& policy, const Trials& trials, const RolloutOptions& o
   Recorder recorder(options.recording ? *options.recording : result.recording, std::move(rows));
 
   for (uint32_t t = 0; t < options.steps; ++t) {
+    if (t == trials.change_step && !trials.changed_plants.empty())
+      cartpoles = CartPoleBatch(trials.changed_plants, trials.constants);
     const Moment now{states, sensors ? sensors->read(states) : states, sent};
     policy(now, force, mode);
     applied = force;

@@ -45,6 +45,9 @@ struct Trials {
   CartPoleParameters nominal{};  // what a controller assumes that knows nothing of them
   ExpertLaw law{};               // of the world's experts
   SensorNoise sensor_noise{};    // needs disturbances, whose streams it is drawn from
+  // What plants are from period change_step on, with equal delays; empty: what they were.
+  std::vector<CartPoleParameters> changed_plants{};
+  uint32_t change_step = 0;
 
   size_t size() const { return plants.size(); }
   Trials slice(size_t begin, size_t end) const;  // trials [begin, end)

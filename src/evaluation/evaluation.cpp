@@ -56,28 +56,58 @@ std::string trial_columns() {
 }
 
 SplitVerdict judge_split(const std::string& split, const Dataset& dataset,
-                         const EvaluationConfig& config, size_t examples,
-                         const TrainedModel& model) {
+                         const EvaluationConfig& config, size_t examples, const TrainedModel& model,
+                         const MpiSession& mpi) {
   std::vector<size_t> first(std::min(dataset.size(), static_cast<size_t>(config.trajectories)));
   std::iota(first.begin(), first.end(), size_t{0});
   const Trials trials = dataset.trials(first);
   const auto steps = static_cast<uint32_t>(config.steps);
-  std::map<PolicyKind, Rollout> rollouts;
+  std::map<PolicyKind, std::vector<TrialOutcome>> outcomes;
   for (const auto policy : kPolicies)
-    rollouts[policy] = play_policy(policy, trials, {steps, examples ? steps : 0}, model);
+    outcomes[policy] = play_shared(policy, trials, steps, model, MPI_COMM_WORLD);
 
   SplitVerdict verdict;
+  if (mpi.rank() != 0) return verdict;
+  // Whole blocks, in which every trial goes as above.
+  const size_t block = block_size(model),
+               recorded = std::min((examples + block - 1) / block * block, trials.size());
   for (const auto policy : kPolicies) {
     const std::string name = name_of(policy);
-    const auto& [outcome, recording] = rollouts[policy];
     verdict.numbers["closed_loop"][name] =
-        summarize(outcome, rollouts[PolicyKind::kExpert].outcome, trials.constants);
+        summarize(outcomes[policy], outcomes[PolicyKind::kExpert], trials.constants);
     for (size_t i = 0; i < trials.size(); ++i)
-      verdict.trial_rows += trial_row(split, name, i, trials, outcome[i]);
-    if (policy == PolicyKind::kModel || policy == PolicyKind::kExpert)
-      verdict.rollout_rows +=
-          rollout_rows(split, name, recording, std::min(trials.size(), examples));
+      verdict.trial_rows += trial_row(split, name, i, trials, outcomes[policy][i]);
+    if (examples == 0 || (policy != PolicyKind::kModel && policy != PolicyKind::kExpert &&
+                          policy != PolicyKind::kPlainExpert))
+      continue;
+    const Rollout rollout = play_policy(policy, trials.slice(0, recorded), {steps, steps}, model);
+    verdict.rollout_rows +=
+        rollout_rows(split, name, rollout.recording, std::min(trials.size(), examples));
   }
   verdict.numbers["one_step"] = one_step_metrics(dataset, model);
   return verdict;
+}
+
+nlohmann::ordered_json judge_condition(const Condition& condition, const EvaluationConfig& config,
+                                       const TrainedModel& model) {
+  const Trials trials = condition.trials(static_cast<size_t>(config.trajectories), config.steps);
+  const auto play = [&](PolicyKind policy, const TrainedModel& network) {
+    return play_shared(policy, trials, static_cast<uint32_t>(config.steps), network,
+                       MPI_COMM_WORLD);
+  };
+  const auto expert = play(PolicyKind::kExpert, model);
+  const auto numbers = [&](PolicyKind policy, const TrainedModel& network) {
+    return summarize(policy == PolicyKind::kExpert ? expert : play(policy, network), expert,
+                     trials.constants);
+  };
+  nlohmann::ordered_json result;
+  for (const auto policy : {PolicyKind::kModel, PolicyKind::kExpert, PolicyKind::kPlainExpert,
+                            PolicyKind::kAdaptiveExpert, PolicyKind::kNominalExpert})
+    result["closed_loop"][name_of(policy)] = numbers(policy, model);
+  for (const int64_t window : condition.contexts) {
+    TrainedModel forgetful = model;
+    forgetful.window = std::min(window, model.window);
+    result["contexts"][std::to_string(forgetful.window)] = numbers(PolicyKind::kModel, forgetful);
+  }
+  return result;
 }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 #include <memory>
 #include <numeric>
 
@@ -84,9 +85,13 @@ Policy make_policy(PolicyKind kind, const Trials& trials, const TrainedModel& mo
     default:
       break;
   }
-  return [kind, expert = std::make_shared<ExpertBatch>(beliefs(kind, trials), trials.constants,
-                                                       trials.law)](
-             const Moment& now, std::vector<double>& force, std::vector<uint8_t>& mode) {
+  const bool learns_of_change = kind == PolicyKind::kExpert && !trials.changed_plants.empty();
+  return [kind, t = uint32_t{0}, step = trials.change_step,
+          changed = learns_of_change ? trials.changed_plants : std::vector<CartPoleParameters>(),
+          expert =
+              std::make_shared<ExpertBatch>(beliefs(kind, trials), trials.constants, trials.law)](
+             const Moment& now, std::vector<double>& force, std::vector<uint8_t>& mode) mutable {
+    if (t++ == step && !changed.empty()) expert->believe(changed);
     if (kind == PolicyKind::kStabilizer) {
       expert->stabilize(now.state, force);
       std::fill(mode.begin(), mode.end(), kStabilize);
@@ -133,4 +138,28 @@ Rollout play_policy(PolicyKind policy, const Trials& trials, const RolloutOption
                     const TrainedModel& model) {
   return play_blocks([&](const Trials& part) { return make_policy(policy, part, model); }, trials,
                      options, block_size(model));
+}
+
+std::vector<TrialOutcome> play_shared(PolicyKind policy, const Trials& trials, uint32_t steps,
+                                      const TrainedModel& model, MPI_Comm communicator) {
+  static_assert(std::is_trivially_copyable_v<TrialOutcome>);
+  int rank = 0, size = 1;
+  MPI_Comm_rank(communicator, &rank);
+  MPI_Comm_size(communicator, &size);
+  const size_t block = block_size(model), n = trials.size();
+  std::vector<TrialOutcome> all(n);
+  std::memset(static_cast<void*>(all.data()), 0, n * sizeof(TrialOutcome));
+  std::vector<size_t> mine;  // where my blocks begin
+  for (size_t begin = static_cast<size_t>(rank) * block; begin < n;
+       begin += static_cast<size_t>(size) * block)
+    mine.push_back(begin);
+  for_each_block(mine.size(), [&](size_t b) {
+    const Trials part = trials.slice(mine[b], std::min(mine[b] + block, n));
+    const auto outcome = play(make_policy(policy, part, model), part, {steps, 0}).outcome;
+    std::memcpy(static_cast<void*>(&all[mine[b]]), outcome.data(),
+                outcome.size() * sizeof(TrialOutcome));
+  });
+  MPI_Allreduce(MPI_IN_PLACE, all.data(), static_cast<int>(n * sizeof(TrialOutcome)), MPI_BYTE,
+                MPI_BOR, communicator);
+  return all;
 }

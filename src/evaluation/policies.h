@@ -1,6 +1,8 @@
 // The network and its reference policies in closed loop.
 #pragma once
 
+#include <mpi.h>
+
 #include <array>
 
 #include "cartpole/rollout.h"
@@ -37,3 +39,8 @@ Rollout play_blocks(const PolicyMaker& policy, const Trials& trials, const Rollo
                     size_t block, const PolicyMaker& behavior = {});
 Rollout play_policy(PolicyKind policy, const Trials& trials, const RolloutOptions& options,
                     const TrainedModel& model);
+
+// Collective. Plays as play_policy does, blocks shared among the ranks of `communicator`, all of
+// which get all outcomes; these do not depend on the number of ranks.
+std::vector<TrialOutcome> play_shared(PolicyKind policy, const Trials& trials, uint32_t steps,
+                                      const TrainedModel& model, MPI_Comm communicator);

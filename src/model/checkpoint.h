@@ -33,7 +33,7 @@ struct Checkpoint {
   TrainingProgress progress;
   int64_t trained_window = 0;  // longest window trained on: a rollout may use no position beyond it
   std::string config;          // effective configuration, YAML
-  std::string manifest_sha256;      // the dataset's identity
+  std::string manifest_sha256;  // the dataset's identity
   NamedTensors model, first_moment, second_moment;
   std::vector<std::string> rounds{};  // manifest_sha256 of the on-policy rounds played before
 };

@@ -109,6 +109,7 @@ struct EvaluationConfig {
   int64_t trajectories;
   int64_t steps;
   int64_t examples;
+  std::string conditions;
 };
 
 struct WandbConfig {  // read by tools/relay.py; the programs themselves use no network but MPI's

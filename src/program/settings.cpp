@@ -259,6 +259,8 @@ void Settings::add_validation_and_evaluation(ValidationConfig& validation,
   add("evaluation.steps", evaluation.steps, 1024, {250, 1 << 20}, kFree, "control steps per trial");
   add("evaluation.examples", evaluation.examples, 12, {0, 1024}, kFree,
       "trials of the first split recorded for pictures");
+  add("evaluation.conditions", evaluation.conditions, "", kFree,
+      "file of further worlds to judge in, such as conf/conditions.yaml; empty: none");
 }
 
 void Settings::add_wandb(WandbConfig& wandb) {

@@ -114,20 +114,14 @@ void validate_and_keep_best(const Run& run) {
   if (!save(run)) std::tie(progress.best_step, progress.best_success) = before;
 }
 
-// Collective. Verifies a round that was published, and gives it to the loader.
-void open_round(const Run& run, int64_t round) {
-  run.loader.add_round(
-      round, open_round(run.config, round, run.state.rounds.at(static_cast<size_t>(round)), run.mpi,
-                        run.watchdog));
-}
-
-// Collective. Of the rounds that a resumed run has behind it, those that it still draws from.
-void reopen_rounds(const Run& run) {
-  const auto played = static_cast<int64_t>(run.state.rounds.size());
-  if (played == 0) return;
-  run.log.print("verifying the last of " + std::to_string(played) + " rounds");
-  for (int64_t round = run.loader.first_round(run.state.progress.step); round < played; ++round)
-    open_round(run, round);
+// Collective. Of the rounds that a resumed run has behind it, verifies and gives to the loader
+// those that it still draws from.
+void reopen_rounds(const Config& config, const TrainingState& state, Loader& loader,
+                   const MpiSession& mpi, Watchdog& watchdog) {
+  const auto played = static_cast<int64_t>(state.rounds.size());
+  for (int64_t round = loader.first_round(state.progress.step); round < played; ++round)
+    loader.add_round(
+        round, open_round(config, round, state.rounds[static_cast<size_t>(round)], mpi, watchdog));
 }
 
 // Collective. Plays the round that is due at state.progress.step, if one is. The checkpoint of this
@@ -145,7 +139,7 @@ void play_due_round(const Run& run) {
       },
       run.mpi, run.watchdog);
   state.rounds.push_back(report.sha256);
-  open_round(run, round);
+  run.loader.add_round(round, open_round(run.config, round, report.sha256, run.mpi, run.watchdog));
   run.log.round(step, round, report);
 }
 
@@ -214,7 +208,6 @@ ExitCode run_remaining_steps(const Run& run, const Statistics& statistics, bool 
   const Step train = make_step(run, statistics, gradient_sum);
   const auto step = [&train](const StepInput& input) { return train(input); };
   const auto& progress = run.state.progress;
-  reopen_rounds(run);
   while (progress.step < run.plan.steps) {  // from round to round
     play_due_round(run);
     const int64_t next_round = rounds_until(run.config.rounds, progress.step);
@@ -283,6 +276,7 @@ ExitCode train(const CommandLine& command_line, const MpiSession& mpi) {
   if (plan.rounds) refuse_private_folders(config, mpi);
   watchdog.progress("broadcasting the weights", Watchdog::kLong);
   state.restore(folder.take_newest(), *communicator);
+  reopen_rounds(config, state, *loader, mpi, watchdog);
   watchdog.progress("choosing the attention");
   const auto attention =
       choose_attention(device, config, plan.curriculum.points().end, *communicator);

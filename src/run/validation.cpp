@@ -1,5 +1,8 @@
 #include "run/validation.h"
 
+#include <algorithm>
+#include <numeric>
+
 #include "evaluation/policies.h"
 
 namespace {
@@ -11,14 +14,6 @@ std::vector<size_t> share_of(size_t n, const Communicator& communicator) {
        i += static_cast<size_t>(communicator.size()))
     mine.push_back(i);
   return mine;
-}
-
-double count_successes(const Trials& trials, uint32_t steps, const TrainedModel& model) {
-  double successes = 0;
-  if (trials.size() == 0) return successes;
-  for (const auto& outcome : play_policy(PolicyKind::kModel, trials, {steps, 0}, model).outcome)
-    successes += outcome.success;
-  return successes;
 }
 
 // The first windows of these trajectories, some at a time: what bounds the memory.
@@ -46,12 +41,16 @@ ValidationReport validate(const Dataset& dataset, const ValidationConfig& config
   const auto mine = share_of(n, communicator);
   const auto batches = first_windows(dataset, mine, model.window);
 
-  auto counts = torch::zeros({kTargetCounts + 1}, torch::kFloat64);  // and successes
-  auto targets = counts.narrow(0, 0, kTargetCounts);
-  counts[kTargetCounts] =
-      count_successes(dataset.trials(mine), static_cast<uint32_t>(config.steps), model);
+  std::vector<size_t> all(n);
+  std::iota(all.begin(), all.end(), size_t{0});
+  const auto outcomes = play_shared(PolicyKind::kModel, dataset.trials(all),
+                                    static_cast<uint32_t>(config.steps), model, communicator.mpi());
+  const auto successes = std::count_if(outcomes.begin(), outcomes.end(),
+                                       [](const TrialOutcome& outcome) { return outcome.success; });
+
+  auto targets = torch::zeros({kTargetCounts}, torch::kFloat64);
   for (const auto& batch : batches) targets += count_targets(batch);
-  communicator.sum(counts);
+  communicator.sum(targets);
 
   auto losses = torch::zeros({Losses::kCount}, torch::kFloat64);
   const auto device = model.device();
@@ -62,6 +61,6 @@ ValidationReport validate(const Dataset& dataset, const ValidationConfig& config
   }
   communicator.sum(losses);
 
-  return {Losses(losses), counts[kTargetCounts].item<double>() / static_cast<double>(n),
+  return {Losses(losses), static_cast<double>(successes) / static_cast<double>(n),
           static_cast<int64_t>(n), MPI_Wtime() - begin};
 }

@@ -15,6 +15,7 @@ class Communicator {
 
   int rank() const { return rank_; }
   int size() const { return size_; }
+  MPI_Comm mpi() const { return communicator_; }
 
   // Collective. In place; float32, float64 or bfloat16, contiguous. Afterwards all ranks hold the
   // same bits.

@@ -51,7 +51,9 @@ def metrics(run_dir):
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     training = ("step", "loss", "gradient_norm", "learning_rate")
     validation = ("step", "validation_loss", "success", "best")
-    kinds = (training if "loss" in line else validation for line in lines)
+    rounds = ("step", "round", "round_success")
+    kinds = (
+        training if "loss" in line else rounds if "round" in line else validation for line in lines)
     return [tuple(line[key] for key in keys) for line, keys in zip(lines, kinds)]
 
 

@@ -190,10 +190,12 @@ def digest(path):
 
 
 # The learning rate and the window depend only on the step, so a run may end at any step and still
-# equal an unbroken one.
+# equal an unbroken one. Every segment crosses on-policy rounds.
 ANY_END = ("--training.epochs", 1000000, "--training.schedule", "constant",
            "--training.curriculum.points.interval", 10, "--training.save_every_steps", 100,
-           "--training.print_every_steps", 1000000)
+           "--training.print_every_steps", 1000000, "--rounds.count", 1000000,
+           "--rounds.first_step", 100, "--rounds.every_steps", 2000, "--rounds.newest", 2,
+           "--rounds.trajectories", 32, "--rounds.trajectories_per_shard", 8, "--rounds.steps", 64)
 ENDLESS = ("--training.train_steps", 1000000, *ANY_END)
 TWO_NODES = ("--nodes=2", "--ntasks-per-node=1")
 OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
@@ -275,11 +277,16 @@ class Slurm(unittest.TestCase):
         same = max((path.name for path in self.out.glob("checkpoint_*00.pt")),
                    key=lambda name: int(name[11:-3]))
         self.assertEqual(*(digest(run / same) for run in (self.out, unbroken)))
-        losses = [[(line["step"], line["loss"])
+        losses = [[(line["step"], line.get("loss"), line.get("round_success"))
                    for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
                    if line["step"] <= steps]
                   for run in (self.out, unbroken)]
         self.assertEqual(*losses)
+        rounds = list(self.out.glob("rounds/*/manifest.json"))
+        self.assertTrue(rounds)
+        for path in rounds:
+            self.assertEqual(path.read_bytes(),
+                             (unbroken / path.relative_to(self.out)).read_bytes())
 
     @classmethod
     def unbroken_run(cls, steps):
