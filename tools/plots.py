@@ -17,16 +17,17 @@ from matplotlib.ticker import PercentFormatter
 # Okabe and Ito's colors, which the color-blind can tell apart; a policy has the same one in every
 # picture.
 COLOR = {
-    "model": "#0072B2", "expert": "#E69F00", "plain_expert": "#CC79A7", "adaptive_expert":
-        "#009E73", "nominal_expert": "#D55E00", "stabiliser": "#777777", "zero_force": "#BBBBBB"
+    "model": "#0072B2", "expert": "#E69F00", "plain_expert": "#CC79A7",
+    "adaptive_expert": "#009E73", "kick_aware_expert": "#56B4E9", "nominal_expert": "#D55E00",
+    "stabiliser": "#777777", "zero_force": "#BBBBBB"
 }
 PALE = {"model": "#9CCBE6", "expert": "#F5D58F"}
 INK, FAINT = "#222222", "#999999"
 
 POLICY_NAME = {
     "model": "model", "expert": "expert", "plain_expert": "plain expert",
-    "adaptive_expert": "adaptive expert", "nominal_expert": "nominal expert",
-    "stabiliser": "stabilizer only", "zero_force": "no force"
+    "adaptive_expert": "adaptive expert", "kick_aware_expert": "adaptive, rejects kicks",
+    "nominal_expert": "nominal expert", "stabiliser": "stabilizer only", "zero_force": "no force"
 }
 SPLIT_NAME = {
     "test": "new plants", "test_ood": "plants outside the trained range", "test_ic": "wider starts"

@@ -1,6 +1,7 @@
 #include "cartpole/adaptive_expert.h"
 
 #include <algorithm>
+#include <cmath>
 
 template <size_t N>
 LeastSquares<N>::LeastSquares(const std::array<double, N>& guess,
@@ -33,10 +34,13 @@ CartPoleParameters slowest(CartPoleParameters plant, size_t delay) {
 }  // namespace
 
 AdaptiveExpert::AdaptiveExpert(const CartPoleParameters& nominal, size_t n,
-                               const PlantConstants& constants, const ExpertLaw& law)
+                               const PlantConstants& constants, const ExpertLaw& law,
+                               bool rejects_kicks)
     : constants_(constants),
+      rejects_kicks_(rejects_kicks),
       nominal_(nominal),
       beliefs_(n, nominal),
+      undisturbed_(n, 0),
       expert_(std::vector(n, slowest(nominal, kLongestDelay)), constants, law) {
   expert_.believe(beliefs_);
   // Tuned on the validation split: LOG.md, "Reference controllers".
@@ -64,6 +68,8 @@ void AdaptiveExpert::act(const StateBatch& measured, const std::vector<double>& 
       const auto coupling = [&](const StateBatch& s) {
         return s.x_dot[i] * s.theta_dot[i] * s.sine[i];
       };
+      const bool kicked = std::abs(measured.theta_dot[i] - last.theta_dot[i]) > kKick;
+      undisturbed_[i] = kicked ? 0 : undisturbed_[i] + 1;
       now.command[i] = before.command[i] + h * sent[i];
       now.sine[i] = before.sine[i] + 0.5 * h * (last.sine[i] + measured.sine[i]);
       now.coupling[i] = before.coupling[i] + 0.5 * h * (coupling(last) + coupling(measured));
@@ -72,7 +78,8 @@ void AdaptiveExpert::act(const StateBatch& measured, const std::vector<double>& 
   past_.push_back(std::move(now));
   if (past_.size() > kWindow + kLongestDelay + 1) past_.erase(past_.begin());
   if (past_.size() == kWindow + kLongestDelay + 1)
-    for (size_t i = 0; i < n; ++i) identify(i);
+    for (size_t i = 0; i < n; ++i)
+      if (!rejects_kicks_ || undisturbed_[i] >= kWindow + kLongestDelay) identify(i);
   if (++period_ % kUpdateEvery == 0) expert_.believe(beliefs_);
   expert_.act(measured, sent, force, mode);
 }

@@ -32,11 +32,12 @@ class LeastSquares {
 //   sum of commands h = M' change of x_dot + (m_p l)' change of (theta_dot cos) + b_c' change of x
 //   g int sin - change of (x_dot cos) - int x_dot theta_dot sin = J / m_p l change of theta_dot
 //                                                               + b_p / m_p l change of theta
+// What a kick did obeys neither; if it rejects kicks, the windows that one is in are left out.
 class AdaptiveExpert {
  public:
   // `nominal` is its first guess for each of n trials.
   AdaptiveExpert(const CartPoleParameters& nominal, size_t n, const PlantConstants& constants,
-                 const ExpertLaw& law = {});
+                 const ExpertLaw& law = {}, bool rejects_kicks = false);
 
   // As ExpertBatch::act, from what sensors measure.
   void act(const StateBatch& measured, const std::vector<double>& sent, std::vector<double>& force,
@@ -48,6 +49,8 @@ class AdaptiveExpert {
   static constexpr size_t kWindow = 16;       // periods
   static constexpr size_t kLongestDelay = 3;  // periods
   static constexpr size_t kUpdateEvery = 4;   // periods between new gains
+  // No force changes theta_dot by as much in a period (rad/s).
+  static constexpr double kKick = 2.5;
 
   // What the integrals consist of, of all trials, up to a period.
   struct Sums {
@@ -57,6 +60,7 @@ class AdaptiveExpert {
   void identify(size_t i);
 
   PlantConstants constants_;
+  bool rejects_kicks_;
   CartPoleParameters nominal_;
   struct CartFit {
     LeastSquares<3> squares;
@@ -65,7 +69,8 @@ class AdaptiveExpert {
   std::vector<std::array<CartFit, kLongestDelay + 1>> cart_;  // by delay
   std::vector<LeastSquares<2>> pole_;
   std::vector<CartPoleParameters> beliefs_;
-  std::vector<Sums> past_;  // of the last periods, oldest first
+  std::vector<Sums> past_;           // of the last periods, oldest first
+  std::vector<size_t> undisturbed_;  // periods since the last kick
   size_t period_ = 0;
   ExpertBatch expert_;
 };

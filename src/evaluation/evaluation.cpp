@@ -101,8 +101,9 @@ nlohmann::ordered_json judge_condition(const Condition& condition, const Evaluat
                      trials.constants);
   };
   nlohmann::ordered_json result;
-  for (const auto policy : {PolicyKind::kModel, PolicyKind::kExpert, PolicyKind::kPlainExpert,
-                            PolicyKind::kAdaptiveExpert, PolicyKind::kNominalExpert})
+  for (const auto policy :
+       {PolicyKind::kModel, PolicyKind::kExpert, PolicyKind::kPlainExpert,
+        PolicyKind::kAdaptiveExpert, PolicyKind::kKickAwareExpert, PolicyKind::kNominalExpert})
     result["closed_loop"][name_of(policy)] = numbers(policy, model);
   for (const int64_t window : condition.contexts) {
     TrainedModel forgetful = model;

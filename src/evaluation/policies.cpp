@@ -55,6 +55,8 @@ std::string name_of(PolicyKind policy) {
       return "plain_expert";
     case PolicyKind::kAdaptiveExpert:
       return "adaptive_expert";
+    case PolicyKind::kKickAwareExpert:
+      return "kick_aware_expert";
     case PolicyKind::kNominalExpert:
       return "nominal_expert";
     case PolicyKind::kStabilizer:
@@ -73,8 +75,10 @@ Policy make_policy(PolicyKind kind, const Trials& trials, const TrainedModel& mo
         network->act(now, force, mode);
       };
     case PolicyKind::kAdaptiveExpert:
-      return [expert = std::make_shared<AdaptiveExpert>(trials.nominal, trials.size(),
-                                                        trials.constants, trials.law)](
+    case PolicyKind::kKickAwareExpert:
+      return [expert = std::make_shared<AdaptiveExpert>(
+                  trials.nominal, trials.size(), trials.constants, trials.law,
+                  /*rejects_kicks=*/kind == PolicyKind::kKickAwareExpert)](
                  const Moment& now, std::vector<double>& force, std::vector<uint8_t>& mode) {
         expert->act(now.measured, now.sent, force, mode);
       };

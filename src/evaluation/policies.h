@@ -14,14 +14,15 @@ enum class PolicyKind {
   // These see what sensors measure, as the model does.
   kPlainExpert,     // knows masses and length, assumes the nominal plant's friction, gain and delay
   kAdaptiveExpert,  // identifies each plant while it plays
-  kNominalExpert,   // assumes the nominal plant
-  kStabilizer,      // the expert's stabilizer alone, on the true state and without a look ahead
+  kKickAwareExpert,  // so does this one, and knows that what a kick did is no plant's doing
+  kNominalExpert,    // assumes the nominal plant
+  kStabilizer,       // the expert's stabilizer alone, on the true state and without a look ahead
   kZeroForce
 };
-inline constexpr std::array kPolicies{PolicyKind::kModel,         PolicyKind::kExpert,
-                                      PolicyKind::kPlainExpert,   PolicyKind::kAdaptiveExpert,
-                                      PolicyKind::kNominalExpert, PolicyKind::kStabilizer,
-                                      PolicyKind::kZeroForce};
+inline constexpr std::array kPolicies{PolicyKind::kModel,           PolicyKind::kExpert,
+                                      PolicyKind::kPlainExpert,     PolicyKind::kAdaptiveExpert,
+                                      PolicyKind::kKickAwareExpert, PolicyKind::kNominalExpert,
+                                      PolicyKind::kStabilizer,      PolicyKind::kZeroForce};
 // The name in evaluation.json and trials.csv.
 std::string name_of(PolicyKind policy);
 

@@ -90,3 +90,24 @@ TEST(AdaptiveExpert, FindsTheDelay) {
   EXPECT_GE(found, 180);
   EXPECT_GE(success, 0.95);
 }
+
+TEST(AdaptiveExpert, AKickIsNoPlantsDoing) {
+  Trials trials = draw_trials(100, 0.3);
+  for (auto& disturbance : trials.disturbances) {
+    disturbance.kick_step = 300;
+    disturbance.kick = 6.0;
+  }
+  const auto success = [&](bool rejects_kicks) {
+    AdaptiveExpert expert(trials.nominal, trials.size(), trials.constants, {}, rejects_kicks);
+    double sum = 0;
+    for (const auto& outcome :
+         play([&](const Moment&now, std::vector<double>&force,
+                  std::vector<uint8_t>&mode) { expert.act(now.measured, now.sent, force, mode); },
+              trials, {.steps = 1024})
+             .outcome)
+      sum += outcome.success;
+    return sum / static_cast<double>(trials.size());
+  };
+  EXPECT_GT(success(true), 0.97);
+  EXPECT_LT(success(false), 0.8);
+}

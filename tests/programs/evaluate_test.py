@@ -25,8 +25,8 @@ class Evaluate(TrainTest):
         for split in ("test", "test_ood", "test_ic"):
             policies = evaluation["splits"][split]["closed_loop"]
             self.assertEqual(list(policies), [
-                "model", "expert", "plain_expert", "adaptive_expert", "nominal_expert",
-                "stabiliser", "zero_force"
+                "model", "expert", "plain_expert", "adaptive_expert", "kick_aware_expert",
+                "nominal_expert", "stabiliser", "zero_force"
             ])
             for values in policies.values():
                 self.assertEqual(values["n"], 20)
@@ -46,13 +46,46 @@ class Evaluate(TrainTest):
                 "split policy trial cart_mass pole_mass half_length inertia_factor cart_friction "
                 "pole_friction motor_gain delay_steps x x_dot theta theta_dot success length "
                 "settled_step first_switch switches peak_x force_rms")
-            self.assertEqual(len(list(trials)), 3 * 7 * 20)  # splits, policies, trials
+            self.assertEqual(len(list(trials)), 3 * 8 * 20)  # splits, policies, trials
         report = subprocess.run([sys.executable, ROOT / "tools/report.py", self.folder / "run"],
                                 capture_output=True, text=True)
         self.assertEqual(report.returncode, 0, report.stderr)
         page = (self.folder / "run/evaluation/report.html").read_text()
         self.assertGreater(page.count("data:image/"), 4)
         self.assertNotIn("http://", page.replace("http://www.w3.org", ""))
+
+    def test_numbers_do_not_depend_on_the_number_of_ranks(self):
+        self.expect(self.train(), 0)
+        conditions = self.folder / "conditions.yaml"
+        conditions.write_text("noisy:\n  world.sensor_noise: [0.1, 0.1, 0.1, 0.1]\n"
+                              "jump:\n  change: {step: 100, world.motor_gain: [0.5, 2]}\n"
+                              "  contexts: [1, 4]\n")
+
+        def evaluate(ranks):
+            self.expect(
+                run("evaluate_policy", "--dataset.path", self.data, "--out_dir",
+                    self.folder / "run", "--evaluation.conditions", conditions, ranks=ranks), 0)
+            return tree(self.folder / "run/evaluation")
+
+        one = evaluate(1)
+        self.assertEqual(evaluate(2), one)
+        self.assertEqual(evaluate(3), one)
+        numbers = json.loads((self.folder / "run/evaluation/evaluation.json").read_text())
+        self.assertEqual(list(numbers["conditions"]), ["noisy", "jump"])
+        self.assertEqual(list(numbers["conditions"]["jump"]["contexts"]), ["1", "4"])
+        self.assertEqual(numbers["conditions"]["jump"]["closed_loop"]["model"]["n"], 1024)
+        report = subprocess.run([sys.executable, ROOT / "tools/report.py", self.folder / "run"],
+                                capture_output=True, text=True)
+        self.assertEqual(report.returncode, 0, report.stderr)
+        for name in ("conditions.png", "contexts.png"):
+            self.assertTrue((self.folder / "run/evaluation" / name).exists())
+        before = tree(self.folder / "run")
+        conditions.write_text("noisy:\n  world.gravity: 3\n")
+        self.expect(
+            run("evaluate_policy", "--dataset.path", self.data, "--out_dir", self.folder / "run",
+                "--evaluation.conditions", conditions, ranks=2), 78,
+            f"{conditions}:2: world.gravity is none of")
+        self.assertEqual(tree(self.folder / "run"), before)
 
     def test_another_world_is_refused(self):
         self.expect(self.train(), 0)

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <numeric>
+
+#include "evaluation/policies.h"
 #include "tiny_model.h"
 
 namespace {
@@ -49,4 +52,28 @@ TEST(Validation, LossIsThatOfTheFirstWindows) {
                                  force_scale(judged.manifest.statistics));
   EXPECT_NEAR(judged.report(MPI_COMM_WORLD, 20).losses.total, loss[0].item<double>(),
               1e-4 * loss[0].item<double>());
+}
+
+TEST(Validation, OutcomesOfSharedTrialsAreThoseOfOneRank) {
+  Judged judged;
+  std::vector<size_t> all(20);
+  std::iota(all.begin(), all.end(), size_t{0});
+  Trials trials = judged.dataset.trials(all);
+  for (int doubled = 0; doubled < 5; ++doubled) {  // many blocks
+    trials.plants.insert(trials.plants.end(), trials.plants.begin(), trials.plants.end());
+    trials.starts.insert(trials.starts.end(), trials.starts.begin(), trials.starts.end());
+    trials.disturbances.insert(trials.disturbances.end(), trials.disturbances.begin(),
+                               trials.disturbances.end());
+  }
+  const auto play = [&](MPI_Comm comm) {
+    return play_shared(PolicyKind::kModel, trials, 300, judged.model, comm);
+  };
+  const auto alone = play(MPI_COMM_SELF), shared = play(MPI_COMM_WORLD);
+  ASSERT_EQ(alone.size(), 640U);
+  for (size_t i = 0; i < alone.size(); ++i) {
+    EXPECT_EQ(alone[i].length, shared[i].length);
+    EXPECT_EQ(alone[i].first_switch, shared[i].first_switch);
+    EXPECT_EQ(alone[i].peak_x, shared[i].peak_x);
+    EXPECT_EQ(alone[i].force_rms, shared[i].force_rms);
+  }
 }

@@ -161,3 +161,40 @@ TEST(Loader, AStageWithoutDataIsRefused) {
   tiny.config.training.curriculum.stages = true;
   EXPECT_THROW(Loader(tiny.dataset, tiny.config, 8), UserError);
 }
+
+TEST(Loader, AShareOfTheRowsComesFromTheRoundsBeforeTheStep) {
+  Config config;
+  config.rounds = {.count = 3,
+                   .first_step = 10,
+                   .every_steps = 10,
+                   .trajectories = 48,
+                   .trajectories_per_shard = 16,
+                   .steps = 64,
+                   .share = 0.75,
+                   .newest = 0};
+  const Manifest manifest = Manifest::read(TINY_DATASET);
+  const Dataset dataset(manifest, "train");
+  const auto played = std::make_shared<const Dataset>(manifest, "train");
+  Loader loader(dataset, config, 64);
+  const auto shares = [&](int64_t step) {  // by round, -1 first
+    std::map<int64_t, double> result;
+    for (int64_t row = 0; row < 64; ++row)
+      result[loader.window_of(step, row, {16}).round] += 1.0 / 64;
+    return result;
+  };
+  EXPECT_EQ(shares(9).size(), 1U);
+  for (int64_t round = 0; round < 3; ++round) loader.add_round(round, played);
+  EXPECT_EQ(shares(9), (std::map<int64_t, double>{{-1, 1.0}}));  // whatever is played later
+  EXPECT_NEAR(shares(10)[0], 0.75, 0.15);
+  const auto all = shares(45);
+  EXPECT_NEAR(all.at(-1), 0.25, 0.15);
+  for (int64_t round = 0; round < 3; ++round) EXPECT_NEAR(all.at(round), 0.25, 0.15);
+  const Batch batch = loader.batch(45, 0, 64, {16});
+  EXPECT_TRUE(torch::equal(batch.features.slice(0, 8, 16), loader.batch(45, 8, 8, {16}).features));
+
+  config.rounds.newest = 1;
+  Loader newest(dataset, config, 64);
+  EXPECT_EQ(newest.first_round(25), 1);
+  newest.add_round(1, played);
+  for (int64_t row = 0; row < 64; ++row) EXPECT_NE(newest.window_of(25, row, {16}).round, 0);
+}
