@@ -4,7 +4,9 @@
   .venv/bin/python tools/compare.py output/quickstart output/seed_1 output/no_memory
 
 reads evaluation/evaluation.json and config.yaml in each folder. Runs that were evaluated on the
-same dataset share a table; those that differ in their seed only get a line for their mean.
+same dataset share a table; those that differ in their seed only get a line for their mean. Where
+they were judged in the same conditions (evaluation.conditions), a second table has these, and a
+third the success with shorter contexts.
 """
 import os
 import sys
@@ -29,6 +31,8 @@ class Run:
             self.splits = {
                 split: result["closed_loop"] for split, result in evaluation["splits"].items()
             }
+            self.conditions = evaluation.get("conditions", {})
+            self.window = evaluation["window"]
             trials = next(iter(self.splits.values()))["model"]["n"]
             # Equal where plants, starts and disturbances are.
             self.trials = (
@@ -63,6 +67,70 @@ def row(name, cells):
     return " | ".join(["", name, *cells, ""]).strip()
 
 
+def seeds_of(runs):
+    """Returns the runs grouped by recipe."""
+    recipes = {}
+    for run in runs:
+        recipes.setdefault(run.recipe, {})[run.seed] = run
+    return [list(seeds.values()) for seeds in recipes.values()]
+
+
+def name_of(same):
+    return same[0].name if len(same) == 1 else f"{same[0].name} to {same[-1].name}, mean"
+
+
+def mean_cell(results):
+    """One run with its interval, or the mean of several with their extremes."""
+    if len(results) == 1:
+        return cell(results[0])
+    success = [result["success"] for result in results]
+    return (f"{share(sum(success) / len(success))} ({share(min(success))} to "
+            f"{share(max(success))})")
+
+
+def condition_tables(runs):
+    """Lines of the tables of runs that were judged in the same conditions; none without."""
+    runs = [run for run in runs if run.conditions]
+    if not runs:
+        return []
+    first = runs[0].conditions
+    runs = [run for run in runs if run.conditions.keys() == first.keys()]
+    groups = seeds_of(runs)
+    policies = [p for p in next(iter(first.values()))["closed_loop"] if p != "model"]
+    lines = [
+        "",
+        row("condition", [*map(name_of, groups), *(POLICY_NAME[policy] for policy in policies)]),
+        row("---", ("---" for _ in [*groups, *policies]))
+    ]
+    for name, result in first.items():
+        lines.append(
+            row(name, [
+                *(mean_cell([run.conditions[name]["closed_loop"]["model"]
+                             for run in same])
+                  for same in groups), *(cell(result["closed_loop"][policy]) for policy in policies)
+            ]))
+    for name, result in first.items():
+        if "contexts" not in result:
+            continue
+        shorter = [window for window in result["contexts"] if int(window) < runs[0].window]
+        lines += [
+            "",
+            row(f"{name}, by context", [*shorter, f"{runs[0].window} (all)"]),
+            row("---", ("---" for _ in [*shorter, ""]))
+        ]
+        for same in groups:
+            if same[0].window != runs[0].window:
+                continue
+            cells = [
+                mean_cell([run.conditions[name]["contexts"][window]
+                           for run in same])
+                for window in shorter
+            ]
+            cells.append(mean_cell([run.conditions[name]["closed_loop"]["model"] for run in same]))
+            lines.append(row(name_of(same), cells))
+    return lines
+
+
 def table(runs):
     """Lines of the table of runs with the same trials."""
     splits = runs[0].splits
@@ -71,24 +139,18 @@ def table(runs):
         row("success", (f"`{split}`" for split in splits)),
         row("---", ("---" for _ in splits))
     ]
-    seeds = {}
     for run in runs:
         lines.append(row(run.name, (cell(run.splits[split]["model"]) for split in splits)))
-        seeds.setdefault(run.recipe, {})[run.seed] = run
-    for same in (list(runs_of.values()) for runs_of in seeds.values()):
+    for same in seeds_of(runs):
         if len(same) == 1:
             continue
-        cells = []
-        for split in splits:
-            success = [run.splits[split]["model"]["success"] for run in same]
-            mean = sum(success) / len(success)
-            cells.append(f"{share(mean)} ({share(min(success))} to {share(max(success))})")
+        cells = [mean_cell([run.splits[split]["model"] for run in same]) for split in splits]
         names = ", ".join(run.name for run in same)
         lines.append(row(f"mean of {len(same)} seeds: {names}", cells))
     policies = [policy for policy in next(iter(splits.values())) if policy != "model"]
     for policy in policies:
         lines.append(row(POLICY_NAME[policy], (cell(splits[split][policy]) for split in splits)))
-    return lines
+    return lines + condition_tables(runs)
 
 
 def main():

@@ -99,14 +99,16 @@ if [[ $stages == *' training '* ]]; then
   run=build/gpu_check_run
   steps=${TRAIN_STEPS:-5000}
   settings=(--config conf/cartpole_100k.yaml --dataset.train_shards 40
-    --evaluation.trajectories 512)
+    --evaluation.trajectories 512 --rounds.steps 1024)
   if [[ $device == cpu ]]; then
     steps=20
-    settings=(--config tests/tiny.yaml --training.precision bf16)
+    settings=(--config tests/tiny.yaml --training.precision bf16 --rounds.steps 64)
   fi
   settings+=(--device $device --out_dir $run --dataset.path build/gpu_check_dataset
     --training.train_steps "$steps" --training.save_every_steps "$steps"
-    --training.keep_every_steps 0 --training.validate_every_steps $((steps / 2)))
+    --training.keep_every_steps 0 --training.validate_every_steps $((steps / 2))
+    --rounds.count 1 --rounds.first_step $((steps / 2)) --rounds.trajectories 64
+    --rounds.trajectories_per_shard 64 --rounds.share 0.1)  # to see a round on the device
   rm -rf $run build/gpu_check_dataset
   stage 'data for a short real training run'
   try data 60 launch/local.sh "$(env -u OMP_NUM_THREADS nproc)" $build/generate_trajectories \

@@ -334,8 +334,8 @@ it sees, which plant it controls.</p>
 percentile). Peak |x|: how far the cart strays, the track ends at ±{run.world["track_limit"]:g} m;
 RMS force: how hard it is pushed (medians).</p>
 <p class="note">The plain expert knows a plant's masses and length, and assumes the middle of the
-other ranges; the adaptive expert knows nothing of it and identifies it while it plays. These two and the
-nominal expert see what sensors measure, as the network does; the stabilizer, which is the expert
+other ranges; the adaptive expert knows nothing of it and identifies it while it plays, once with and
+once without what a kick did. These and the nominal expert see what sensors measure, as the network does; the stabilizer, which is the expert
 without its swing-up, sees the true state.</p>
 {run.dm_control}
 {conditions_section(run, figure)}

@@ -69,7 +69,7 @@ SplitVerdict judge_split(const std::string& split, const Dataset& dataset,
   SplitVerdict verdict;
   if (mpi.rank() != 0) return verdict;
   // Whole blocks, in which every trial goes as above.
-  const size_t block = block_size(model),
+  const size_t block = blocks_for(model).size,
                recorded = std::min((examples + block - 1) / block * block, trials.size());
   for (const auto policy : kPolicies) {
     const std::string name = name_of(policy);

@@ -15,7 +15,11 @@
 namespace {
 
 // Serial within: what a block computes does not depend on the number of threads.
-void for_each_block(size_t blocks, const std::function<void(size_t)>& play) {
+void for_each_block(size_t blocks, bool parallel, const std::function<void(size_t)>& play) {
+  if (!parallel) {
+    for (size_t b = 0; b < blocks; ++b) play(b);
+    return;
+  }
   // Two at least: one alone would be played outside of a parallel region, and its products would
   // be divided among the threads.
   at::parallel_for(0, std::max<int64_t>(2, static_cast<int64_t>(blocks)), 1,
@@ -105,17 +109,18 @@ Policy make_policy(PolicyKind kind, const Trials& trials, const TrainedModel& mo
   };
 }
 
-size_t block_size(const TrainedModel& model) {
+Blocks blocks_for(const TrainedModel& model) {
   const auto trial =
       static_cast<size_t>(2 * model.config.n_layer * model.window * model.config.n_embd) *
       sizeof(float);
-  const size_t room = model.device().is_cuda() ? size_t{4} << 30 : size_t{8} << 20;
-  return std::bit_floor(std::clamp<size_t>(room / trial, 16, 1024));
+  const bool on_cpu = model.device().is_cpu();
+  const size_t room = on_cpu ? size_t{8} << 20 : size_t{4} << 30, most = on_cpu ? 64 : 1024;
+  return {std::bit_floor(std::clamp<size_t>(room / trial, 16, most)), on_cpu};
 }
 
 Rollout play_blocks(const PolicyMaker& policy, const Trials& trials, const RolloutOptions& options,
-                    size_t block, const PolicyMaker& behavior) {
-  const size_t n = trials.size();
+                    const Blocks& blocks, const PolicyMaker& behavior) {
+  const size_t n = trials.size(), block = blocks.size;
   Rollout all;
   all.outcome.resize(n);
   all.recording = Recording(n, std::min(options.recorded_steps, options.steps),
@@ -134,14 +139,14 @@ Rollout play_blocks(const PolicyMaker& policy, const Trials& trials, const Rollo
     std::copy(played.outcome.begin(), played.outcome.end(),
               all.outcome.begin() + static_cast<ptrdiff_t>(begin));
   };
-  for_each_block((n + block - 1) / block, play_block);
+  for_each_block((n + block - 1) / block, blocks.parallel, play_block);
   return all;
 }
 
 Rollout play_policy(PolicyKind policy, const Trials& trials, const RolloutOptions& options,
                     const TrainedModel& model) {
   return play_blocks([&](const Trials& part) { return make_policy(policy, part, model); }, trials,
-                     options, block_size(model));
+                     options, blocks_for(model));
 }
 
 std::vector<TrialOutcome> play_shared(PolicyKind policy, const Trials& trials, uint32_t steps,
@@ -150,15 +155,16 @@ std::vector<TrialOutcome> play_shared(PolicyKind policy, const Trials& trials, u
   int rank = 0, size = 1;
   MPI_Comm_rank(communicator, &rank);
   MPI_Comm_size(communicator, &size);
-  const size_t block = block_size(model), n = trials.size();
+  const auto [block, parallel] = blocks_for(model);
+  const size_t n = trials.size();
   std::vector<TrialOutcome> all(n);
   std::memset(static_cast<void*>(all.data()), 0, n * sizeof(TrialOutcome));
   std::vector<size_t> mine;  // where my blocks begin
   for (size_t begin = static_cast<size_t>(rank) * block; begin < n;
        begin += static_cast<size_t>(size) * block)
     mine.push_back(begin);
-  for_each_block(mine.size(), [&](size_t b) {
-    const Trials part = trials.slice(mine[b], std::min(mine[b] + block, n));
+  for_each_block(mine.size(), parallel, [&, size = block](size_t b) {
+    const Trials part = trials.slice(mine[b], std::min(mine[b] + size, n));
     const auto outcome = play(make_policy(policy, part, model), part, {steps, 0}).outcome;
     std::memcpy(static_cast<void*>(&all[mine[b]]), outcome.data(),
                 outcome.size() * sizeof(TrialOutcome));

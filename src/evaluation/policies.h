@@ -30,14 +30,19 @@ std::string name_of(PolicyKind policy);
 Policy make_policy(PolicyKind kind, const Trials& trials, const TrainedModel& model);
 using PolicyMaker = std::function<Policy(const Trials& trials)>;
 
-// How many trials a network plays together: on a CPU their keys and values stay in its caches, a
-// GPU needs many at a time. Depends on the network's shape and the kind of device only: a trial's
-// rounding may depend on how many it is played with.
-size_t block_size(const TrainedModel& model);
+// Trials are played in blocks: on a CPU the keys and values of one stay in the caches, and several
+// threads play one each; a GPU needs many trials at a time, and one block after the other. The size
+// depends on the network's shape and the kind of device only: a trial's rounding may depend on how
+// many it is played with.
+struct Blocks {
+  size_t size;
+  bool parallel = true;
+};
+Blocks blocks_for(const TrainedModel& model);
 
-// Plays blocks of trials, on CPUs one per thread. `behavior` as in RolloutOptions, if given.
+// `behavior` as in RolloutOptions, if given.
 Rollout play_blocks(const PolicyMaker& policy, const Trials& trials, const RolloutOptions& options,
-                    size_t block, const PolicyMaker& behavior = {});
+                    const Blocks& blocks, const PolicyMaker& behavior = {});
 Rollout play_policy(PolicyKind policy, const Trials& trials, const RolloutOptions& options,
                     const TrainedModel& model);
 

@@ -65,7 +65,7 @@ Trajectories play_shard(const Config& config, const ShardTask& task, const Train
   };
   const auto steps = static_cast<uint32_t>(config.dataset.steps);
   Rollout played = play_blocks(maker(PolicyKind::kExpert), trials, {steps, steps},
-                               block_size(model), maker(PolicyKind::kModel));
+                               blocks_for(model), maker(PolicyKind::kModel));
   result.recording = std::move(played.recording);
   result.outcome = std::move(played.outcome);
   return result;

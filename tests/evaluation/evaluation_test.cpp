@@ -75,7 +75,7 @@ TEST(Evaluation, TrialsPlayedInBlocksGiveTheSameResult) {
   const auto play_with = [&](size_t block) {
     return play_blocks(
         [&](const Trials& part) { return make_policy(PolicyKind::kModel, part, model); }, trials,
-        {300, 20}, block);
+        {300, 20}, {block});
   };
   const auto whole = play_with(5), parts = play_with(2);
   ASSERT_EQ(parts.outcome.size(), 5U);

@@ -77,7 +77,7 @@ ExitCode time_closed_loop(const CommandLine& command_line, const MpiSession& mpi
                                    {"threads", at::get_num_threads()},
                                    {"trials", trials.size()},
                                    {"steps", options.steps},
-                                   {"block", block_size(model)}};
+                                   {"block", blocks_for(model).size}};
   const auto time = [&](const char* name, const std::function<Rollout()>& play) {
     const double begin = MPI_Wtime();
     play();
