@@ -144,6 +144,20 @@ class Relay(RelayTest):
         self.assertIn("seed", [item.key for item in run.config.update])
         self.assertEqual(exit_code, 0)
 
+    def test_rounds_have_curves_of_their_own(self):
+        with (self.run_dir / "config.yaml").open("a") as config:
+            config.write("rounds:\n  count: 2\n")
+        played = json.dumps(
+            {"step": 20, "time": 1020, "round": 1, "round_success": 0.5, "attempt": 0}) + "\n"
+        self.metrics.write_text(
+            line(10, 1.0) + line(20, 0.5) + validation(20, 0.75) + played + line(25, 0.25))
+        self.relay()
+        self.assertEqual(tensorboard_curve(self.run_dir, "round/success"), [(20, 0.5)])
+        history, _, _ = wandb_records(self.run_dir)
+        at_20 = dict(history)[20]
+        self.assertEqual((at_20["validation/success"], at_20["round/success"]), (0.75, 0.5))
+        self.assertEqual([step for step, _ in history], [10, 20, 25])
+
     def test_relayed_again_it_stays_one_run_without_duplicates(self):
         self.metrics.write_text("".join(line(step, 1.0) for step in (10, 20)))
         self.relay()

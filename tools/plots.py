@@ -204,14 +204,14 @@ def plot_contexts(run):
         ends = np.array([judged[window]["interval"] for window in windows]).T
         axes.errorbar(windows, success, abs(ends - success), color=COLOR["model"], marker="o",
                       markersize=5, linewidth=1.8, label=f"model, {name}")
-        for policy in ("plain_expert", "adaptive_expert"):
+        for policy in ("plain_expert", "adaptive_expert", "kick_aware_expert"):
             axes.axhline(result["closed_loop"][policy]["success"], color=COLOR[policy],
                          linewidth=1.2, linestyle="--", label=f"{POLICY_NAME[policy]}, {name}")
     axes.set_xscale("log", base=2)
     axes.set_xticks(windows, windows)
     axes.set(xlabel="control steps that the network sees", ylabel="trials that end balanced",
              ylim=(None, 1.01))
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.legend(loc="lower right")
     return figure
 

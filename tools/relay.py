@@ -78,17 +78,24 @@ class Rows:
                 if row is None:
                     self.left_out += 1
                     continue
-                # A validation follows the training line of its step.
-                order = 2 * row["step"] + ("success" in row)
+                # A validation follows the training line of its step, and a round follows both.
+                order = 3 * row["step"] + KINDS.index(kind_of(row))
                 if order > self.last:
                     self.last = order
                     yield row
 
 
+KINDS = ("train", "validation", "round")
+
+
+def kind_of(row):
+    return "validation" if "success" in row else "round" if "round" in row else "train"
+
+
 def values_of(row):
-    group = "validation" if "success" in row else "train"
+    group = kind_of(row)
     return {
-        f"{group}/{key.removeprefix('validation_')}": value
+        f"{group}/{key.removeprefix(f'{group}_')}": value
         for key, value in row.items()
         if key not in ("step", "time", "attempt", "best") and math.isfinite(value)
     }
@@ -158,6 +165,7 @@ class WeightsAndBiases:
             id_file.write_text(run_id + "\n")
         self.every = settings.get("log_every_steps", 100)
         self.validates = (config.get("training") or {}).get("validate_every_steps", 1) > 0
+        self.plays_rounds = (config.get("rounds") or {}).get("count", 0) > 0
         if self.mode == "offline":
             # One folder with everything: folders of one id overwrite each other when synced.
             for folder in (run_dir / "wandb").glob(f"offline-run-*-{run_id}"):
@@ -171,8 +179,8 @@ class WeightsAndBiases:
         self.held, self.due = {}, False
 
     def log(self, row):
-        """Sends a row past the next multiple of wandb.log_every_steps, and every validation."""
-        step, validation = row["step"], "success" in row
+        """Sends a row past the next multiple of wandb.log_every_steps, and the other kinds."""
+        step, kind = row["step"], kind_of(row)
         if step <= self.last:
             return
         if self.held and step != self.held_step:
@@ -181,8 +189,10 @@ class WeightsAndBiases:
             self.held, self.due = {}, False
         self.held.update(values_of(row))
         self.held_step = step
-        self.due = self.due or validation or step // self.every > max(self.last, 0) // self.every
-        if self.due and (validation or not self.validates):
+        self.due = (self.due or kind != "train"
+                    or step // self.every > max(self.last, 0) // self.every)
+        last_of_step = kind == "validation" or not self.validates
+        if self.due and last_of_step and not self.plays_rounds:
             self.send()
 
     def send(self):

@@ -202,7 +202,10 @@ def success_table(splits):
 def conditions_table(conditions):
     rows = []
     for name, result in conditions.items():
-        cells = [percent(c["success"], c["interval"]) for c in result["closed_loop"].values()]
+        cells = [
+            percent(c["success"], c["interval"] if policy == "model" else ())
+            for policy, c in result["closed_loop"].items()
+        ]
         rows.append([html.escape(name), result["closed_loop"]["model"]["n"], *cells])
     policies = next(iter(conditions.values()))["closed_loop"]
     return table(["condition", "trials", *(POLICY_NAME[policy] for policy in policies)], rows)
@@ -284,7 +287,7 @@ def write_page(run, folder):
             "trials the expert solves. "
             "A bad sign is a blue bar as short as the nominal expert's, or a short hatched one.",
         "conditions.png":
-            "Dots are shares of trials, lines 95% intervals. "
+            "Dots are shares of trials, lines 95% intervals; the numbers are in the table. "
             "A bad sign is a blue dot far left of the experts that are told less than everything.",
         "contexts.png":
             "The same network, allowed to see fewer of the last control steps, with 95% intervals. "
