@@ -143,15 +143,15 @@ void play_due_round(const Run& run) {
   run.log.round(step, round, report);
 }
 
+bool is_due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
+
 // Collective. From state.progress.step to step `end`, or to a stop request. The last step, and one
 // before a round, is saved.
-ExitCode run_steps(const Run& run, StepRunner& runner, int64_t end, bool validated) {
+ExitCode run_steps(const Run& run, StepRunner& runner, int64_t end) {
   const auto& training = run.config.training;
   int64_t& step = run.state.progress.step;
   int64_t skipped = 0;
-  const auto due = [&](int64_t every) { return every > 0 && step % every == 0; };
-  // A run that stopped at a validation step has not validated it yet.
-  if (step > 0 && due(training.validate_every_steps) && !validated) validate_and_keep_best(run);
+  const auto due = [&](int64_t every) { return is_due(step, every); };
   while (step < end) {
     run.watchdog.progress("training up to step " + std::to_string(step + 1));
     start_step(runner, run);
@@ -208,6 +208,10 @@ ExitCode run_remaining_steps(const Run& run, const Statistics& statistics, bool 
   const Step train = make_step(run, statistics, gradient_sum);
   const auto step = [&train](const StepInput& input) { return train(input); };
   const auto& progress = run.state.progress;
+  // A run that stopped at a validation step has not validated it yet.
+  if (progress.step > 0 && is_due(progress.step, run.config.training.validate_every_steps) &&
+      !validated)
+    validate_and_keep_best(run);
   while (progress.step < run.plan.steps) {  // from round to round
     play_due_round(run);
     const int64_t next_round = rounds_until(run.config.rounds, progress.step);
@@ -216,9 +220,8 @@ ExitCode run_remaining_steps(const Run& run, const Statistics& statistics, bool 
     BatchQueue queue = make_queue(run, end);
     StepRunner runner(step, queue, run.communicator, run.device,
                       run.config.training.log_every_steps);
-    const auto code = run_steps(run, runner, end, validated);
+    const auto code = run_steps(run, runner, end);
     if (code != ExitCode::kDone) return code;
-    validated = true;
   }
   run.log.done(progress.step);
   return ExitCode::kDone;
