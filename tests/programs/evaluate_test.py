@@ -64,7 +64,8 @@ class Evaluate(TrainTest):
         def evaluate(ranks):
             self.expect(
                 run("evaluate_policy", "--dataset.path", self.data, "--out_dir",
-                    self.folder / "run", "--evaluation.conditions", conditions, ranks=ranks), 0)
+                    self.folder / "run", "--evaluation.conditions", conditions,
+                    "--evaluation.trajectories", 150, ranks=ranks), 0)
             return tree(self.folder / "run/evaluation")
 
         one = evaluate(1)
@@ -73,12 +74,17 @@ class Evaluate(TrainTest):
         numbers = json.loads((self.folder / "run/evaluation/evaluation.json").read_text())
         self.assertEqual(list(numbers["conditions"]), ["noisy", "jump"])
         self.assertEqual(list(numbers["conditions"]["jump"]["contexts"]), ["1", "4"])
-        self.assertEqual(numbers["conditions"]["jump"]["closed_loop"]["model"]["n"], 1024)
+        self.assertEqual(numbers["conditions"]["jump"]["closed_loop"]["model"]["n"], 150)
         report = subprocess.run([sys.executable, ROOT / "tools/report.py", self.folder / "run"],
                                 capture_output=True, text=True)
         self.assertEqual(report.returncode, 0, report.stderr)
         for name in ("conditions.png", "contexts.png"):
             self.assertTrue((self.folder / "run/evaluation" / name).exists())
+        table = subprocess.run([sys.executable, ROOT / "tools/compare.py", self.folder / "run"],
+                               capture_output=True, text=True)
+        self.assertEqual(table.returncode, 0, table.stderr)
+        for line in ("| noisy | ", "| jump | ", "| jump, by context | 1 | 4 | 16 (all) |"):
+            self.assertIn(line, table.stdout)
         before = tree(self.folder / "run")
         conditions.write_text("noisy:\n  world.gravity: 3\n")
         self.expect(
