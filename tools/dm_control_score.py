@@ -90,7 +90,7 @@ def network_policy(path):
     def act(states, sent):
         # As src/model/model_policy.cpp, but everything is encoded again in every control period.
         if len(tokens) == window:
-            del tokens[:window - window // 2]
+            del tokens[:window - window // 4]
             if tokens:
                 tokens[0][:, -1] = 0.0
         if not tokens:  # as in training, where a window begins
