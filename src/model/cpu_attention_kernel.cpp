@@ -178,7 +178,7 @@ Lane fold(Lane a, Lane b) {
 }
 
 // Lane l: the sum over rows[l], which are overwritten.
-Lane sums(Lane* rows) {
+__attribute__((always_inline)) inline Lane sums(Lane* rows) {
   if constexpr (kLane > 8)
     for (int i = 0; i < 8; ++i) rows[i] = fold<8>(rows[i], rows[i + 8]);
   if constexpr (kLane > 4)
@@ -209,7 +209,7 @@ void attend(const OneQuery& q) {
   float top = 0;
   const float scale = 1.0F / exponentials(q.scores, n, top);
   // Scores past T are 0. Several sums, so that none waits for the one before.
-  constexpr int kRows = 4;
+  constexpr int kRows = kSums / kLanes >= 4 ? 4 : kSums / kLanes >= 2 ? 2 : 1;
   Lane sum[kRows][kLanes] = {};
   for (int64_t j = 0; j < q.T; j += kRows)
 #pragma GCC unroll 4
@@ -217,8 +217,14 @@ void attend(const OneQuery& q) {
 #pragma GCC unroll 16
       for (int l = 0; l < kLanes; ++l)
         sum[r][l] += q.scores[j + r] * load(q.value + (j + r) * D + l * kLane);
-  for (int l = 0; l < kLanes; ++l)
-    store(q.out + l * kLane, ((sum[0][l] + sum[1][l]) + (sum[2][l] + sum[3][l])) * scale);
+#pragma GCC unroll 4
+  for (int step = 1; step < kRows; step *= 2)
+#pragma GCC unroll 4
+    for (int r = 0; r + step < kRows; r += 2 * step)
+#pragma GCC unroll 16
+      for (int l = 0; l < kLanes; ++l) sum[r][l] += sum[r + step][l];
+#pragma GCC unroll 16
+  for (int l = 0; l < kLanes; ++l) store(q.out + l * kLane, sum[0][l] * scale);
 }
 
 }  // namespace
