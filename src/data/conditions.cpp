@@ -133,9 +133,7 @@ Trials Condition::trials(size_t n, int64_t steps) const {
   Trials result = trials_in(drawn);
   for (size_t i = 0; i < n; ++i) {
     const Draw draw = draw_trial(drawn, kTest, i, 0);
-    result.plants.push_back(draw.plant);
-    result.starts.push_back(draw.start);
-    result.disturbances.push_back(draw.disturbance);
+    add_trial(draw, result);
     result.disturbances.back().force_noise = 0.0;  // as in every closed-loop trial
     if (changed.empty()) continue;
     CartPoleParameters later = draw.plant;

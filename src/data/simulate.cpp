@@ -33,11 +33,7 @@ std::vector<TrialOutcome> play_block(const Config& config, const std::vector<Dra
                                      size_t begin, size_t end, const std::vector<size_t>& rows,
                                      Recording& recording) {
   Trials trials = trials_in(config);
-  for (size_t k = begin; k < end; ++k) {
-    trials.plants.push_back(draws[k].plant);
-    trials.starts.push_back(draws[k].start);
-    trials.disturbances.push_back(draws[k].disturbance);
-  }
+  for (size_t k = begin; k < end; ++k) add_trial(draws[k], trials);
   ExpertBatch oracle(trials.plants, trials.constants, trials.law), driver = oracle;
   const Policy behavior = [&](const Moment& now, std::vector<double>& force,
                               std::vector<uint8_t>& mode) {

@@ -151,6 +151,12 @@ Trials trials_in(const Config& config) {
           .sensor_noise = sensor_noise_of(config.world)};
 }
 
+void add_trial(const Draw& draw, Trials& trials) {
+  trials.plants.push_back(draw.plant);
+  trials.starts.push_back(draw.start);
+  trials.disturbances.push_back(draw.disturbance);
+}
+
 CounterRandom sensor_random(const DatasetConfig& config, uint32_t split, size_t index) {
   return {static_cast<uint64_t>(config.seed), static_cast<uint32_t>(Purpose::kSensor) + split,
           index};

@@ -52,3 +52,4 @@ CartPoleParameters nominal_plant(const WorldConfig& world);
 ExpertLaw law_of(const ExpertConfig& expert);
 // None yet, in the world of the configuration.
 Trials trials_in(const Config& config);
+void add_trial(const Draw& draw, Trials& trials);

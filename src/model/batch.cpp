@@ -20,8 +20,8 @@ Batch read_windows(const Dataset& dataset, const std::vector<Window>& windows, i
   const auto rows = static_cast<int64_t>(windows.size());
   Batch batch = empty_batch(rows, length);
   for (int64_t b = 0; b < rows; ++b) {
-    const auto& [trajectory, start, round] = windows[static_cast<size_t>(b)];
-    write_window(dataset[trajectory], start, dataset.statistics(), batch, b);
+    const Window& window = windows[static_cast<size_t>(b)];
+    write_window(dataset[window.trajectory], window.start, dataset.statistics(), batch, b);
   }
   return batch;
 }

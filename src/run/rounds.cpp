@@ -54,12 +54,8 @@ DatasetPlan plan_round(const Config& config, int64_t round, const std::string& w
 Trajectories play_shard(const Config& config, const ShardTask& task, const TrainedModel& model) {
   Trajectories result = simulate(config, task.split, task.first, task.rows);
   Trials trials = trials_in(config);
-  for (size_t row = 0; row < task.rows; ++row) {
-    const Draw draw = draw_trial(config, task.split, task.first + row, result.attempt[row]);
-    trials.plants.push_back(draw.plant);
-    trials.starts.push_back(draw.start);
-    trials.disturbances.push_back(draw.disturbance);
-  }
+  for (size_t row = 0; row < task.rows; ++row)
+    add_trial(draw_trial(config, task.split, task.first + row, result.attempt[row]), trials);
   const auto maker = [&](PolicyKind kind) {
     return [&model, kind](const Trials& part) { return make_policy(kind, part, model); };
   };

@@ -52,12 +52,8 @@ class PlainPolicy {
 Trials held_out_trials(const Config& config) {
   constexpr uint32_t kTest = 2;
   Trials trials = trials_in(config);
-  for (size_t i = 0; i < static_cast<size_t>(config.evaluation.trajectories); ++i) {
-    const Draw draw = draw_trial(config, kTest, i, 0);
-    trials.plants.push_back(draw.plant);
-    trials.starts.push_back(draw.start);
-    trials.disturbances.push_back(draw.disturbance);
-  }
+  for (size_t i = 0; i < static_cast<size_t>(config.evaluation.trajectories); ++i)
+    add_trial(draw_trial(config, kTest, i, 0), trials);
   return trials;
 }
 
