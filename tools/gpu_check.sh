@@ -28,8 +28,8 @@ if [[ ${BUNDLE:-} || (! -d $build && -d build/gpu_bundle) ]]; then
   export OPAL_PREFIX=$PWD/$build/usr PRTE_PREFIX=$PWD/$build/usr PATH=$PWD/$build/usr/bin:$PATH
   # Open MPI 4 insists on an ssh although all ranks run here.
   export OMPI_MCA_plm_rsh_agent=${OMPI_MCA_plm_rsh_agent:-false}
-  # Its PMIx may lack plug-ins that nothing here needs.
-  export PMIX_MCA_pcompress_base_silence_warning=1 PMIX_MCA_mca_base_component_show_load_errors=0
+  # Its PMIx may be another, and then this plug-in does not fit.
+  export PMIX_MCA_pcompress=^zlib PMIX_MCA_pcompress_base_silence_warning=1
   # launch/env.sh passes it only to the programs.
   export PROGRAM_LIBRARY_PATH=$PWD/$build/lib
   PROGRAM_LIBRARY_PATH+=:$PWD/$build/usr/lib/$(uname -m)-linux-gnu/openmpi/lib:$packages/torch/lib
@@ -91,15 +91,15 @@ if [[ $stages == *' speed '* ]]; then
   if [[ $device == cpu ]]; then
     trials=(--config tests/tiny.yaml --evaluation.trajectories 8 --evaluation.steps 256)
   fi
-  try closed_loop_speed 120 $build/tests/closed_loop_speed --device $device "${trials[@]}" \
-    > >(tee "$out/closed_loop_speed.json")
+  try closed_loop_speed 120 launch/local.sh 1 $build/tests/closed_loop_speed --device $device \
+    "${trials[@]}" > >(tee "$out/closed_loop_speed.json")
 fi
 
 if [[ $stages == *' training '* ]]; then
   run=build/gpu_check_run
   steps=${TRAIN_STEPS:-5000}
   settings=(--config conf/cartpole_100k.yaml --dataset.train_shards 40
-    --evaluation.trajectories 512 --rounds.steps 1024)
+    --evaluation.trajectories 256 --rounds.steps 1024)
   if [[ $device == cpu ]]; then
     steps=20
     settings=(--config tests/tiny.yaml --training.precision bf16 --rounds.steps 64)
@@ -116,7 +116,7 @@ if [[ $stages == *' training '* ]]; then
   stage 'training'
   try training 240 launch/local.sh 1 $build/train_gpt2 "${settings[@]}"
   stage 'closed loop on plants and starts it never saw'
-  try evaluation 90 launch/local.sh 1 $build/evaluate_policy "${settings[@]}"
+  try evaluation 120 launch/local.sh 1 $build/evaluate_policy "${settings[@]}"
   cp $run/metrics.jsonl $run/model_training_log.txt $run/evaluation/evaluation.json "$out/" || true
 fi
 

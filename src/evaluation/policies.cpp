@@ -11,6 +11,7 @@
 #include "cartpole/adaptive_expert.h"
 #include "cartpole/expert.h"
 #include "model/model_policy.h"
+#include "training/device.h"
 
 namespace {
 
@@ -114,7 +115,8 @@ Blocks blocks_for(const TrainedModel& model) {
       static_cast<size_t>(2 * model.config.n_layer * model.window * model.config.n_embd) *
       sizeof(float);
   const bool on_cpu = model.device().is_cpu();
-  const size_t room = on_cpu ? size_t{8} << 20 : size_t{4} << 30, most = on_cpu ? 64 : 1024;
+  const size_t room = on_cpu ? size_t{8} << 20 : device_memory(model.device()) / 4;
+  const size_t most = on_cpu ? 64 : 1024;
   return {std::bit_floor(std::clamp<size_t>(room / trial, 16, most)), on_cpu};
 }
 

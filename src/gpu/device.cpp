@@ -117,6 +117,10 @@ std::string gpu_libraries() {
          library_version(loaded_nccl());
 }
 
+size_t device_memory(torch::Device device) {
+  return device.is_cuda() ? at::cuda::getDeviceProperties(device.index())->totalGlobalMem : 0;
+}
+
 double peak_flops(torch::Device device, const std::string& precision) {
   if (!device.is_cuda()) return 0.0;
   const auto peak = datasheet_peak(at::cuda::getDeviceProperties(device.index())->name);

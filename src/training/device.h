@@ -26,6 +26,8 @@ std::string describe_device(torch::Device device);
 std::string describe_devices(torch::Device device);
 // "CUDA 13.0, cuDNN 9.19.0, NCCL 2.28.9", as loaded, or that this build has none.
 std::string gpu_libraries();
+// Bytes of a GPU's memory, used or not; 0 for a CPU.
+size_t device_memory(torch::Device device);
 // Dense matrix products in this precision, FLOP/s by the vendor's datasheet; 0 where that is not
 // known.
 double peak_flops(torch::Device device, const std::string& precision);

@@ -12,4 +12,5 @@ torch::Device choose_device(const std::string& setting, const MpiSession&) {
 
 std::string describe_device(torch::Device) { return "CPU " + at::get_cpu_capability(); }
 std::string gpu_libraries() { return "no CUDA, cuDNN or NCCL in this build"; }
+size_t device_memory(torch::Device) { return 0; }
 double peak_flops(torch::Device, const std::string&) { return 0.0; }
