@@ -17,17 +17,6 @@ namespace {
 
 const std::vector<std::string> kHeldOut{"test", "test_ood", "test_ic"};
 
-Checkpoint load_checkpoint(const Config& config, bool warns) {
-  if (!config.evaluation.checkpoint.empty()) return read_checkpoint(config.evaluation.checkpoint);
-  std::ostream silent(nullptr);
-  auto checkpoint = find_newest_checkpoint(config.out_dir, warns ? std::cerr : silent);
-  if (!checkpoint)
-    throw UserError(ExitCode::kData,
-                    "no checkpoint in " + config.out_dir +
-                        ": train with train_gpt2 first, or name one with --evaluation.checkpoint");
-  return *checkpoint;
-}
-
 std::string criterion(const PlantConstants& constants) {
   char text[160];
   std::snprintf(text, sizeof text,
@@ -123,7 +112,10 @@ struct Input {
   std::vector<Condition> conditions;
 };
 Input read_input(const Config& config, bool warns) {
-  Input input{load_checkpoint(config, warns), verified_manifest(config.dataset.path), {}};
+  std::ostream silent(nullptr);
+  Input input{chosen_checkpoint(config, warns ? std::cerr : silent),
+              verified_manifest(config.dataset.path),
+              {}};
   if (!config.evaluation.conditions.empty())
     input.conditions = read_conditions(config.evaluation.conditions, config_of(input.manifest));
   if (warns && input.checkpoint.manifest_sha256 != input.manifest.sha256)

@@ -32,13 +32,13 @@ typedef struct cartpole_policy cartpole_policy;
 enum {
   CARTPOLE_POLICY_OK = 0,
   CARTPOLE_POLICY_NULL_ARGUMENT,
-  CARTPOLE_POLICY_UNREADABLE,      /* the file; errno says why */
-  CARTPOLE_POLICY_NOT_A_POLICY,    /* another kind of file, or of another version */
-  CARTPOLE_POLICY_DAMAGED,         /* its size or checksum is not what it says */
-  CARTPOLE_POLICY_UNSUPPORTED,     /* a shape or a number that this library does not take */
+  CARTPOLE_POLICY_UNREADABLE,   /* the file; errno says why */
+  CARTPOLE_POLICY_NOT_A_POLICY, /* another kind of file, or of another version */
+  CARTPOLE_POLICY_DAMAGED,      /* its size or checksum is not what it says */
+  CARTPOLE_POLICY_UNSUPPORTED,  /* a shape or a number that this library does not take */
   CARTPOLE_POLICY_OUT_OF_MEMORY,
-  CARTPOLE_POLICY_WRONG_ANSWERS,   /* here, the worked example in the file comes out differently */
-  CARTPOLE_POLICY_NOT_FINITE       /* a state or a force; the policy has not seen it */
+  CARTPOLE_POLICY_WRONG_ANSWERS, /* here, the worked example in the file comes out differently */
+  CARTPOLE_POLICY_NOT_FINITE /* a state or force, which the policy has not seen; or its answer */
 };
 
 /* A sentence in English for a status, never NULL. */
@@ -57,11 +57,11 @@ typedef struct {
   double track_limit; /* m, symmetric */
   double gravity;     /* m/s^2 */
   int window;         /* steps that it looks back on at most */
-  int parameters;
   int bits;           /* of a weight: 32 or 8 */
   int layers, width, heads;
-  const char* name;             /* of the run and the step it comes from; lives as long as policy */
-  const char* instruction_set;  /* what step runs on: "avx512", "avx2", "neon", "plain", ... */
+  long long parameters;
+  const char* name;            /* of the run and the step it comes from; lives as long as policy */
+  const char* instruction_set; /* what step runs on: "avx512", "avx2", "neon", "plain", ... */
 } cartpole_policy_description;
 int cartpole_policy_describe(const cartpole_policy* policy, cartpole_policy_description* result);
 

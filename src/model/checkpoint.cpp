@@ -199,6 +199,8 @@ std::optional<Checkpoint> find_newest_checkpoint(const fs::path& folder, std::os
                       " is valid: restore one, or choose another out_dir to start over");
 }
 
+bool has_checkpoints(const fs::path& folder) { return !steps_on_disk(folder).empty(); }
+
 void prune_checkpoints(const fs::path& folder, int64_t newest, int64_t keep_last,
                        int64_t keep_every, int64_t best) {
   int64_t kept = 0;

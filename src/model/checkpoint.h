@@ -58,6 +58,9 @@ Checkpoint read_checkpoint(const std::filesystem::path& path);
 std::optional<Checkpoint> find_newest_checkpoint(const std::filesystem::path& folder,
                                                  std::ostream& warn);
 
+// Whether the folder holds any checkpoint, valid or not.
+bool has_checkpoints(const std::filesystem::path& folder);
+
 // After `newest` was published: deletes earlier checkpoints but the last `keep_last` (the newest
 // among them), the multiples of `keep_every` (0: none) and `best`, and what an interrupted save
 // left. A file without a commit record is not known to be ours, and stays.

@@ -5,6 +5,16 @@
 #include "data/splits.h"
 #include "program/exit_code.h"
 
+Checkpoint chosen_checkpoint(const Config& config, std::ostream& warn) {
+  if (!config.evaluation.checkpoint.empty()) return read_checkpoint(config.evaluation.checkpoint);
+  auto checkpoint = find_newest_checkpoint(config.out_dir, warn);
+  if (!checkpoint)
+    throw UserError(ExitCode::kData,
+                    "no checkpoint in " + config.out_dir +
+                        ": train with train_gpt2 first, or name one with --evaluation.checkpoint");
+  return *checkpoint;
+}
+
 TrainedModel load_trained_model(const Checkpoint& checkpoint, torch::Device device) {
   TrainedModel model;
   const Config config = parse_yaml(checkpoint.config, "the checkpoint's configuration");

@@ -16,6 +16,10 @@ struct TrainedModel {
   torch::Device device() const { return network.ptr()->device(); }
 };
 
+// evaluation.checkpoint, or the newest valid one of out_dir; `warn` as find_newest_checkpoint.
+// Throws UserError(kData) where there is none.
+Checkpoint chosen_checkpoint(const Config& config, std::ostream& warn);
+
 // As the checkpoint's own configuration describes it, on the device. Throws UserError(kData) when
 // nothing has been trained yet or it is of another network.
 TrainedModel load_trained_model(const Checkpoint& checkpoint, torch::Device device);

@@ -36,6 +36,7 @@ struct TrainingConfig {
   int64_t batch_size;
   int64_t global_batch_size;
   double learning_rate;
+  std::string init_from;
   int64_t train_steps;
   std::string schedule;
   int64_t warmup_steps;

@@ -82,6 +82,8 @@ void Settings::add_training(TrainingConfig& training) {
       "windows per optimizer step, over all ranks; 0: batch_size x ranks");
   add("training.learning_rate", training.learning_rate, 1e-4, {0.0, 10.0}, kDefinesRun,
       "AdamW learning rate after warm-up");
+  add("training.init_from", training.init_from, "", kDefinesRun,
+      "begin with the weights of this checkpoint or exported folder; empty: with random ones");
   add("training.train_steps", training.train_steps, 10'000'000, {1, kNoLimit}, kDefinesRun,
       "upper bound: optimizer steps");
   add("training.schedule", training.schedule, "wsd", kDefinesRun,

@@ -5,6 +5,7 @@
 #include <optional>
 #include <tuple>
 
+#include "model/exported_model.h"
 #include "program/agreement.h"
 #include "program/program.h"
 #include "program/stop_signal.h"
@@ -227,6 +228,17 @@ ExitCode run_remaining_steps(const Run& run, const Statistics& statistics, bool 
   return ExitCode::kDone;
 }
 
+// Collective. What a run of training.init_from begins with, on rank 0; nothing where it begins with
+// random weights or goes on from a checkpoint.
+NamedTensors first_weights(const Config& config, const MpiSession& mpi) {
+  NamedTensors result;
+  agree_on_errors([&] {
+    if (mpi.rank() == 0 && !config.training.init_from.empty() && !has_checkpoints(config.out_dir))
+      result = initial_weights(config);
+  });
+  return result;
+}
+
 // Collective. Prints what the run would cost before it looks at the dataset, which may not exist
 // yet.
 ExitCode dry_run(const Config& config, const MpiSession& mpi, Watchdog& watchdog) {
@@ -240,6 +252,7 @@ ExitCode dry_run(const Config& config, const MpiSession& mpi, Watchdog& watchdog
                 << std::flush;
   });
   verified_manifest(config, mpi, watchdog);
+  first_weights(config, mpi);
   if (mpi.rank() == 0)
     std::cout << "data         " << config.dataset.path << ", verified\n"
               << "dry run: nothing was trained or written" << std::endl;
@@ -264,6 +277,7 @@ ExitCode train(const CommandLine& command_line, const MpiSession& mpi) {
   const auto validation_data =
       config.training.validate_every_steps ? map_split(manifest, "validation", watchdog) : nullptr;
   std::optional<Loader> loader;
+  const NamedTensors first = first_weights(config, mpi);
   agree_on_errors([&] { loader.emplace(*data, config, plan.global_batch_size); });
 
   const torch::Device device = choose_device(config.device, mpi);
@@ -278,6 +292,7 @@ ExitCode train(const CommandLine& command_line, const MpiSession& mpi) {
   RunFolder folder(config, manifest, plan, mpi);
   if (plan.rounds) refuse_private_folders(config, mpi);
   watchdog.progress("broadcasting the weights", Watchdog::kLong);
+  if (!first.empty()) state.begin_with(first);
   state.restore(folder.take_newest(), *communicator);
   reopen_rounds(config, state, *loader, mpi, watchdog);
   watchdog.progress("choosing the attention");

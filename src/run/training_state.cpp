@@ -37,6 +37,8 @@ TrainingState::TrainingState(const Config& config, torch::Device device)
       config_(config.model),
       constants_(constants_of(config.world)) {}
 
+void TrainingState::begin_with(const NamedTensors& model) { copy_by_name(model, weights()); }
+
 void TrainingState::restore(const std::optional<Checkpoint>& checkpoint,
                             const Communicator& communicator) {
   if (checkpoint) {

@@ -12,6 +12,10 @@ class TrainingState {
   // Seeded weights, zero moments, on the device.
   TrainingState(const Config& config, torch::Device device);
 
+  // Before restore, on rank 0: begins with these weights (training.init_from). Throws
+  // UserError(kData) if they are of another network.
+  void begin_with(const NamedTensors& model);
+
   // Collective. Continues from rank 0's checkpoint, or from its own weights where it has none; the
   // others get what rank 0 has. Throws UserError(kData), on ranks with a checkpoint, if that is of
   // another network.
