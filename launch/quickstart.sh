@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # From a fresh clone to a GPT-2 that swings the pole up, on CPUs with 2 MPI ranks, in minutes: sets
 # up, builds, generates data, trains (interrupted once on purpose, and resumed), evaluates in closed
-# loop, draws the report. It can be started again at any time: completed work is kept.
+# loop, draws the report, exports the network and, where clang and lld are there, makes a page of it
+# to play with. It can be started again at any time: completed work is kept.
 set -euo pipefail
 unset CDPATH PYTHONPATH PYTHONHOME MPLBACKEND  # set for other work: cd and .venv obey them
 cd "$(dirname "$0")/.."
@@ -24,7 +25,8 @@ tools/setup.sh
 stage 2 'Build (2 to 3 minutes the first time)'
 mkdir -p build
 if ! { cmake --preset release &&
-  cmake --build --preset release --target generate_trajectories train_gpt2 evaluate_policy; } \
+  cmake --build --preset release --target generate_trajectories train_gpt2 evaluate_policy \
+    export_policy control_policy simulate_cartpole; } \
   >build/quickstart_build.log 2>&1; then
   tail -n 30 build/quickstart_build.log >&2
   echo 'quickstart: the build failed; the full output is in build/quickstart_build.log' >&2
@@ -62,8 +64,14 @@ esac
 stage 6 'Evaluate: closed loop on plants and starts it never saw (1 to 2 minutes)'
 $programs/evaluate_policy --config $config
 
-stage 7 'Report'
+stage 7 'Report, and the network for use elsewhere'
 report=$(MPLCONFIGDIR=build/matplotlib .venv/bin/python tools/report.py $out)
+$programs/export_policy --config $config
+if command -v clang wasm-ld >/dev/null; then
+  .venv/bin/python tools/make_page.py $out/export $out/page.html
+else
+  echo 'no page to play with: clang and lld are missing (apt-get install clang lld)'
+fi
 
 .venv/bin/python - $out/evaluation/evaluation.json <<'PYTHON'
 import json, sys

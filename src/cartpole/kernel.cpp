@@ -1,6 +1,7 @@
-// Compiled with -DINSTRUCTION_SET=control_x86_64, control_avx2, control_avx512 or control_neon and
-// flags to match. Plain loops that the compiler vectorizes: no calls, no branches, one element
-// type. Includes no library code that could be shared with files built for older processors.
+// Compiled with -DINSTRUCTION_SET=control_x86_64, control_avx2, control_avx512, control_neon or
+// control_wasm (tools/make_page.py) and flags to match. Plain loops that the compiler vectorizes:
+// no calls, no branches, one element type. Includes no library code that could be shared with files
+// built for older processors.
 #include "cartpole/kernel.h"
 
 #ifdef __x86_64__
@@ -22,6 +23,10 @@ constexpr double kForceBand = 1.1;   // of the force limit
 constexpr unsigned kFlush = 0x8040;  // results and operands
 inline unsigned float_control() { return _mm_getcsr(); }
 inline void set_float_control(unsigned bits) { _mm_setcsr(bits); }
+#elif defined(__wasm__)  // has none
+constexpr unsigned kFlush = 0;
+inline unsigned float_control() { return 0; }
+inline void set_float_control(unsigned) {}
 #else
 constexpr uint64_t kFlush = 1 << 24;  // FZ of FPCR, results and operands
 inline uint64_t float_control() {

@@ -4,9 +4,12 @@
 // times slower.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifndef __wasm__  // which has no library, see tools/page
 #include <vector>
+#endif
 
 #include "cartpole/constants.h"
 
@@ -69,7 +72,9 @@ struct ControlKernel {
                 const uint8_t* mode, const TrialArrays& trials);
 };
 
+#ifndef __wasm__
 // All that this processor can run, plainest first (kernels_x86_64.cpp, kernels_aarch64.cpp).
 std::vector<const ControlKernel*> control_kernels();
 // The last of them, which everything runs on, unless a test or a benchmark assigned another.
 const ControlKernel*& control_kernel();
+#endif

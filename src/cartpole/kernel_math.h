@@ -3,7 +3,7 @@
 // processors.
 #pragma once
 
-#include <cstdint>
+#include <stdint.h>
 
 namespace {
 

@@ -159,7 +159,8 @@ void print_banner(const Config& config, const RunPlan& plan, const RunFacts& fac
             << describe_plan(config, plan, facts.trajectories, mpi.size()) << "output       "
             << config.out_dir << ", "
             << (facts.first_step ? "resumed at step " + std::to_string(facts.first_step)
-                                 : std::string("a new run"))
+                : config.training.init_from.empty() ? std::string("a new run")
+                                                    : "a new run from " + config.training.init_from)
             << "\n"
             << settings_text(config) << std::flush;
   if (facts.on_cpu && config.training.precision == "bf16" && bf16.empty())
