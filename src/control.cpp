@@ -49,22 +49,29 @@ struct Options {
   throw UserError(ExitCode::kConfiguration, what);
 }
 
+po::options_description list_options(Options& options) {
+  po::options_description list("Options", 100, 50);
+  auto add = list.add_options();
+  add("help", "this text");
+  add("policy", po::value(&options.policy)->value_name("FILE"), "policy.bin of export_policy");
+  add("socket", po::value(&options.socket)->value_name("PATH"),
+      "listen on a Unix socket, for one plant after the other, instead of standard input and "
+      "output");
+  add("clock", po::value(&options.clock)->value_name("steady"),
+      "steady: one answer per period of the policy, with or without a state; input: one per line, "
+      "whenever it comes, for files");
+  add("tolerance", po::value(&options.tolerance)->value_name("SECONDS"),
+      "how late a state may be; half a period if not given");
+  add("realtime", po::bool_switch(&options.realtime),
+      "SCHED_FIFO and memory that stays, where the system allows it");
+  add("json", po::value(&options.json)->value_name("FILE"), "write what happened, at the end");
+  return list;
+}
+
 // Nothing when --help has been answered.
 std::optional<Options> parse_options(int argc, char** argv) {
   Options options;
-  po::options_description list("Options", 100, 50);
-  list.add_options()("help", "this text")("policy", po::value(&options.policy)->value_name("FILE"),
-                                          "policy.bin of export_policy")(
-      "socket", po::value(&options.socket)->value_name("PATH"),
-      "listen on a Unix socket, for one plant after the other, instead of standard input and "
-      "output")("clock", po::value(&options.clock)->value_name("steady"),
-                "steady: one answer per period of the policy, with or without a state; input: one "
-                "per line, whenever it comes, for files")(
-      "tolerance", po::value(&options.tolerance)->value_name("SECONDS"),
-      "how late a state may be; half a period if not given")(
-      "realtime", po::bool_switch(&options.realtime),
-      "SCHED_FIFO and memory that stays, where the system allows it")(
-      "json", po::value(&options.json)->value_name("FILE"), "write what happened, at the end");
+  const auto list = list_options(options);
   po::variables_map given;
   try {
     using namespace po::command_line_style;
@@ -248,9 +255,9 @@ class Controller {
 };
 
 void announce(const Options& options, const cartpole_policy_description& policy) {
-  std::cerr << "control_policy: " << policy.name << ": " << policy.parameters << " parameters of "
-            << policy.bits << " bits on " << policy.instruction_set << ", a period of "
-            << 1e3 * policy.period << " ms, at most " << policy.force_limit << " N; "
+  std::cerr << "control_policy: " << policy.name << " (" << policy.parameters << " parameters, "
+            << policy.bits << " bits, " << policy.instruction_set << "), every "
+            << 1e3 * policy.period << " ms, up to " << policy.force_limit << " N; "
             << (options.socket.empty() ? "reads standard input" : "listens on " + options.socket)
             << std::endl;
 }

@@ -48,37 +48,45 @@ struct Options {
   throw UserError(ExitCode::kConfiguration, what);
 }
 
-constexpr const char* kPlantHelp[] = {"kg",
-                                      "kg",
-                                      "m, from the pivot to the center of mass",
-                                      "moment of inertia / (mass half_length^2); 4/3: a rod",
-                                      "N s/m",
-                                      "N m s",
-                                      "force on the cart per force commanded",
-                                      "whole periods between a command and its force"};
+// In the order of kPlantParameters.
+constexpr struct {
+  const char *name, *help;
+} kPlantOptions[] = {{"cart_mass", "kg; this and what follows: instead of what is drawn"},
+                     {"pole_mass", "kg"},
+                     {"half_length", "m, from the pivot to the center of mass"},
+                     {"inertia_factor", "moment of inertia / (mass half_length^2); 4/3 is a rod"},
+                     {"cart_friction", "N s/m"},
+                     {"pole_friction", "N m s"},
+                     {"motor_gain", "force on the cart per force commanded"},
+                     {"delay", "whole periods between a command and its force"}};
+static_assert(std::size(kPlantOptions) == kPlantParameters.size());
 
 po::options_description list_options(Options& options) {
   po::options_description list("Options", 100, 50);
-  list.add_options()("help", "this text")("policy", po::value(&options.policy)->value_name("FILE"),
-                                          "start control_policy with this policy, and end it")(
-      "socket", po::value(&options.socket)->value_name("PATH"), "where a control_policy listens")(
-      "config", po::value(&options.config)->value_name("FILE.yaml"),
-      "the world to draw plants from; the default one if not given")(
-      "seed", po::value(&options.seed)->value_name("0"), "which plant is drawn")(
-      "start", po::value(&options.start)->value_name("hanging"), "hanging or upright")(
-      "noise", po::value<std::string>()->value_name("A,B,C,D"),
-      "standard deviations of the sensors: m, m/s, rad, rad/s")(
-      "speed", po::value(&options.speed)->value_name("1"),
-      "of its clock; 0: as fast as answers come. Other than 1 needs control_policy --clock input")(
-      "seconds", po::value(&options.seconds)->value_name("20"), "draw nothing, end after so long")(
-      "log", po::value(&options.log)->value_name("FILE"),
+  auto add = list.add_options();
+  add("help", "this text");
+  add("policy", po::value(&options.policy)->value_name("FILE"),
+      "start control_policy with this policy, and end it");
+  add("socket", po::value(&options.socket)->value_name("PATH"), "where a control_policy listens");
+  add("config", po::value(&options.config)->value_name("FILE.yaml"),
+      "the world to draw plants from; the default one if not given");
+  add("seed", po::value(&options.seed)->value_name("0"), "which plant is drawn");
+  add("start", po::value(&options.start)->value_name("hanging"), "hanging or upright");
+  add("noise", po::value<std::string>()->value_name("A,B,C,D"),
+      "standard deviations of the sensors: m, m/s, rad, rad/s");
+  add("speed", po::value(&options.speed)->value_name("1"),
+      "of its clock; 0: as fast as answers come. Other than 1 needs control_policy --clock input");
+  add("seconds", po::value(&options.seconds)->value_name("20"), "draw nothing, end after so long");
+  add("log", po::value(&options.log)->value_name("FILE"),
       "write states, as measured, and forces, as CSV");
-  for (size_t i = 0; i < kPlantParameters.size(); ++i)
-    list.add_options()(
-        kPlantParameters[i].name,
-        po::value<double>()->value_name("NUMBER")->notifier(
-            [&given = options.given[i]](double value) { given = value; }),
-        (std::string("of the plant, instead of what is drawn: ") + kPlantHelp[i]).c_str());
+  auto* given = options.given.data();
+  for (const auto& [name, help] : kPlantOptions) {
+    add(name, po::value<double>()->value_name("NUMBER")->notifier([given](double value) {
+      *given = value;
+    }),
+        help);
+    ++given;
+  }
   return list;
 }
 
@@ -105,13 +113,14 @@ void check_options(const Options& options) {
   if (!(options.speed >= 0 && options.speed <= 1000)) refuse("--speed must be from 0 to 1000");
   if (!(options.seconds >= 0 && options.seconds <= 1e9)) refuse("--seconds must be positive");
   for (size_t i = 0; i < kPlantParameters.size(); ++i) {
-    const std::string name = kPlantParameters[i].name;
-    const bool may_be_zero = name.ends_with("friction") || name == "delay_steps";
+    const std::string name = kPlantOptions[i].name;
+    const bool may_be_zero = name.ends_with("friction") || name == "delay";
     const double value = options.given[i].value_or(1.0);
     if (!(value >= (may_be_zero ? 0.0 : 1e-6) && value <= 1e6))
-      refuse("--" + name + " must be " + (may_be_zero ? "at least 0" : "more than 0"));
-    if (name == "delay_steps" && (value > 1000 || value != std::floor(value)))
-      refuse("--delay_steps must be a whole number of periods, at most 1000");
+      refuse("--" + name + " must be " + (may_be_zero ? "at least 0" : "more than 0") +
+             " and at most 1e6");
+    if (name == "delay" && (value > 1000 || value != std::floor(value)))
+      refuse("--delay must be a whole number of periods, at most 1000");
   }
 }
 
@@ -239,9 +248,11 @@ volatile std::sig_atomic_t stop = 0;
 // Plays trials against a controller.
 class Simulation {
  public:
-  Simulation(const Options& options, const PlantSource& source)
+  // `process`: the controller, if this program started it.
+  Simulation(const Options& options, const PlantSource& source, ControllerProcess* process)
       : options_(options),
         source_(source),
+        process_(process),
         link_(options.socket),
         period_(source.constants().period),
         trial_(source, plant_, options.start == "upright") {
@@ -253,9 +264,8 @@ class Simulation {
   }
 
   // Waits for a controller that may still be starting.
-  void connect(ControllerProcess* process) {
-    for (const Time last = steady_clock::now() + std::chrono::seconds(10); !link_.connect();) {
-      if (process) process->check();
+  void connect() {
+    for (const Time last = steady_clock::now() + std::chrono::seconds(10); !try_to_connect();) {
       if (stop) return;
       if (steady_clock::now() > last)
         throw UserError(ExitCode::kIo, "--socket " + options_.socket +
@@ -264,7 +274,7 @@ class Simulation {
     }
   }
 
-  // Until the pole has been up long enough, or cannot be any more. Returns whether it is up.
+  // Until the time is over or the cart off the track. Returns whether the pole is up.
   bool play_once(double seconds) {
     next_ = steady_clock::now();
     while (!stop && trial_.seconds() < seconds - 0.5 * period_ && !trial_.off_track())
@@ -282,15 +292,14 @@ class Simulation {
 
   std::string summary() const {
     char text[256];
-    std::snprintf(text, sizeof text,
-                  "%s after %.1f s%s; upright for the last %.1f s; farthest %.2f m of %.3g m; "
-                  "answers missing %lld of %lld; after %s, at worst %s",
-                  trial_.success() ? "up" : "not up", trial_.seconds(),
-                  trial_.off_track() ? ", off the track" : "", trial_.upright_seconds(),
-                  trial_.farthest(), source_.constants().track_limit,
-                  static_cast<long long>(missing_), static_cast<long long>(periods_),
-                  duration_text(latency_.quantile(0.5)).c_str(),
-                  duration_text(latency_.largest()).c_str());
+    std::snprintf(
+        text, sizeof text,
+        "%s: for the last %.1f s of %.1f s%s; at most %.2f m of %.3g m off center; %lld of "
+        "%lld answers missing",
+        trial_.success() ? "up" : "not up", trial_.upright_seconds(), trial_.seconds(),
+        trial_.off_track() ? ", then off the track" : "", trial_.farthest(),
+        source_.constants().track_limit, static_cast<long long>(missing_),
+        static_cast<long long>(periods_));
     return text;
   }
   void close_log() {
@@ -300,8 +309,13 @@ class Simulation {
   }
 
  private:
+  bool try_to_connect() {
+    if (process_) process_->check();
+    return link_.connect();
+  }
+
   void play_period(Terminal* terminal) {
-    if (link_.descriptor() < 0) link_.connect();
+    if (link_.descriptor() < 0) try_to_connect();
     const auto measured = trial_.measure();
     const double sent = force_;
     begin_ = steady_clock::now();
@@ -360,6 +374,7 @@ class Simulation {
     force_ = 0.0;
     ++number_;
     restarted_ = true;
+    next_ = steady_clock::now();
     link_.leave();  // for the controller it is another plant
   }
   // After the cart has left the track.
@@ -368,12 +383,11 @@ class Simulation {
     const Time end = steady_clock::now() + std::chrono::seconds(1);
     while (!stop && !quit_ && !restarted_ && steady_clock::now() < end) {
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
-      while (const auto key = terminal.key()) obey(key.value());
+      while (const auto key = terminal.key()) obey(*key);
       show(terminal, "off the track: again in a second");
     }
-    if (!std::exchange(restarted_, false)) restart(plant_);
+    if (!restarted_) restart(plant_);
     restarted_ = false;
-    next_ = steady_clock::now();
   }
 
   void show(Terminal& terminal, const std::string& message) {
@@ -411,6 +425,7 @@ class Simulation {
 
   const Options& options_;
   const PlantSource& source_;
+  ControllerProcess* process_;
   PlantLink link_;
   const double period_;
   size_t plant_ = 0;
@@ -435,8 +450,8 @@ int simulate(Options options) {
     process.emplace(options.policy, options.speed == 1.0 ? "steady" : "input");
     options.socket = process->socket();
   }
-  Simulation simulation(options, source);
-  simulation.connect(process ? &*process : nullptr);
+  Simulation simulation(options, source, process ? &*process : nullptr);
+  simulation.connect();
   const bool draws = options.seconds == 0 && Terminal::available();
   bool up = false;
   if (draws) {

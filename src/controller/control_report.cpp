@@ -17,23 +17,25 @@ std::string line(const char* format, Values... values) {
   return text;
 }
 
+long long n(int64_t value) { return value; }
+
 std::string text_of(double seconds) {
   return duration_text(std::chrono::nanoseconds(static_cast<int64_t>(seconds * 1e9)));
 }
 
 std::string timing_text(const ControlRecord& record) {
-  std::string text = "  latency   ";
+  std::string text = "  latency    ";
   for (const auto& [name, share] : kQuantiles)
-    text += std::string(name) + " " + duration_text(record.latency.quantile(share)) + "   ";
-  text += "longest " + duration_text(record.latency.largest()) +
-          "   from reading a state to having written its answer\n";
+    text += std::string(name) + " " + duration_text(record.latency.quantile(share)) + ", ";
+  text +=
+      "longest " + duration_text(record.latency.largest()) + " (state read to answer written)\n";
   if (record.steady_clock)
-    text += line("  deadlines %lld of %s missed\n", static_cast<long long>(record.deadlines_missed),
+    text += line("  deadlines  %lld of %s missed\n", n(record.deadlines_missed),
                  text_of(record.tolerance).c_str());
   const Jitter& jitter = record.jitter;
   if (jitter.count() > 0)
     text +=
-        line("  arrivals  every %.4f ms, standard deviation %s, worst %s off\n",
+        line("  arrivals   every %.4f ms, standard deviation %s, worst %s off\n",
              1e3 * (record.period + jitter.mean()), text_of(jitter.standard_deviation()).c_str(),
              text_of(std::abs(jitter.worst())).c_str());
   return text + record.latency.picture();
@@ -42,20 +44,19 @@ std::string timing_text(const ControlRecord& record) {
 }  // namespace
 
 std::string report_text(const ControlRecord& record) {
-  const auto n = [](int64_t value) { return static_cast<long long>(value); };
   const auto& [answers, missing, unused, interruptions, failures] = record.counts;
-  std::string text = line("%lld periods in %.1f s, of %lld plant%s\n",
-                          n(std::accumulate(answers.begin(), answers.end(), int64_t{0})),
-                          record.seconds, n(record.plants), record.plants == 1 ? "" : "s");
-  text += line("  answers   %lld policy, %lld hold, %lld predict, %lld zero; %lld dropped\n",
+  const int64_t periods = std::accumulate(answers.begin(), answers.end(), int64_t{0});
+  std::string text =
+      line("%lld period%s in %.1f s, %lld plant%s\n", n(periods), periods == 1 ? "" : "s",
+           record.seconds, n(record.plants), record.plants == 1 ? "" : "s");
+  text += line("  answers    %lld policy, %lld hold, %lld predict, %lld zero; %lld dropped\n",
                n(answers[0]), n(answers[1]), n(answers[2]), n(answers[3]), n(record.dropped));
-  text += line(
-      "  faults    %lld periods without a state, %lld states too many; lines: %lld malformed, %lld "
-      "not finite, %lld impossible\n",
-      n(missing), n(unused + record.passed_over), n(record.lines[1]), n(record.lines[2]),
-      n(record.lines[3]));
-  text += line("  context   interrupted %lld times, %lld states refused by the policy\n",
-               n(interruptions), n(failures));
+  text += line("  periods    %lld without a state, %lld contexts interrupted\n", n(missing),
+               n(interruptions));
+  text += line("  states     %lld too many, %lld refused by the policy\n",
+               n(unused + record.passed_over), n(failures));
+  text += line("  lines      %lld malformed, %lld not finite, %lld impossible\n",
+               n(record.lines[1]), n(record.lines[2]), n(record.lines[3]));
   return record.latency.count() > 0 ? text + timing_text(record) : text;
 }
 

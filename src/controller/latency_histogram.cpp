@@ -57,6 +57,7 @@ LatencyHistogram::Duration LatencyHistogram::quantile(double share) const {
 
 std::vector<LatencyHistogram::Row> LatencyHistogram::rows() const {
   std::vector<Row> rows;
+  rows.reserve(kRows);
   for (int row = 0; row < kRows; ++row)
     rows.push_back({Duration(row ? row_start(row) : 0), Duration(row_start(row + 1)), 0});
   for (size_t bin = 0; bin < bins_.size(); ++bin) {
@@ -82,7 +83,9 @@ std::string LatencyHistogram::picture() const {
                   duration_text(row.high).c_str(), static_cast<long long>(row.count));
     // Every row with a duration shows at least one mark.
     const int64_t marks = (row.count * kWidth + highest - 1) / highest;
-    text += label + std::string(static_cast<size_t>(marks), '#') + "\n";
+    text += label + std::string(static_cast<size_t>(marks), '#');
+    while (text.ends_with(' ')) text.pop_back();
+    text += '\n';
   }
   return text;
 }

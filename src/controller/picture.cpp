@@ -27,7 +27,9 @@ std::string format(const char* pattern, Values... values) {
 class Canvas {
  public:
   Canvas(int columns, int rows)
-      : columns_(columns), rows_(rows), cells_(static_cast<size_t>(columns * rows)) {}
+      : columns_(columns),
+        rows_(rows),
+        cells_(static_cast<size_t>(columns) * static_cast<size_t>(rows)) {}
   int width() const { return 2 * columns_; }
   int height() const { return 4 * rows_; }
 
@@ -35,7 +37,7 @@ class Canvas {
     const int column = static_cast<int>(std::lround(x)), row = static_cast<int>(std::lround(y));
     if (column < 0 || column >= width() || row < 0 || row >= height()) return;
     constexpr uint8_t kDots[4][2] = {{0x01, 0x08}, {0x02, 0x10}, {0x04, 0x20}, {0x40, 0x80}};
-    Cell& cell = cells_[static_cast<size_t>(row / 4 * columns_ + column / 2)];
+    Cell& cell = cells_[place(column / 2, row / 4)];
     cell.dots |= kDots[row % 4][column % 2];
     cell.color = color;
   }
@@ -56,7 +58,7 @@ class Canvas {
     std::string text;
     Color color = kPlain;
     for (int column = 0; column < columns_; ++column) {
-      const Cell& cell = cells_[static_cast<size_t>(number * columns_ + column)];
+      const Cell& cell = cells_[place(column, number)];
       if (cell.dots && cell.color != color)
         text += "\x1b[" + std::to_string(color = cell.color) + "m";
       text += !cell.dots ? " " : unicode ? braille(cell.dots) : "#";
@@ -69,6 +71,9 @@ class Canvas {
     uint8_t dots = 0;
     Color color = kPlain;
   };
+  size_t place(int column, int row) const {
+    return static_cast<size_t>(row) * static_cast<size_t>(columns_) + static_cast<size_t>(column);
+  }
   static std::string braille(uint8_t dots) {  // U+2800 and the dots, in UTF-8
     return {'\xe2', static_cast<char>(0xa0 | dots >> 6), static_cast<char>(0x80 | (dots & 0x3f))};
   }
@@ -117,15 +122,16 @@ std::string force_bar(const Scene& scene, int columns, bool unicode) {
          format(" %.3g N", scene.constants.force_limit);
 }
 
-std::string plant_text(const Scene& scene) {
+std::string plant_text(const Scene& scene, int columns) {
   const CartPoleParameters& p = scene.plant;
   std::string text =
       format(" cart %.3g kg, pole %.3g kg and %.3g m", p.cart_mass, p.pole_mass, 2 * p.half_length);
   if (p.cart_friction > 0 || p.pole_friction > 0)
-    text += format(", friction %.2g N s/m, %.2g N m s", p.cart_friction, p.pole_friction);
+    text += format(", friction %.2g and %.2g", p.cart_friction, p.pole_friction);
   if (p.motor_gain != 1.0) text += format(", motor %.2f", p.motor_gain);
   if (p.delay_steps > 0) text += format(", delay %.0f", p.delay_steps);
-  return text;
+  const std::string remark = "; nobody tells the controller";
+  return text.size() + remark.size() < static_cast<size_t>(columns) ? text + remark : text;
 }
 
 std::string state_text(const CartPoleState& state) {
@@ -163,8 +169,7 @@ std::string draw(const Scene& scene, int columns, int rows, bool unicode) {
   constexpr int kTexts = 7;
   const int canvas_rows = std::max(1, rows - kTexts);
   const Canvas canvas = draw_plant(scene, columns, canvas_rows);
-  std::vector<std::string> lines{plant_text(scene) + "; nobody tells the controller",
-                                 state_text(scene.state)};
+  std::vector<std::string> lines{plant_text(scene, columns), state_text(scene.state)};
   for (int row = 0; row < canvas_rows; ++row) lines.push_back(canvas.row(row, unicode));
   lines.push_back(force_bar(scene, columns, unicode));
   lines.push_back(mode_text(scene));

@@ -67,17 +67,24 @@ ControllerProcess::ControllerProcess(const std::string& policy, const std::strin
   const char* const arguments[] = {program.c_str(), "--policy", policy.c_str(), "--socket",
                                    path.c_str(),    "--clock",  clock.c_str(),  nullptr};
   const pid_t parent = getpid();
+  // Until it has its own answer to signals: it must not take one for this program's.
+  sigset_t all, before;
+  sigfillset(&all);
+  sigprocmask(SIG_BLOCK, &all, &before);
   process_ = fork();
   if (process_ == 0) {
     prctl(PR_SET_PDEATHSIG, SIGTERM);  // where this program is killed
-    // Ctrl-C is for this program, which ends that one.
-    std::signal(SIGINT, SIG_IGN);
+    std::signal(SIGTERM, SIG_DFL);
+    std::signal(SIGINT, SIG_IGN);  // Ctrl-C is for this program, which ends that one
+    sigprocmask(SIG_SETMASK, &before, nullptr);
     const int file = open(said.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
     if (file < 0 || dup2(file, STDERR_FILENO) < 0 || getppid() != parent) _exit(74);
     execv(program.c_str(), const_cast<char* const*>(arguments));
     dprintf(STDERR_FILENO, "cannot run %s: %s\n", program.c_str(), strerror(errno));
     _exit(static_cast<int>(ExitCode::kConfiguration));
   }
+  sigprocmask(SIG_SETMASK, &before, nullptr);
+  if (process_ < 0) throw UserError(ExitCode::kIo, std::string("cannot fork: ") + strerror(errno));
 }
 
 ControllerProcess::~ControllerProcess() {

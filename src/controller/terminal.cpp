@@ -24,7 +24,8 @@ void put(std::string_view text) {
 }
 
 void restore() {
-  put("\x1b[0m\x1b[?25h\x1b[?1049l");  // colors, cursor, the screen before
+  // Colors, long lines, cursor, the screen before.
+  put("\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l");
   tcsetattr(STDIN_FILENO, TCSANOW, &before);
 }
 
@@ -54,7 +55,7 @@ Terminal::Terminal() {
   keys.c_cc[VTIME] = 0;
   keys.c_cc[VSUSP] = _POSIX_VDISABLE;  // a plant does not stand still
   tcsetattr(STDIN_FILENO, TCSANOW, &keys);
-  put("\x1b[?1049h\x1b[?25l\x1b[2J");
+  put("\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J");
 }
 
 Terminal::~Terminal() {
