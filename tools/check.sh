@@ -3,13 +3,14 @@
 # needs no GPU, then a build without them, with sanitizers, and its unit tests. Ends with one line
 # of counts. Fails on any failure, any skipped test, and when no test ran.
 #   tools/check.sh [--no-slurm]    --no-slurm leaves out the tests of slurm/, which install Slurm
-#                                  and need root
+#                                  and need root, and tests the page only where clang, lld and
+#                                  Chromium are there
 set -euo pipefail
 unset CDPATH PYTHONPATH PYTHONHOME MPLBACKEND  # set for other work
 cd "$(dirname "$0")/.."
-slurm=--slurm without=()
-if [[ ${1:-} == --no-slurm ]]; then slurm='' without=(--exclude-regex '^slurm$'); fi
-if [[ $slurm && $EUID != 0 ]]; then
+packages=--tests without=()
+if [[ ${1:-} == --no-slurm ]]; then packages='' without=(--exclude-regex '^slurm$'); fi
+if [[ $packages && $EUID != 0 ]]; then
   echo 'check: the tests of slurm/ start a Slurm of their own, as root: run in a container,' \
     'or with --no-slurm' >&2
   exit 1
@@ -18,7 +19,7 @@ fi
 stage() { printf '\n[%d:%02d] %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$1"; }
 
 stage 'setup'
-tools/setup.sh $slurm
+tools/setup.sh $packages
 
 mkdir -p build
 stage 'formatting'
@@ -33,7 +34,7 @@ for preset in gpu asan; do
   stage "build: $preset"
   targets=()
   if [[ $preset == asan ]]; then
-    targets=(--target generate_trajectories data_tests trainer_tests mpi_tests)
+    targets=(--target generate_trajectories data_tests trainer_tests policy_tests mpi_tests)
   fi
   cmake --preset $preset -DBUILD_TESTING=ON -DCMAKE_COMPILE_WARNING_AS_ERROR=ON \
     >build/check_$preset.log

@@ -3,7 +3,8 @@
 # (including LibTorch). Idempotent: when nothing is missing it takes a second and changes nothing.
 # Changes nothing outside the checkout except through apt.
 #   tools/setup.sh            what building and running needs
-#   tools/setup.sh --slurm    Slurm as well, for the tests of slurm/
+#   tools/setup.sh --tests    as well: Slurm, for the tests of slurm/; clang, lld and Chromium, for
+#                             that of the page
 #   tools/setup.sh --wheels   only .venv, where compilers and libraries come from elsewhere
 #                             (modules, Spack, Conda)
 set -euo pipefail
@@ -13,7 +14,7 @@ cd "$(dirname "$0")/.."
 packages=(build-essential cmake ninja-build ccache git python3 python3-venv
   openmpi-bin libopenmpi-dev libhdf5-dev libboost-program-options-dev libyaml-cpp-dev
   nlohmann-json3-dev libssl-dev libgtest-dev)
-if [[ ${1:-} == --slurm ]]; then packages+=(slurm-wlm munge iproute2); fi
+if [[ ${1:-} == --tests ]]; then packages+=(slurm-wlm munge iproute2 clang lld chromium); fi
 
 if [[ ${1:-} == --wheels ]]; then
   :

@@ -56,6 +56,20 @@ class MachineCode(ProgramTest):
             self.assertGreater(products, least)
             self.assertLess(through_memory, products / 2)
 
+    def test_the_controller_needs_nothing_but_files_memory_and_two_functions(self):
+        """What the library does not import it cannot call: no lock, no thread, no exception."""
+        symbols = subprocess.run(["nm", "-D", "--undefined-only", BUILD / "libcartpole_policy.so"],
+                                 capture_output=True, text=True, check=True).stdout
+        needed = set(re.findall(r" [Uw] (\w+)", symbols))
+        allowed = {
+            "aligned_alloc", "malloc", "free", "madvise", "fopen", "fclose", "fread", "fseek",
+            "ftell", "ferror", "fgetc", "getc", "sin", "cos", "sincos", "memcpy", "memset",
+            "__stack_chk_fail", "__cxa_finalize", "__gmon_start__", "_ITM_deregisterTMCloneTable",
+            "_ITM_registerTMCloneTable"
+        }
+        self.assertLessEqual(needed, allowed)
+        self.assertIn("aligned_alloc", needed)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -745,7 +745,7 @@ if __name__ == "__main__":
     if os.geteuid() != 0 or not all(
             shutil.which(program) for program in ("munged", "slurmctld", "slurmd", "ip")):
         sys.exit(
-            "slurm_test: needs root, slurmctld, slurmd, munged and ip (tools/setup.sh --slurm); "
+            "slurm_test: needs root, slurmctld, slurmd, munged and ip (tools/setup.sh --tests); "
             "leave it out with tools/check.sh --no-slurm")
     namespaces = ("unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
     if "INSIDE" not in os.environ:
