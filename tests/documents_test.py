@@ -50,9 +50,9 @@ class Documents(unittest.TestCase):
         The test cuts each message at its placeholders.
         """
         sources = [
-            *(ROOT / "src").rglob("*.cpp"), *(ROOT / "datagen").glob("*.cpp"),
-            *(ROOT / "launch").glob("*.sh"), *(ROOT / "slurm").glob("*.sh"),
-            *(ROOT / "tools").glob("*.*"), ROOT / "CMakeLists.txt"
+            *(ROOT / "src").rglob("*.c"), *(ROOT / "src").rglob("*.cpp"),
+            *(ROOT / "datagen").glob("*.cpp"), *(ROOT / "launch").glob("*.sh"),
+            *(ROOT / "slurm").glob("*.sh"), *(ROOT / "tools").glob("*.*"), ROOT / "CMakeLists.txt"
         ]
         text = re.sub(r'"\s*\n\s*"', "", "\n".join(path.read_text() for path in sources))
         table = (ROOT / "launch/TROUBLESHOOTING.md").read_text()

@@ -31,7 +31,7 @@ struct layer {
 
 /* What the steps since it began have left: in each layer and head, see policy_memory. */
 struct context {
-  float* numbers;
+  void* numbers; /* bfloat16 beside weights of 8 bits, which are as coarse; or else float */
   int length;
 };
 
@@ -260,9 +260,8 @@ static int64_t file_bytes(const cartpole_policy* p) {
          8 * C + matrix_bytes(32, C, kHeads) + (int64_t)p->example_count * kExampleNumbers * 8 + 8;
 }
 
-static float* begin_context(cartpole_policy* p, struct arena* arena) {
-  return take_floats(arena, (int64_t)p->layers * p->heads * p->capacity * p->padded_head * 2);
-}
+/* Bytes of a number in a context. */
+static size_t context_number(const cartpole_policy* p) { return p->bits == 8 ? 2 : 4; }
 
 /* Everything behind the header, into memory that may only be counted yet. */
 static void build(cartpole_policy* p, struct reader* reader, struct arena* arena) {
@@ -296,7 +295,8 @@ static void build(cartpole_policy* p, struct reader* reader, struct arena* arena
   p->examples = examples;
 
   for (int c = 0; c < 2; ++c) {
-    p->context[c].numbers = begin_context(p, arena);
+    p->context[c].numbers = take(arena, (size_t)p->layers * (size_t)p->heads * (size_t)p->capacity *
+                                            (size_t)p->padded_head * 2 * context_number(p));
     p->x[c] = take_floats(arena, p->padded);
     p->y[c] = take_floats(arena, p->padded);
     p->qkv[c] = take_floats(arena, 3 * p->attended);
@@ -383,6 +383,8 @@ int cartpole_policy_load_bytes(const void* bytes, size_t size, cartpole_policy**
   struct arena arena = {0, 0};
   take(&arena, sizeof(cartpole_policy));
   build(&header, &reader, &arena);
+  /* A small file that asks for much: no real network has a window so long beside its width. */
+  if (arena.used > ((size_t)1 << 28) + 64 * size) return CARTPOLE_POLICY_UNSUPPORTED;
   char* memory = allocate(arena.used);
   if (!memory) return CARTPOLE_POLICY_OUT_OF_MEMORY;
 
@@ -433,9 +435,20 @@ void cartpole_policy_free(cartpole_policy* policy) {
 /* Running ---------------------------------------------------------------------------------- */
 
 static struct policy_memory memory_of(const cartpole_policy* p, int context, int layer, int head) {
-  const int64_t size = (int64_t)p->capacity * p->padded_head;
-  float* keys = p->context[context].numbers + ((int64_t)layer * p->heads + head) * 2 * size;
-  return (struct policy_memory){keys, keys + size};
+  const size_t size = (size_t)p->capacity * (size_t)p->padded_head * context_number(p);
+  char* keys = (char*)p->context[context].numbers +
+               ((size_t)layer * (size_t)p->heads + (size_t)head) * 2 * size;
+  return (struct policy_memory){keys, keys + size, p->bits == 8};
+}
+
+static void put(const struct policy_memory* memory, void* numbers, int64_t at, float value) {
+  if (!memory->half) {
+    ((float*)numbers)[at] = value;
+    return;
+  }
+  uint32_t bits;
+  copy(&bits, &value, sizeof bits);
+  ((uint16_t*)numbers)[at] = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16); /* to nearest */
 }
 
 /* Puts the keys and values of one step at a position of a context. */
@@ -443,14 +456,13 @@ static void remember(cartpole_policy* p, int context, int layer, int position, c
   const float *keys = qkv + p->attended, *values = keys + p->attended;
   for (int h = 0; h < p->heads; ++h) {
     const struct policy_memory memory = memory_of(p, context, layer, h);
-    float* key = (float*)memory.keys +
-                 (int64_t)(position / POLICY_BLOCK) * p->padded_head * POLICY_BLOCK +
-                 position % POLICY_BLOCK;
-    float* value = (float*)memory.values + (int64_t)position * POLICY_BLOCK;
+    const int64_t block = (int64_t)(position / POLICY_BLOCK) * p->padded_head * POLICY_BLOCK;
     for (int d = 0; d < p->padded_head; ++d) {
-      key[d * POLICY_BLOCK] = keys[h * p->padded_head + d];
-      value[(int64_t)(d / POLICY_BLOCK) * p->capacity * POLICY_BLOCK + d % POLICY_BLOCK] =
-          values[h * p->padded_head + d];
+      const int from = h * p->padded_head + d;
+      const int64_t row = (int64_t)(d / POLICY_BLOCK) * p->capacity + position;
+      put(&memory, (void*)memory.keys, block + d * POLICY_BLOCK + position % POLICY_BLOCK,
+          keys[from]);
+      put(&memory, (void*)memory.values, row * POLICY_BLOCK + d % POLICY_BLOCK, values[from]);
     }
   }
 }

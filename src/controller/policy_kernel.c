@@ -57,6 +57,25 @@ INLINE lane load_small(const int8_t* at) {
 #endif
 }
 
+/* From index `at` of what may be bfloat16: the upper halves of floats. */
+INLINE lane load_number(const void* numbers, int64_t at, int half) {
+  if (!half) return load((const float*)numbers + at);
+  const uint16_t* from = (const uint16_t*)numbers + at;
+#ifdef __AVX512F__
+  const __m512i low = _mm512_cvtepu16_epi32(_mm256_load_si256((const __m256i*)from));
+  return (lane)_mm512_slli_epi32(low, 16);
+#elif defined(__AVX2__)
+  return (lane)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_load_si128((const __m128i*)from)), 16);
+#elif defined(__SSE2__)
+  return (lane)_mm_unpacklo_epi16(_mm_setzero_si128(), _mm_loadl_epi64((const __m128i*)from));
+#elif defined(__ARM_NEON)
+  return (lane)vshll_n_u16(vld1_u16(from), 16);
+#else
+  typedef uint16_t half_lane __attribute__((vector_size(2 * LANE), may_alias));
+  return (lane)(__builtin_convertvector(*(const half_lane*)from, int_lane) << 16);
+#endif
+}
+
 /* e^x for x <= 0, relative error below 2e-7; 0 below -87. x = n log 2 + r, |r| <= log(2) / 2. */
 INLINE lane exponential(lane x) {
   const lane n = (x * 1.44269504F + 12582912.0F) - 12582912.0F; /* rounds to whole numbers */
@@ -177,28 +196,28 @@ static float sigmoid(float x) {
 }
 
 /* Of `blocks` blocks of positions. */
-INLINE void score(int blocks, int size, const float* keys, const float* query, float scale,
-                  float* scores) {
+INLINE void score(int blocks, int first, int size, struct policy_memory memory, int half,
+                  const float* query, float scale, float* scores) {
   lane sum[BLOCKS][BLOCK_LANES] = {0};
   for (int d = 0; d < size; ++d)
     for (int b = 0; b < blocks; ++b)
       for (int l = 0; l < BLOCK_LANES; ++l)
-        sum[b][l] += query[d] * load(keys + (b * size + d) * POLICY_BLOCK + l * LANE);
+        sum[b][l] += query[d] *
+                     load_number(memory.keys,
+                                 ((int64_t)(first + b) * size + d) * POLICY_BLOCK + l * LANE, half);
   for (int b = 0; b < blocks; ++b)
     for (int l = 0; l < BLOCK_LANES; ++l)
-      store(scores + b * POLICY_BLOCK + l * LANE, scale * sum[b][l]);
+      store(scores + (first + b) * POLICY_BLOCK + l * LANE, scale * sum[b][l]);
 }
 
-static void attend(int n, int capacity, int size, float scale, struct policy_memory memory,
-                   const float* query, float* scores, float* out) {
+INLINE void attend_to(int n, int capacity, int size, float scale, struct policy_memory memory,
+                      int half, const float* query, float* scores, float* out) {
   const int padded = (n + POLICY_BLOCK - 1) / POLICY_BLOCK * POLICY_BLOCK;
   int block = 0;
   for (; block + BLOCKS <= padded / POLICY_BLOCK; block += BLOCKS)
-    score(BLOCKS, size, memory.keys + (int64_t)block * size * POLICY_BLOCK, query, scale,
-          scores + block * POLICY_BLOCK);
+    score(BLOCKS, block, size, memory, half, query, scale, scores);
   for (; block < padded / POLICY_BLOCK; ++block)
-    score(1, size, memory.keys + (int64_t)block * size * POLICY_BLOCK, query, scale,
-          scores + block * POLICY_BLOCK);
+    score(1, block, size, memory, half, query, scale, scores);
   for (int j = n; j < padded; ++j) scores[j] = -1e30F;
 
   lane largest = load(scores);
@@ -219,17 +238,27 @@ static void attend(int n, int capacity, int size, float scale, struct policy_mem
 
   enum { kStreams = LANE == 4 ? 2 : 4 }; /* positions beside each other; padded is a multiple */
   for (int d = 0; d < size; d += POLICY_BLOCK) {
-    const float* values = memory.values + (int64_t)(d / POLICY_BLOCK) * capacity * POLICY_BLOCK;
+    const int64_t first = (int64_t)(d / POLICY_BLOCK) * capacity * POLICY_BLOCK;
     lane part[kStreams][BLOCK_LANES] = {0};
     for (int j = 0; j < padded; j += kStreams)
       for (int s = 0; s < kStreams; ++s)
         for (int l = 0; l < BLOCK_LANES; ++l)
-          part[s][l] += scores[j + s] * load(values + (j + s) * POLICY_BLOCK + l * LANE);
+          part[s][l] += scores[j + s] *
+                        load_number(memory.values, first + (j + s) * POLICY_BLOCK + l * LANE, half);
     for (int l = 0; l < BLOCK_LANES; ++l) {
       lane all = part[0][l];
       for (int s = 1; s < kStreams; ++s) all += part[s][l];
       store(out + d + l * LANE, all * inverse);
     }
+  }
+}
+
+static void attend(int n, int capacity, int size, float scale, struct policy_memory memory,
+                   const float* query, float* scores, float* out) {
+  if (memory.half) {
+    attend_to(n, capacity, size, scale, memory, 1, query, scores, out);
+  } else {
+    attend_to(n, capacity, size, scale, memory, 0, query, scores, out);
   }
 }
 

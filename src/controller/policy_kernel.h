@@ -21,8 +21,9 @@ struct policy_matrix {
 /* Keys and values of one layer and head, for `capacity` positions, a multiple of 16; size, the
  * padded width of a head, is one too. */
 struct policy_memory {
-  const float* keys;   /* [capacity / 16][size][16 positions] */
-  const float* values; /* [size / 16][capacity][16 values] */
+  const void* keys;   /* [capacity / 16][size][16 positions] */
+  const void* values; /* [size / 16][capacity][16 values] */
+  int half;           /* numbers are bfloat16, or else float */
 };
 
 struct policy_kernel {

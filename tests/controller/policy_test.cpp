@@ -3,7 +3,7 @@
 
 #include <chrono>
 #include <cstring>
-#include <fstream>
+#include <random>
 
 #include "controller/cartpole_policy.h"
 #include "data/splits.h"
@@ -268,6 +268,38 @@ TEST(Policy, RefusesWhatIsNoPolicy) {
   EXPECT_EQ(cartpole_policy_load("/nowhere/policy.bin", &none), CARTPOLE_POLICY_UNREADABLE);
   EXPECT_EQ(cartpole_policy_load(nullptr, &none), CARTPOLE_POLICY_NULL_ARGUMENT);
   EXPECT_EQ(cartpole_policy_load("/tmp", &none), CARTPOLE_POLICY_UNREADABLE);
+}
+
+TEST(Policy, DamageThatAChecksumDoesNotShowIsRefusedOrHarmless) {
+  std::vector<Example> inputs;
+  for (int t = 0; t < 20; ++t) inputs.push_back({.state = state_at(t)});
+  std::mt19937 random(1);
+  int refused = 0, taken = 0;
+  for (const int bits : {32, 8}) {
+    const TrainedModel model = model_of({20, 5, 1, 7});
+    const std::string good = file_of(model, bits, answers_of_library(file_of(model, bits), inputs));
+    for (int i = 0; i < 1500; ++i) {
+      std::string bytes = good;
+      const size_t range = i % 2 ? 184 : bytes.size();  // the header, or anywhere
+      for (int k = 0; k < 1 + i % 3; ++k) bytes[8 + random() % (range - 8)] ^= 1 << random() % 8;
+      if (i % 10 == 0) bytes.resize(8 + random() % bytes.size());
+      seal(bytes);
+      Owned policy;
+      if (load(bytes, policy)) {
+        ++refused;
+        EXPECT_EQ(policy, nullptr);
+        continue;
+      }
+      ++taken;
+      for (int t = 0; t < 10; ++t) {
+        const double state[] = {0.1 * t, 0.0, 3.0, 0.0};
+        cartpole_policy_action action;
+        cartpole_policy_step(policy.get(), state, 0.0, &action);
+      }
+    }
+  }
+  EXPECT_GT(refused, 1000);
+  EXPECT_GT(taken, 10);  // small changes of weights
 }
 
 TEST(Policy, RunsItsExampleWhenItIsLoaded) {

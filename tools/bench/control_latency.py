@@ -2,14 +2,14 @@
 """Measures how long a control step takes that is called once per period, as at run time.
 
   tools/bench/control_latency.py output/quickstart/export --random 16x512x1024
-      [--library build/release/libcartpole_policy.so] [--seconds 120]
+      [--build build/gpu] [--seconds 120]
       [--out tools/bench/results/control_latency_HARDWARE_YYYYMM.md]
 
-The C library, ONNX Runtime and PyTorch take turns, 10 s each, with one thread on one processor,
-which sleeps until the next multiple of the period (of the monotonic clock). So a step finds caches,
-clock speed and branch predictors as they are after a pause. The first half second of a turn does
-not count. The clock is read around the call from Python; the row "nothing" is a call of the C
-library that does nothing.
+The C library (step_latency.c), ONNX Runtime and PyTorch take turns, 30 s each, with one thread on
+one processor, which sleeps until the next multiple of the period (of the monotonic clock). So a
+step finds caches, clock speed and branch predictors as they are after a pause. The first half
+second of a turn does not count. The peers are called from Python, as their users do; the row
+"a call from Python" is one that does nothing.
 
 A full window is followed by its newest quarter, which has to be encoded again. The C library does
 that during the last quarter of the steps, the others when the next window begins.
@@ -21,6 +21,7 @@ import argparse
 import gc
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -29,32 +30,27 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
-TURN_SECONDS, WARM_SECONDS = 10, 0.5
+TURN_SECONDS, WARM_SECONDS = 30, 0.5
 COLUMNS = [
     "p50", "p99", "p99.9", "largest", "last quarter: p50", "p99", "first of a window: p50",
     "longer than the period", "steps"
 ]
 
 
-def contenders(folder, library_path):
+def contenders(folder, build):
     import torch
-    import transformers
-    from bench.controllers import InC, InOnnxRuntime, InPyTorch, InTransformers, load_library
+    from bench.controllers import InC, InOnnxRuntime, InPyTorch, load_library
     torch.set_num_threads(1)
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
     facts = json.loads((folder / "controller.json").read_text())
-    library = load_library(library_path)
-    policies = [InC(library, (folder / f"policy{name}.bin").read_bytes()) for name in ("", "_8bit")]
-    steps = {
-        "C library": policies[0].step,
-        "C library, 8 bits": policies[1].step,
-        "ONNX Runtime": InOnnxRuntime(folder, facts).step,
-        "PyTorch, eager": InPyTorch(folder, facts).step,
-        "PyTorch, transformers": InTransformers(folder).step,
-        "nothing": lambda *_: library.cartpole_policy_status_text(0),
+    library = load_library(build / "libcartpole_policy.so")
+    program = build / "tests/step_latency"
+    return facts, InC(library, (folder / "policy.bin").read_bytes()).describe(), {
+        "C library": TurnsInC(program, folder / "policy.bin", facts),
+        "C library, 8 bits": TurnsInC(program, folder / "policy_8bit.bin", facts),
+        "ONNX Runtime": Turns(InOnnxRuntime(folder, facts).step, facts),
+        "PyTorch, eager": Turns(InPyTorch(folder, facts).step, facts),
+        "a call from Python": Turns(lambda *_: library.cartpole_policy_status_text(0), facts),
     }
-    return facts, policies[0].describe(), steps
 
 
 class Turns:
@@ -83,6 +79,7 @@ class Turns:
             tick += self.period * (1 + int((now - tick) / self.period))
 
     def row(self):
+        """The numbers of a line, in microseconds."""
         import numpy as np
         seconds, positions = np.array(self.seconds), np.array(self.positions)
         last = seconds[positions >= self.window - self.window // 4]
@@ -94,11 +91,25 @@ class Turns:
         return [f"{1e6 * number:,.0f}" for number in numbers] + [f"{count:,}" for count in counts]
 
 
-def measure(folder, library, seconds):
+class TurnsInC(Turns):
+    """The same of the C library, in a process of its own."""
+    def __init__(self, program, policy, facts):
+        super().__init__(None, facts)
+        self.command = [program, policy, str(TURN_SECONDS), str(max(os.sched_getaffinity(0)))]
+
+    def take(self, _):
+        said = subprocess.run(self.command, capture_output=True, text=True, check=True).stdout
+        warm = round(WARM_SECONDS / self.period)
+        for line in said.splitlines()[warm:]:
+            microseconds, position = line.split()
+            self.seconds.append(1e-6 * float(microseconds))
+            self.positions.append(int(position))
+
+
+def measure(folder, build, seconds):
     """Returns the lines of a table, in microseconds."""
     import numpy as np
-    facts, description, steps = contenders(folder, library)
-    turns = {name: Turns(step, facts) for name, step in steps.items()}
+    facts, description, turns = contenders(folder, build)
     states = np.random.default_rng(0).standard_normal((1000, 4)).tolist()
     for k in range(max(1, round(seconds / TURN_SECONDS))):
         for name, contender in turns.items():
@@ -130,8 +141,8 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="*", metavar="EXPORT_FOLDER")
     parser.add_argument("--random", nargs="+", default=[], metavar="LAYERSxWIDTHxWINDOW")
-    parser.add_argument("--library", type=Path,
-                        default=ROOT / "build/release/libcartpole_policy.so")
+    parser.add_argument("--build", type=Path, default=ROOT / "build/gpu",
+                        help="with tests (default: build/gpu)")
     parser.add_argument("--seconds", type=float, default=120,
                         help="of every contender (default: 120)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the tables here")
@@ -142,19 +153,18 @@ def main():
     os.sched_setaffinity(0, {processor})  # before any library starts threads
     lines = []
     for folder in o.folders:
-        lines += measure(folder, o.library, o.seconds)
+        lines += measure(folder, o.build, o.seconds)
     for shape in o.random:
         from bench.random_export import write_random_export
         with tempfile.TemporaryDirectory(prefix="cartpole_random_") as folder:
             write_random_export(Path(folder), *map(int, shape.split("x")))
-            lines += measure(Path(folder), o.library, o.seconds)
+            lines += measure(Path(folder), o.build, o.seconds)
     import onnxruntime
     import torch
-    import transformers
     text = "\n".join([
         "# How long a control step takes", "",
-        f"{date.today()}, one processor of {hardware()}, PyTorch {torch.__version__}, transformers "
-        f"{transformers.__version__}, ONNX Runtime {onnxruntime.__version__}:", "", "```",
+        f"{date.today()}, one processor of {hardware()}, PyTorch {torch.__version__}, "
+        f"ONNX Runtime {onnxruntime.__version__}:", "", "```",
         "tools/bench/control_latency.py " + " ".join(sys.argv[1:]), "```", "",
         f"In turns of {TURN_SECONDS} s. In the last quarter of a window the C library prepares the "
         "next one; the others encode it when it begins.", "", *lines
