@@ -24,7 +24,7 @@ tools/setup.sh $packages
 mkdir -p build
 stage 'formatting'
 .venv/bin/clang-format --dry-run --Werror \
-  $(find src datagen tests tools -name '*.h' -o -name '*.cpp')
+  $(find src datagen tests tools -name '*.h' -o -name '*.c' -o -name '*.cpp')
 .venv/bin/yapf --diff --recursive tests tools
 for script in launch/*.sh slurm/*.sh slurm/*.sbatch tools/*.sh .ci/run; do bash -n "$script"; done
 

@@ -2,7 +2,7 @@
 """Writes policy.onnx into a folder that export_policy wrote.
 
   pip install onnx==1.23.2
-  tools/export_onnx.py output/quickstart/export
+  .venv/bin/python tools/export_onnx.py output/quickstart/export
 
 One call computes one control step. V is the window, L the layers, H the heads, D their width:
 

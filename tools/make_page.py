@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Puts an exported network into one HTML file in which it balances a cart-pole, offline.
 
-  tools/make_page.py output/quickstart/export [OUTPUT.html]
+  .venv/bin/python tools/make_page.py output/quickstart/export [OUTPUT.html]
 
 reads policy_8bit.bin and controller.json of a folder that export_policy wrote, compiles the C
 controller, the plant and the expert to WebAssembly (needs clang and lld), and puts both into

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Plays an exported controller in simulators that it was never trained in.
 
-  tools/play_export.py output/quickstart/export --episodes 100
+  .venv/bin/python tools/play_export.py output/quickstart/export --episodes 100
 
 It needs nothing else of this project:
 

@@ -190,6 +190,13 @@ static int place(struct order order, int i) {
          within % order.head;
 }
 
+/* Of a matrix in the file, with its bias. */
+static int64_t matrix_bytes(int bits, int64_t inputs, int64_t outputs) {
+  const int64_t groups = (inputs + POLICY_PANEL - 1) / POLICY_PANEL;
+  return outputs * 4 +
+         (bits == 32 ? inputs * outputs * 4 : inputs * outputs + groups * outputs * 4);
+}
+
 static struct policy_matrix read_matrix(struct reader* reader, struct arena* arena, int bits,
                                         int inputs, int outputs, int padded_inputs,
                                         int padded_outputs, struct order in, struct order out) {
@@ -238,17 +245,9 @@ static struct policy_matrix read_matrix(struct reader* reader, struct arena* are
         weights[to] = (float)small_weight * scale;
       }
     }
-  const int64_t groups = (inputs + POLICY_PANEL - 1) / POLICY_PANEL;
-  reader->at +=
-      bits == 32 ? (int64_t)inputs * outputs * 4 : (int64_t)inputs * outputs + groups * outputs * 4;
+  reader->at += matrix_bytes(bits, inputs, outputs) - 4 * (int64_t)outputs;
   for (int o = 0; o < outputs; ++o) bias[place(out, o)] = read_float(reader);
   return m;
-}
-
-static int64_t matrix_bytes(int bits, int64_t inputs, int64_t outputs) {
-  const int64_t groups = (inputs + POLICY_PANEL - 1) / POLICY_PANEL;
-  return outputs * 4 +
-         (bits == 32 ? inputs * outputs * 4 : inputs * outputs + groups * outputs * 4);
 }
 
 /* What a file with this header must have. */
