@@ -67,7 +67,7 @@ $programs/evaluate_policy --config $config
 stage 7 'Report, and the network for use elsewhere'
 report=$(MPLCONFIGDIR=build/matplotlib .venv/bin/python tools/report.py $out)
 $programs/export_policy --config $config
-if command -v clang wasm-ld >/dev/null; then
+if command -v clang >/dev/null && command -v wasm-ld >/dev/null; then
   .venv/bin/python tools/make_page.py $out/export $out/page.html
 else
   echo 'no page to play with: clang and lld are missing (apt-get install clang lld)'

@@ -20,7 +20,8 @@ namespace {
 
 constexpr uint32_t kTest = 2;            // in kSplits
 constexpr uint32_t kExampleSteps = 256;  // they cross the end of short windows
-constexpr double kParity = 1e-5;         // of the force limit: C library and LibTorch
+// Of the force limit: C library and LibTorch, by the bits of a weight.
+constexpr double kParity = 1e-5, kSmallParity = 0.1;
 
 // What the network sees and answers in the first trial of `test`.
 std::vector<Example> play_example(const Config& config, const TrainedModel& model) {
@@ -34,20 +35,26 @@ std::vector<Example> play_example(const Config& config, const TrainedModel& mode
     examples.push_back(
         {.state = now.measured[0],
          .sent = now.sent[0],
-         .force = std::clamp(force[0], -model.constants.force_limit, model.constants.force_limit)});
+         .force = std::clamp(force[0], -model.constants.force_limit, model.constants.force_limit),
+         .balancing = static_cast<double>(mode[0])});
   };
   play(watched, trials, {kExampleSteps, 0});
   return examples;
 }
 
-// The C library must say what LibTorch says, before anybody relies on it.
-void check_parity(const std::vector<Example>& expected, const std::vector<Example>& found,
+// The C library must say what LibTorch says, before anybody relies on it. `expected` has a mode
+// where the library has its probability.
+void check_parity(const std::vector<Example>& expected, const std::vector<Example>& found, int bits,
                   double force_limit) {
+  const double most = (bits == 32 ? kParity : kSmallParity) * force_limit;
   for (size_t i = 0; i < expected.size(); ++i)
-    if (!(std::abs(expected[i].force - found[i].force) <= kParity * force_limit))
+    if (!(std::abs(expected[i].force - found[i].force) <= most) ||
+        (bits == 32 && !(std::abs(expected[i].balancing - found[i].balancing) <= 0.51)))
       throw std::runtime_error("in step " + std::to_string(i) + " the C library gives " +
-                               std::to_string(found[i].force) + " N, LibTorch " +
-                               std::to_string(expected[i].force) + " N");
+                               std::to_string(found[i].force) + " N and probability " +
+                               std::to_string(found[i].balancing) + " of balancing, LibTorch " +
+                               std::to_string(expected[i].force) + " N and mode " +
+                               std::to_string(expected[i].balancing));
 }
 
 ordered_json hugging_face_config(const TrainedModel& model) {
@@ -96,6 +103,7 @@ ordered_json controller_json(const std::string& name, const Checkpoint& checkpoi
                          {"scale", model.config.feature_scales[i]}});
   int64_t parameters = 0;
   for (const auto& parameter : model.network->parameters()) parameters += parameter.numel();
+  parameters -= (model.config.n_positions - model.window) * model.config.n_embd;  // never trained
   const PlantConstants& constants = model.constants;
   return {{"format", 1},
           {"name", name},
@@ -128,13 +136,28 @@ std::string example_csv(const std::vector<Example>& examples) {
   return text;
 }
 
-// evaluation.json of the run, if it judged the same step; else null.
-json evaluation_of(const std::string& out_dir, int64_t step) {
+// The card, with evaluation.json of the run if that judged this checkpoint.
+std::string card_of(const ordered_json& controller, const std::string& out_dir) {
   const fs::path path = fs::path(out_dir) / "evaluation" / "evaluation.json";
-  if (!fs::exists(path)) return nullptr;
-  const json evaluation = json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
-  return evaluation.is_object() && evaluation.value("step", int64_t{-1}) == step ? evaluation
-                                                                                 : json();
+  try {
+    const json evaluation = fs::exists(path) ? json::parse(read_file(path)) : json();
+    if (evaluation.is_object() && evaluation.at("step") == controller.at("step") &&
+        evaluation.at("manifest_sha256") == controller.at("manifest_sha256"))
+      return model_card(controller, evaluation);
+  } catch (const json::exception&) {
+    std::cerr << "note: " << path.string() << " is of another program, and not in the card"
+              << std::endl;
+  }
+  return model_card(controller, nullptr);
+}
+
+// At most `most` bytes of the folder's name, whole characters.
+std::string name_of_run(const std::string& out_dir, size_t most) {
+  const fs::path path = fs::path(out_dir + "/").parent_path();
+  std::string name = path.lexically_normal().filename().string();
+  if (name.size() <= most) return name;
+  while (most > 0 && (name[most] & 0xC0) == 0x80) --most;
+  return name.substr(0, most);
 }
 
 // What the prediction is scaled by.
@@ -162,37 +185,37 @@ ExitCode export_policy(const CommandLine& command_line, const MpiSession& mpi) {
   start_torch(mpi);
   const TrainedModel model = load_trained_model(checkpoint, torch::kCPU);
 
-  std::string run = fs::path(trained.out_dir).filename().string();
   const std::string step = ", step " + std::to_string(checkpoint.progress.step);
-  run = run.substr(0, 63 - step.size());
+  const std::string run = name_of_run(trained.out_dir, 63 - step.size());
   const auto inputs = play_example(trained, model);
   const auto policy_with = [&](int bits) {
     const PolicyFile policy{run + step, model, statistics, bits};
     const auto answers = answers_of_library(policy_bytes(policy, {}), inputs);
-    if (bits == 32) check_parity(inputs, answers, model.constants.force_limit);
+    check_parity(inputs, answers, bits, model.constants.force_limit);
     return std::pair(policy_bytes(policy, answers), answers);
   };
   const auto [full, answers] = policy_with(32);
   const auto controller = controller_json(run + step, checkpoint, trained, model, statistics);
+
+  const std::vector<std::pair<std::string, std::string>> files{
+      {kWeightsFile, to_safetensors(to_hugging_face(checkpoint.model, model.window))},
+      {"config.json", hugging_face_config(model).dump(1) + "\n"},
+      {"controller.json", controller.dump(1) + "\n"},
+      {kRunConfigFile, checkpoint.config},
+      {"policy.bin", full},
+      {"policy_8bit.bin", policy_with(8).first},
+      {"example.csv", example_csv(answers)},
+      {"README.md", card_of(controller, config.out_dir)}};
 
   const fs::path folder = fs::path(config.out_dir) / "export";
   make_folder(folder);
   std::error_code none;
   fs::remove(folder / kSumsFile, none);  // until everything is there again
   std::string sums;
-  const auto write = [&](const std::string& name, const std::string& bytes) {
+  for (const auto& [name, bytes] : files) {
     publish_file(folder / name, bytes);
     sums += sha256_hex(bytes) + "  " + name + "\n";
-  };
-  write(kWeightsFile, to_safetensors(to_hugging_face(checkpoint.model, model.window)));
-  write("config.json", hugging_face_config(model).dump(1) + "\n");
-  write("controller.json", controller.dump(1) + "\n");
-  write(kRunConfigFile, checkpoint.config);
-  write("policy.bin", full);
-  write("policy_8bit.bin", policy_with(8).first);
-  write("example.csv", example_csv(answers));
-  write("README.md",
-        model_card(controller, evaluation_of(config.out_dir, checkpoint.progress.step)));
+  }
   publish_file(folder / kSumsFile, sums);
   std::printf("%s: %s, in %s\n", run.c_str(), step.substr(2).c_str(), folder.c_str());
   return ExitCode::kDone;

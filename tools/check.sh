@@ -9,6 +9,10 @@ set -euo pipefail
 unset CDPATH PYTHONPATH PYTHONHOME MPLBACKEND  # set for other work
 cd "$(dirname "$0")/.."
 packages=--tests without=()
+if [[ ${1:-} && ${1:-} != --no-slurm ]]; then
+  echo "check: unknown option $1; there is --no-slurm" >&2
+  exit 64
+fi
 if [[ ${1:-} == --no-slurm ]]; then packages='' without=(--exclude-regex '^slurm$'); fi
 if [[ $packages && $EUID != 0 ]]; then
   echo 'check: the tests of slurm/ start a Slurm of their own, as root: run in a container,' \

@@ -14,6 +14,13 @@ cd "$(dirname "$0")/.."
 packages=(build-essential cmake ninja-build ccache git python3 python3-venv
   openmpi-bin libopenmpi-dev libhdf5-dev libboost-program-options-dev libyaml-cpp-dev
   nlohmann-json3-dev libssl-dev libgtest-dev)
+case ${1:-} in
+  '' | --tests | --wheels) ;;
+  *)
+    echo "setup: unknown option $1; there are --tests and --wheels" >&2
+    exit 64
+    ;;
+esac
 if [[ ${1:-} == --tests ]]; then packages+=(slurm-wlm munge iproute2 clang lld chromium); fi
 
 if [[ ${1:-} == --wheels ]]; then

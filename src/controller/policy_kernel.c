@@ -47,7 +47,9 @@ INLINE lane load_small(const int8_t* at) {
 #elif defined(__AVX2__)
   return (lane)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)at)));
 #elif defined(__SSE2__)
-  const __m128i bytes = _mm_loadu_si32(at), pairs = _mm_unpacklo_epi8(bytes, bytes);
+  int32_t four;
+  __builtin_memcpy(&four, at, sizeof four);
+  const __m128i bytes = _mm_cvtsi32_si128(four), pairs = _mm_unpacklo_epi8(bytes, bytes);
   return (lane)_mm_cvtepi32_ps(_mm_srai_epi32(_mm_unpacklo_epi16(pairs, pairs), 24));
 #elif defined(__ARM_NEON) /* reads four bytes too many, of which there are some behind */
   return (lane)vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vld1_s8(at)))));

@@ -54,10 +54,13 @@ std::string world_table(const ordered_json& controller) {
 
 std::string model_card(const ordered_json& controller, const json& evaluation) {
   const auto text = [&](const char* key) { return number(controller.at(key)); };
+  const auto count = [&](const char* key) {
+    return std::to_string(controller.at(key).get<int64_t>());
+  };
   return "---\ntags: [robotics, control, cart-pole, gpt2]\nlibrary_name: transformers\n---\n# " +
          controller.at("name").get<std::string>() +
          ": a GPT-2 that swings up and balances cart-poles\n\nA transformer of " +
-         std::to_string(controller.at("parameters").get<int64_t>()) +
+         count("parameters") +
          " parameters that imitates an expert on randomly drawn cart-poles. It is told nothing "
          "about the one before it, and adapts by what it sees in its last " +
          text("window") +
@@ -74,7 +77,7 @@ std::string model_card(const ordered_json& controller, const json& evaluation) {
          "limit |\n\nWhen the window is full, the newest quarter of it begins the next one.\n\n"
          "## Trained on\n\n" +
          world_table(controller) + "\nTrack +-" + text("track_limit") + " m, gravity " +
-         text("gravity") + " m/s^2, step " + text("step") + " of the run.\n\n## Evaluation\n\n" +
+         text("gravity") + " m/s^2, step " + count("step") + " of the run.\n\n## Evaluation\n\n" +
          evaluation_table(evaluation) +
          "\n## How to play it\n\nWith `numpy`, `torch` and `transformers`, in this folder:\n\n"
          "```python\n" +

@@ -39,6 +39,10 @@ Source read_source(const fs::path& path) {
             checkpoint.model};
   }
   const auto name = [&](const char* file) { return (path / file).string(); };
+  if (!fs::exists(path / kWeightsFile))
+    throw UserError(ExitCode::kData, "training.init_from " + path.string() +
+                                         " is neither a checkpoint nor an exported folder; in a "
+                                         "run's folder these are state.pt and export");
   NamedTensors model;
   for (auto& [tensor_name, tensor] :
        from_safetensors(read_listed(path, kWeightsFile), name(kWeightsFile))) {
@@ -90,6 +94,8 @@ NamedTensors initial_weights(const Config& config) {
   numbers("world.force_limit", &Config::world, &WorldConfig::force_limit);
   for (const auto& [name, tensor] : source.model)
     if (name == kPositions)
-      compare("positions", std::to_string(tensor.size(0)), std::to_string(ours.model.n_positions));
+      // An exported folder holds only those that were trained.
+      compare("model.n_positions", std::to_string(tensor.size(0)),
+              std::to_string(ours.model.n_positions));
   return source.model;
 }

@@ -52,12 +52,13 @@ class InitFrom(TrainTest):
         shutil.copytree(self.export, copy)
         cases = (("--model.n_embd", 32, "has model.n_embd 16, this run 32"),
                  ("--model.n_layer", 1, "has model.n_layer 2, this run 1"),
-                 ("--model.n_positions", 12, "has positions 16, this run 12"),
+                 ("--model.n_positions", 12, "has model.n_positions 16, this run 12"),
                  ("--model.family", "gru", "has model.family gpt2, this run gru"),
                  ("--model.feature_scales", "[1, 1, 1, 1, 2, 10]", "model.feature_scales"))
         for key, value, complaint in cases:
             self.expect(self.begin(self.export, key, value, ranks=2), 78, complaint)
         self.expect(self.begin(self.folder / "nothing"), 65, "nothing")
+        self.expect(self.begin(self.trained), 65, "is neither a checkpoint nor an exported folder")
         weights = copy / "model.safetensors"
         good = weights.read_bytes()
         for bad in (good[:-1], good[:-1] + bytes([good[-1] ^ 1]), b""):
