@@ -48,7 +48,7 @@ NamedTensors from_safetensors(std::string_view bytes, const std::string& file) {
       if (begin > end || end > data.size() || end - begin != numbers * sizeof(float))
         refuse(name + " is not where its header says");
       auto tensor = torch::empty(shape);
-      std::memcpy(tensor.data_ptr(), data.data() + begin, end - begin);
+      if (numbers > 0) std::memcpy(tensor.data_ptr(), data.data() + begin, end - begin);
       result.emplace_back(name, tensor);
     }
   } catch (const nlohmann::json::exception&) {
