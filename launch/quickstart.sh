@@ -85,3 +85,5 @@ for policy, name in {"model": "trained GPT-2", "expert": "expert, knows the plan
 print(f"  n = {test['n']} plants and starts each; the network is told no parameter of the plant")
 PYTHON
 printf '\n[%s] done. Open %s\n' "$(clock)" "$report"
+if [[ -e $out/page.html ]]; then echo "Play with the network in a browser: $out/page.html"; fi
+echo "Or in this terminal: $programs/simulate_cartpole --policy $out/export/policy.bin"
