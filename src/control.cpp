@@ -6,7 +6,6 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include <boost/program_options.hpp>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -18,6 +17,7 @@
 #include "controller/line_stream.h"
 #include "controller/loaded_policy.h"
 #include "program/exit_code.h"
+#include "program/options.h"
 
 namespace po = boost::program_options;
 using std::chrono::steady_clock;
@@ -72,16 +72,7 @@ po::options_description list_options(Options& options) {
 std::optional<Options> parse_options(int argc, char** argv) {
   Options options;
   const auto list = list_options(options);
-  po::variables_map given;
-  try {
-    using namespace po::command_line_style;
-    const int style = unix_style & ~allow_guessing & ~allow_short;
-    po::store(po::command_line_parser(argc, argv).options(list).positional({}).style(style).run(),
-              given);
-    po::notify(given);
-  } catch (const po::error& error) {
-    refuse(std::string("command line: ") + error.what() + "; --help lists every option");
-  }
+  const auto given = parse_arguments(argc, argv, list, "option");
   if (given.count("help")) {
     std::cout << kDescription << "\n" << list;
     return std::nullopt;

@@ -2,7 +2,6 @@
 
 #include <yaml-cpp/yaml.h>
 
-#include <boost/program_options.hpp>
 #include <cmath>
 #include <iostream>
 #include <numeric>
@@ -10,6 +9,7 @@
 
 #include "program/durable_file.h"
 #include "program/exit_code.h"
+#include "program/options.h"
 #include "program/settings.h"
 
 namespace po = boost::program_options;
@@ -239,23 +239,6 @@ po::options_description list_options(const Settings& settings) {
   return options;
 }
 
-po::variables_map parse_options(int argc, const char* const* argv,
-                                const po::options_description& options) {
-  po::variables_map given;
-  try {
-    using namespace po::command_line_style;
-    po::store(po::command_line_parser(argc, argv)
-                  .options(options)
-                  .positional({})
-                  .style(unix_style & ~allow_guessing & ~allow_short)
-                  .run(),
-              given);
-  } catch (const po::error& error) {
-    refuse(std::string("command line: ") + error.what() + "; --help lists every key");
-  }
-  return given;
-}
-
 std::map<std::string, Given> load_file(const std::string& file) {
   std::string text;
   try {
@@ -275,7 +258,7 @@ std::optional<CommandLine> parse_command_line(int argc, const char* const* argv,
   CommandLine result;
   const Settings settings(result.config);
   const auto options = list_options(settings);
-  const auto given = parse_options(argc, argv, options);
+  const auto given = parse_arguments(argc, argv, options, "key");
   if (given.count("help")) {
     std::cout << program_description << "\n\n" << options;
     return std::nullopt;

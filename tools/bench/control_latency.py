@@ -129,13 +129,6 @@ def measure(folder, build, seconds):
     ]
 
 
-def hardware():
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":")[1].strip()
-    return "unknown processor"
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -161,6 +154,7 @@ def main():
             lines += measure(Path(folder), o.build, o.seconds)
     import onnxruntime
     import torch
+    from bench.cpu_speed import hardware
     text = "\n".join([
         "# How long a control step takes", "",
         f"{date.today()}, one processor of {hardware()}, PyTorch {torch.__version__}, "
