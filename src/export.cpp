@@ -18,7 +18,6 @@ using nlohmann::ordered_json;
 
 namespace {
 
-constexpr uint32_t kTest = 2;            // in kSplits
 constexpr uint32_t kExampleSteps = 256;  // they cross the end of short windows
 // Of the force limit: C library and LibTorch, by the bits of a weight.
 constexpr double kParity = 1e-5, kSmallParity = 0.1;

@@ -163,8 +163,6 @@ class PlantSource {
   }
 
  private:
-  static constexpr uint32_t kTest = 2;
-
   // The policy says in which world it works; a configuration may not contradict it.
   void check_policy() {
     const LoadedPolicy policy(options_.policy);

@@ -10,8 +10,6 @@
 
 namespace {
 
-constexpr uint32_t kTest = 2;  // in kSplits
-
 // What a condition may set; the others are part of what was learned.
 constexpr std::array kKeys{"world.cart_friction", "world.pole_friction", "world.motor_gain",
                            "world.delay",         "world.sensor_noise",  "world.kick_share",

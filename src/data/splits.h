@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <string_view>
 
 #include "cartpole/rollout.h"
 #include "data/shard.h"
@@ -28,6 +29,9 @@ constexpr std::array<Split, 5> kSplits{{
     {"test_ood", {0.5, 0.5, 2.0}, true, false, false},
     {"test_ic", {1.5, 2.0, 8.0}, false, false, false},
 }};
+constexpr uint32_t kTrain = 0, kTest = 2;  // positions in it
+static_assert(std::string_view(kSplits[kTrain].name) == "train" &&
+              std::string_view(kSplits[kTest].name) == "test");
 
 // One trial of a split, before anything moves.
 struct Draw {

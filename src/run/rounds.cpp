@@ -4,14 +4,13 @@
 
 #include "data/dataset_generation.h"
 #include "data/simulate.h"
+#include "data/splits.h"
 #include "evaluation/policies.h"
 #include "program/agreement.h"
 
 namespace fs = std::filesystem;
 
 namespace {
-
-constexpr uint32_t kTrain = 0;  // in kSplits
 
 fs::path folder_of(const Config& config, int64_t round) {
   return fs::path(config.out_dir) / "rounds" /

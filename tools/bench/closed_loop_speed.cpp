@@ -50,7 +50,6 @@ class PlainPolicy {
 };
 
 Trials held_out_trials(const Config& config) {
-  constexpr uint32_t kTest = 2;
   Trials trials = trials_in(config);
   for (size_t i = 0; i < static_cast<size_t>(config.evaluation.trajectories); ++i)
     add_trial(draw_trial(config, kTest, i, 0), trials);
