@@ -20,7 +20,7 @@ from programs import (BUILD, ENVIRONMENT, TINY, TrainTest, command, metrics, pro
 
 class Resume(TrainTest):
     def test_a_run_stopped_by_usr1_and_resumed_equals_an_unbroken_one(self):
-        steps = ("--training.train_steps", 400, "--training.save_every_steps", 100)
+        steps = ("--training.train_steps", 2000, "--training.save_every_steps", 200)
         self.expect(self.train(*steps, out=self.folder / "unbroken", ranks=2), 0)
         out = self.folder / "stopped"
         train = command("train_gpt2", "--dataset.path", self.data, "--out_dir", out, *steps,
@@ -70,7 +70,7 @@ class Resume(TrainTest):
         self.assertEqual(len(ranks), 2)
 
     def test_a_killed_rank_ends_the_job_and_the_run_resumes_exactly(self):
-        steps = ("--training.train_steps", 400, "--training.save_every_steps", 50)
+        steps = ("--training.train_steps", 2000, "--training.save_every_steps", 200)
         self.expect(self.train(*steps, out=self.folder / "unbroken", ranks=2), 0)
         out = self.folder / "killed"
         train = command("train_gpt2", "--dataset.path", self.data, "--out_dir", out, *steps,
@@ -83,7 +83,7 @@ class Resume(TrainTest):
         same_state(self, self.folder / "unbroken/state.pt", out / "state.pt")
 
     def test_a_rank_that_hangs_ends_the_job_and_the_run_resumes_exactly(self):
-        steps = ("--training.train_steps", 400, "--training.save_every_steps", 50,
+        steps = ("--training.train_steps", 2000, "--training.save_every_steps", 200,
                  "--training.hang_seconds", 2)
         self.expect(self.train(*steps, out=self.folder / "unbroken", ranks=2), 0)
         out = self.folder / "stopped"
@@ -200,22 +200,37 @@ class Resume(TrainTest):
 
     def test_a_later_start_of_the_same_slurm_job_takes_the_run_over(self):
         """Slurm restarts a job when it loses contact with a node, where old ranks may still run."""
-        steps = ("--training.train_steps", 3000, "--training.save_every_steps", 100)
+        steps = ("--training.train_steps", 1000, "--training.save_every_steps", 100)
         self.expect(self.train(*steps, out=self.folder / "unbroken", ranks=2), 0)
         out = self.folder / "run"
         train = command("train_gpt2", "--dataset.path", self.data, "--out_dir", out, *steps,
                         ranks=2)
-        first = subprocess.Popen(train, text=True, stdout=subprocess.DEVNULL,
-                                 stderr=subprocess.PIPE, env={**ENVIRONMENT, "SLURM_JOB_ID": "7"})
-        while not (out / "checkpoint_200.pt.sha256").exists():
+
+        def start(job, restarts):
+            return subprocess.Popen(
+                train, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                env=ENVIRONMENT | {"SLURM_JOB_ID": job, "SLURM_RESTART_COUNT": restarts})
+
+        first = start("7", "0")
+        while not (out / "checkpoint_100.pt.sha256").exists():
             time.sleep(0.02)
-        other = {**ENVIRONMENT, "SLURM_JOB_ID": "8", "SLURM_RESTART_COUNT": "1"}
-        self.expect(subprocess.run(train, capture_output=True, text=True, env=other), 78,
-                    "another process writes to")
-        again = {**ENVIRONMENT, "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"}
-        self.expect(subprocess.run(train, capture_output=True, text=True, env=again), 0,
-                    "resumed at step")
-        said = first.communicate(timeout=30)[1]
+        old_ranks = processes("train_gpt2", out)
+        for rank in old_ranks:  # it must not end before the others have met it
+            os.kill(rank, signal.SIGSTOP)
+        other = start("8", "1")
+        said = other.communicate(timeout=60)[0]
+        self.assertEqual(other.returncode, 78, said)
+        self.assertEqual(said.count("another process writes to"), 1, said)
+        again = start("7", "1")
+        while not (out / "owner").read_text().startswith("7 1 "):
+            time.sleep(0.02)
+            self.assertIsNone(again.poll())
+        for rank in old_ranks:
+            os.kill(rank, signal.SIGCONT)
+        said = again.communicate(timeout=60)[0]
+        self.assertEqual(again.returncode, 0, said)
+        self.assertIn("resumed at step", said)
+        said = first.communicate(timeout=30)[0]
         self.assertEqual(first.returncode, 78, said)
         self.assertIn(f"a later start has taken over {out}: this one stops without writing to it",
                       said)
