@@ -217,6 +217,29 @@ class Export(unittest.TestCase):
         result = self.tool("tools/play_export.py", self.folder / "nowhere")
         self.assertRegex(result.stderr, r"^play_export.py: \S+ is not an export: .*\n$")
 
+    def test_the_expert_stands_up_in_other_simulators_so_state_force_and_sign_are_right(self):
+        played = dict(PYTHONPATH=str(ROOT / "tests/stand_ins"))
+        result = self.tool("tools/play_export.py", "--expert", BUILD / "tests/expert_force",
+                           "--episodes", 3, "--json", self.folder / "expert.json", **played)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        scores = json.loads((self.folder / "expert.json").read_text())
+        self.assertEqual(scores["swingup"]["upright"], 3)
+        self.assertTrue(all(1 < s < 4 for s in scores["swingup"]["seconds_until_upright"]))
+        self.assertEqual(scores["balance"]["upright"], 3)
+        self.assertEqual(scores["CartPole-v1"]["mean"], 500)
+        for arguments, said in [
+            (["--expert", "/bin/true"], "does not answer with a force"),
+            (["--expert", self.folder / "nothing"], "does not answer with a force"),
+            (["--expert", "/bin/true", self.export], "either an EXPORT_FOLDER or an --expert"),
+            (["--expert", "/bin/true", "--example"], "--example is of an EXPORT_FOLDER"),
+            ([], "either an EXPORT_FOLDER or an --expert"),
+            (["--episodes", 0, self.export], "at least 1"),
+        ]:
+            result = self.tool("tools/play_export.py", *arguments, **played)
+            self.assertNotEqual(result.returncode, 0, said)
+            self.assertIn(said, result.stderr)
+            self.assertNotIn("Traceback", result.stderr)
+
     def test_all_libraries_agree_over_whole_episodes(self):
         self.assertGreater(max(np.abs(step[2][0]) for step in self.episodes[0]), 0.1)
         self.assertLess(self.difference(InOnnxRuntime(self.export, self.facts)), PARITY)

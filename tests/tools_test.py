@@ -174,20 +174,24 @@ class Tools(unittest.TestCase):
                                    sensor_noise=[0.01, 0.0, 0.0, 0.0])
         path.write_text(json.dumps(evaluation))
         page = self.report(run)
-        self.assertNotIn("dm_control", page)
+        self.assertNotIn("simulators of others", page)
         for text in ("A trial lasts 3.0 s", "(a step is 0.01 s)", "ends at ±0.9 m",
                      "the 2.5 N limit", "cart mass 1 kg; pole mass 0.05 to 0.5 kg",
                      "delay 0 to 2 control periods", "sensor noise 0.01 m, 0 m/s",
                      "kicks of 4 to 8 rad/s in 25% of the trials", "</span> adaptive expert</td>"):
             self.assertIn(text, page)
-        scores = dict(scores=[800.2, 850.9], mean=825.55, minimum=800.2, maximum=850.9, upright=2,
-                      episodes=2, step=evaluation["step"])
-        (run / "evaluation/dm_control.json").write_text(json.dumps(scores))
-        self.assertIn(
-            "which it was never trained in: mean 826 (800 to 851) of 1,000 over 2 episodes, "
-            "2 upright.", self.report(run))
-        (run / "evaluation/dm_control.json").write_text("{}")
-        self.expect(self.tool("report.py", run), 1, "dm_control.json is damaged")
+        scores = dict(mean=825.55, minimum=800.2, maximum=850.9, episodes=2,
+                      step=evaluation["step"])
+        judges = run / "evaluation/judges.json"
+        judges.write_text(json.dumps({"swingup": scores}))
+        page = self.report(run)
+        self.assertIn("swingup, of 1,000</td><td>2</td><td>826</td><td>800 to 851</td>", page)
+        self.assertNotIn("It was the checkpoint", page)
+        judges.write_text(json.dumps({"swingup": scores | {"step": 5}}))
+        self.assertIn("It was the checkpoint of step 5.", self.report(run))
+        for damaged in ('{"swingup": {}}', "[]", "{", '{"swing": {}}'):
+            judges.write_text(damaged)
+            self.expect(self.tool("report.py", run), 1, "judges.json is damaged")
 
     def test_runs_are_compared_on_the_same_trials_only(self):
         runs = {

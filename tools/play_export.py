@@ -15,10 +15,16 @@ and the class Controller below is all that another program needs to use an expor
 CartPole-v1 takes 10 N or -10 N and nothing between. It gets the one that brings the sum of the
 applied forces closer to the sum of the commands. The controller is told its command of one period
 before, as in training, not what an actuator made of it; --told applied tells it the 10 N or -10 N.
+
+  .venv/bin/python tools/play_export.py --expert build/gpu/tests/expert_force
+
+plays a filter instead, for comparison: it is started for every episode, gets a line "x x_dot theta
+theta_dot" per control period and answers with the force in N, on a line of its own.
 """
 import argparse
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -92,6 +98,35 @@ def check_example(controller, folder):
     return np.abs(forces - rows["force"]).max() / controller.facts["force_limit"]
 
 
+class Expert:
+    """A filter that controls any number of cart-poles: a process each."""
+    facts = dict(period=0.02)
+    plant = "1", "0.1", "0.5"  # masses of cart and pole and half its length, here everywhere
+
+    def __init__(self, program):
+        self.program, self.processes = program, []
+
+    def reset(self):
+        for process in self.processes:
+            process.communicate()  # closes its standard input, which ends it
+        self.processes = []
+
+    def step(self, states, _):
+        try:
+            while len(self.processes) < len(states):
+                self.processes.append(
+                    subprocess.Popen([self.program, *self.plant], stdin=subprocess.PIPE,
+                                     stdout=subprocess.PIPE, text=True))
+            for process, state in zip(self.processes, states):
+                print(*state, file=process.stdin, flush=True)
+            forces = np.array([float(process.stdout.readline()) for process in self.processes])
+            if not np.isfinite(forces).all():
+                raise ValueError("a force is not finite")
+        except (OSError, ValueError) as error:
+            fail(f"{self.program} does not answer with a force: {error}")
+        return forces, None, None
+
+
 def steps_per_period(controller, task, seconds):
     """Returns how many steps of a simulator a control period has."""
     period = controller.facts["period"]
@@ -162,13 +197,14 @@ def play(controller, task, episodes, told):
         scores, seconds = play_dm_control(controller, task, episodes)
         more = dict(upright=sum(s is not None for s in seconds), seconds_until_upright=seconds)
     return dict(mean=scores.mean(), minimum=scores.min(), maximum=scores.max(), episodes=episodes,
-                scores=scores.tolist(), **more)
+                step=controller.facts.get("step"), scores=scores.tolist(), **more)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, metavar="EXPORT_FOLDER")
+    parser.add_argument("folder", type=Path, nargs="?", metavar="EXPORT_FOLDER")
+    parser.add_argument("--expert", metavar="PROGRAM", help="plays instead of an export")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS, metavar="TASK",
                         help="(default: all)")
     parser.add_argument("--episodes", type=int, default=10, metavar="N", help="(default: 10)")
@@ -180,10 +216,14 @@ def main():
     o = parser.parse_args()
     if o.episodes < 1:
         parser.error("--episodes must be at least 1")
+    if bool(o.folder) == bool(o.expert):
+        parser.error("name either an EXPORT_FOLDER or an --expert")
+    if o.expert and o.example:
+        parser.error("--example is of an EXPORT_FOLDER")
     transformers.utils.logging.set_verbosity_error()  # silent on the tensors that are not GPT-2's
     transformers.utils.logging.disable_progress_bar()
     try:
-        controller = Controller(o.folder)
+        controller = Expert(o.expert) if o.expert else Controller(o.folder)
     except (OSError, ValueError) as error:
         fail(f"{o.folder} is not an export: {error}")
     if o.example:

@@ -6,7 +6,7 @@
 reads, in the run's folder,
   metrics.jsonl, config.yaml                                       made by train_gpt2
   evaluation/evaluation.json, .../trials.csv, .../rollouts.csv     made by evaluate_policy
-  evaluation/dm_control.json                                       if it is there
+  evaluation/judges.json                           made by play_export.py, if it is there
 and writes next to the evaluation files
   report.html            everything below in one file that can be sent around
   training_curves.png    losses, learning rate, gradient norm, window length
@@ -59,21 +59,24 @@ def read_csv(path):
     return table
 
 
-def dm_control_line(path, evaluated_step):
-    """Returns the paragraph on another simulator's task; nothing without its file."""
+def judges_section(path, evaluated_step):
+    """Returns what play_export.py found in simulators of others; nothing without its file."""
     if not path.exists():
         return ""
     try:
-        d = json.loads(path.read_text())
-        text = (
-            "<p>In dm_control's cartpole swing-up (MuJoCo), which it was never trained in: mean "
-            f"{d['mean']:.0f} ({d['minimum']:.0f} to {d['maximum']:.0f}) of 1,000 over "
-            f"{d['episodes']:,} episodes, {d['upright']:,} upright")
-        if d["step"] != evaluated_step:
-            text += f"; with the checkpoint of step {d['step']:,}"
-        return text + ".</p>"
-    except (ValueError, TypeError, KeyError):
+        scores = json.loads(path.read_text())
+        rows = [[
+            JUDGE_NAME[task], s["episodes"], f"{s['mean']:.0f}",
+            f"{s['minimum']:.0f} to {s['maximum']:.0f}"
+        ] for task, s in scores.items()]
+        steps = {s["step"] for s in scores.values()} - {evaluated_step}
+        other = f" It was the checkpoint of step {min(steps):,}." if steps else ""
+    except (ValueError, TypeError, KeyError, AttributeError):
         sys.exit(f"report.py: {path} is damaged: remove it, or make it again")
+    return f"""<h2>In simulators of others</h2>
+<p>It was never trained or tuned there (tools/play_export.py).{other}</p>
+{table(["task", "episodes", "mean score", "smallest to largest"], rows)}
+"""
 
 
 class Run:
@@ -98,8 +101,7 @@ class Run:
             self.world = self.evaluation["world"]
         except (ValueError, TypeError, KeyError):
             sys.exit(f"report.py: {path} is not what evaluate_policy writes: run that again")
-        self.dm_control = dm_control_line(path.with_name("dm_control.json"),
-                                          self.evaluation["step"])
+        self.judges = judges_section(path.with_name("judges.json"), self.evaluation["step"])
         self.trials = read_csv(folder / "evaluation/trials.csv")
         self.rollouts = read_csv(folder / "evaluation/rollouts.csv")
         self.recorded = np.unique(self.rollouts["trial"])
@@ -150,6 +152,12 @@ thead th { border-bottom: 1.5px solid #222; vertical-align: bottom; white-space:
 tbody th { padding-top: .9rem; border-bottom: 1px solid #ccc } tr:has(th) + tr { font-weight: 600 }
 pre { background: #f5f5f5; padding: 1rem; overflow-x: auto; font-size: .85rem; line-height: 1.4 }
 """
+
+JUDGE_NAME = {
+    "swingup": "dm_control cartpole swingup, of 1,000",
+    "swingup_sparse": "dm_control cartpole swingup_sparse, of 1,000", "balance":
+        "dm_control cartpole balance, of 1,000", "CartPole-v1": "Gymnasium CartPole-v1, of 500"
+}
 
 RIVAL_TEXT = {
     "expert": "",
@@ -340,8 +348,8 @@ RMS force: how hard it is pushed (medians).</p>
 other ranges; the adaptive expert knows nothing of it and identifies it while it plays, once with and
 once without what a kick did. These and the nominal expert see what sensors measure, as the network does; the stabilizer, which is the expert
 without its swing-up, sees the true state.</p>
-{run.dm_control}
 {conditions_section(run, figure)}
+{run.judges}
 <h2>Plant by plant</h2>
 {figure["success_map.png"]}
 <h2>How it moves</h2>

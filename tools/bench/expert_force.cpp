@@ -1,4 +1,4 @@
-// The expert as a filter, for judges outside this simulation (tools/dm_control_score.py): a line
+// The expert as a filter, for judges outside this simulation (tools/play_export.py): a line
 // "x x_dot theta theta_dot" per control period on standard input, the force (N) on standard output.
 //   expert_force CART_MASS POLE_MASS HALF_LENGTH
 #include <cstdio>
