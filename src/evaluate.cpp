@@ -142,11 +142,14 @@ ExitCode evaluate(const CommandLine& command_line, const MpiSession& mpi) {
     if (first_rank) make_folder(fs::path(config.out_dir) / "evaluation");
   });
 
-  ordered_json result = {
-      {"step", checkpoint.progress.step},   {"attempt", checkpoint.progress.attempt},
-      {"manifest_sha256", manifest.sha256}, {"window", model.window},
-      {"steps", config.evaluation.steps},   {"criterion", criterion(model.constants)},
-      {"world", dataset_world(manifest)}};
+  ordered_json result = {{"step", checkpoint.progress.step},
+                         {"attempt", checkpoint.progress.attempt},
+                         {"manifest_sha256", manifest.sha256},
+                         {"checkpoint_sha256", checkpoint.sha256},
+                         {"window", model.window},
+                         {"steps", config.evaluation.steps},
+                         {"criterion", criterion(model.constants)},
+                         {"world", dataset_world(manifest)}};
   std::string trials = trial_columns(), rollouts = kRolloutColumns;
   for (const auto& split : kHeldOut) {
     const size_t examples =

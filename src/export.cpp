@@ -117,6 +117,7 @@ ordered_json controller_json(const std::string& name, const Checkpoint& checkpoi
           {"delta_rms", statistics.delta_rms},
           {"world", section_of(config, "world")},
           {"expert", section_of(config, "expert")},
+          {"checkpoint_sha256", checkpoint.sha256},
           {"manifest_sha256", checkpoint.manifest_sha256},
           {"program", program_revision()}};
 }
@@ -140,7 +141,8 @@ std::string card_of(const ordered_json& controller, const std::string& out_dir) 
   const fs::path path = fs::path(out_dir) / "evaluation" / "evaluation.json";
   try {
     const json evaluation = fs::exists(path) ? json::parse(read_file(path)) : json();
-    if (evaluation.is_object() && evaluation.at("step") == controller.at("step") &&
+    if (evaluation.is_object() &&
+        evaluation.at("checkpoint_sha256") == controller.at("checkpoint_sha256") &&
         evaluation.at("manifest_sha256") == controller.at("manifest_sha256"))
       return model_card(controller, evaluation);
   } catch (const json::exception&) {

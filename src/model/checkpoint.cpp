@@ -170,7 +170,9 @@ Checkpoint read_checkpoint(const fs::path& path) {
   if (error) throw UserError(ExitCode::kData, path.string() + " points to nothing");
   const std::string bytes = read_verified(file);
   try {
-    return parse(path, bytes);
+    Checkpoint checkpoint = parse(path, bytes);
+    checkpoint.sha256 = sha256_hex(bytes);
+    return checkpoint;
   } catch (const UserError&) {
     throw;
   } catch (const std::exception&) {

@@ -36,6 +36,7 @@ struct Checkpoint {
   std::string manifest_sha256;  // the dataset's identity
   NamedTensors model, first_moment, second_moment;
   std::vector<std::string> rounds{};  // manifest_sha256 of the on-policy rounds played before
+  std::string sha256{};               // of the file that it was read from
 };
 
 std::filesystem::path checkpoint_path(const std::filesystem::path& folder, int64_t step);

@@ -4,7 +4,9 @@ Usage: evaluate_test.py BUILD_FOLDER
 """
 
 import csv
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import unittest
@@ -53,6 +55,30 @@ class Evaluate(TrainTest):
         page = (self.folder / "run/evaluation/report.html").read_text()
         self.assertGreater(page.count("data:image/"), 4)
         self.assertNotIn("http://", page.replace("http://www.w3.org", ""))
+
+    def test_a_model_card_holds_the_evaluation_of_its_own_checkpoint(self):
+        places = "--dataset.path", self.data, "--out_dir", self.folder / "run"
+
+        def card():
+            self.expect(run("export_policy", *places), 0)
+            return (self.folder / "run/export/README.md").read_text()
+
+        self.expect(self.train(), 0)
+        self.assertIn("Not evaluated", card())
+        self.expect(run("evaluate_policy", *places), 0)
+        evaluation = json.loads((self.folder / "run/evaluation/evaluation.json").read_text())
+        expert = evaluation["splits"]["test"]["closed_loop"]["expert"]
+        self.assertIn(f"| test | expert | 20 | {expert['success']:.3f} [", card())
+        checkpoint = self.folder / "run/checkpoint_20.pt"
+        self.assertEqual(evaluation["checkpoint_sha256"],
+                         hashlib.sha256(checkpoint.read_bytes()).hexdigest())
+        shutil.rmtree(self.folder / "run/export")
+        for path in (self.folder / "run").glob("checkpoint_*"):
+            path.unlink()  # trained again, as far: other weights of the same step
+        self.expect(self.train("--seed", 7, out=self.folder / "other"), 0)
+        for end in ("", ".sha256"):
+            shutil.copy(self.folder / f"other/checkpoint_20.pt{end}", f"{checkpoint}{end}")
+        self.assertIn("Not evaluated", card())
 
     def test_numbers_do_not_depend_on_the_number_of_ranks(self):
         self.expect(self.train(), 0)
