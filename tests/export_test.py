@@ -214,6 +214,10 @@ class Export(unittest.TestCase):
             result = self.tool("tools/play_export.py", self.export, *tasks, PYTHONPATH=str(only))
             self.assertEqual(result.returncode, 1)
             self.assertRegex(result.stderr, rf"^play_export.py: .*pip install .*{package}.*\n$")
+        both = f"{self.folder / 'missing_gymnasium'}:{ROOT / 'tests/stand_ins'}"
+        result = self.tool("tools/play_export.py", self.export, PYTHONPATH=both)
+        self.assertIn("pip install gymnasium", result.stderr)
+        self.assertEqual(result.stdout, "")  # before it plays the first task
         result = self.tool("tools/play_export.py", self.folder / "nowhere")
         self.assertRegex(result.stderr, r"^play_export.py: \S+ is not an export: .*\n$")
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Plays an exported controller in simulators that it was never trained in.
+r"""Plays an exported controller in simulators that it was never trained in.
 
-  .venv/bin/python tools/play_export.py output/quickstart/export --episodes 100
+  .venv/bin/python tools/play_export.py output/quickstart/export --episodes 100 \
+      --json output/quickstart/evaluation/judges.json     # which tools/report.py shows
 
 It needs nothing else of this project:
 
@@ -136,14 +137,24 @@ def steps_per_period(controller, task, seconds):
     return steps
 
 
-def play_dm_control(controller, task, episodes):
-    """Returns the score of every episode, and when its pole is upright for good (s) or None."""
+def load_environments(task, episodes):
+    if task == "CartPole-v1":
+        try:
+            import gymnasium
+        except ImportError as error:
+            fail(f"{error}: pip install gymnasium==1.4.0")
+        return [gymnasium.make(task) for _ in range(episodes)]
     os.environ.setdefault("MUJOCO_GL", "disable")  # no pictures
     try:
         from dm_control import suite
-        environments = [suite.load("cartpole", task, dict(random=i)) for i in range(episodes)]
+        return [suite.load("cartpole", task, dict(random=i)) for i in range(episodes)]
     except Exception as error:  # what another version of MuJoCo raises is anyone's guess
         fail(f"cannot load dm_control ({error}): pip install dm_control==1.0.50 mujoco==3.17.0")
+
+
+def play_dm_control(controller, task, environments):
+    """Returns the score of every episode, and when its pole is upright for good (s) or None."""
+    episodes = len(environments)
     hold = steps_per_period(controller, task, 0.01)
     rewards, cosines = np.empty((2, episodes, 1000))
     forces = np.zeros(episodes)
@@ -165,14 +176,10 @@ def play_dm_control(controller, task, episodes):
     return rewards.sum(axis=1), seconds
 
 
-def play_gymnasium(controller, episodes, told):
+def play_gymnasium(controller, environments, told):
     """Returns the score of every episode."""
-    try:
-        import gymnasium
-    except ImportError as error:
-        fail(f"{error}: pip install gymnasium==1.4.0")
+    episodes = len(environments)
     hold = steps_per_period(controller, "CartPole-v1", 0.02)
-    environments = [gymnasium.make("CartPole-v1") for _ in range(episodes)]
     states = np.array([e.reset(seed=i)[0] for i, e in enumerate(environments)])
     scores, over = np.zeros(episodes), np.zeros(episodes, dtype=bool)
     sent, owed = np.zeros((2, episodes))
@@ -190,14 +197,15 @@ def play_gymnasium(controller, episodes, told):
     return scores
 
 
-def play(controller, task, episodes, told):
+def play(controller, task, environments, told):
     if task == "CartPole-v1":
-        scores, more = play_gymnasium(controller, episodes, told), dict(told=told)
+        scores, more = play_gymnasium(controller, environments, told), dict(told=told)
     else:
-        scores, seconds = play_dm_control(controller, task, episodes)
+        scores, seconds = play_dm_control(controller, task, environments)
         more = dict(upright=sum(s is not None for s in seconds), seconds_until_upright=seconds)
-    return dict(mean=scores.mean(), minimum=scores.min(), maximum=scores.max(), episodes=episodes,
-                step=controller.facts.get("step"), scores=scores.tolist(), **more)
+    return dict(mean=scores.mean(), minimum=scores.min(), maximum=scores.max(),
+                episodes=len(scores), step=controller.facts.get("step"), scores=scores.tolist(),
+                **more)
 
 
 def main():
@@ -229,15 +237,19 @@ def main():
     if o.example:
         print(f"forces differ by at most {check_example(controller, o.folder):.1e} of the limit")
         return
+    environments = {task: load_environments(task, o.episodes) for task in o.tasks}
     result = {}
     print("task               mean  min to max      episodes")
     for task in o.tasks:
-        row = result[task] = play(controller, task, o.episodes, o.told)
+        row = result[task] = play(controller, task, environments[task], o.told)
         print(f"{task:16} {row['mean']:6.1f}  {row['minimum']:5.1f} to {row['maximum']:5.1f}  "
               f"{o.episodes:8,}")
-    if o.json:
-        o.json.write_text(json.dumps(result, indent=1) + "\n")
+        if o.json:
+            o.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as error:
+        fail(error)
