@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdio>
 #include <new>
+#include <oneapi/dnnl/dnnl_common.hpp>  // LibTorch's
 #include <string_view>
 
 Advice::Advice(int64_t steps) : block_(std::max<int64_t>(200, steps / 20)) {}
@@ -56,7 +57,12 @@ std::optional<std::string> Advice::observe(double loss, const StepTime& time) {
 
 bool is_out_of_memory(const std::exception& error) {
   const std::string_view what = error.what();
+  // "could not execute a primitive" is all that oneDNN says; where its matrix product finds no
+  // memory for itself, it is a runtime error to it.
+  const auto* of_onednn = dynamic_cast<const dnnl::error*>(&error);
   return dynamic_cast<const std::bad_alloc*>(&error) != nullptr ||
+         (of_onednn != nullptr &&
+          (of_onednn->status == dnnl_out_of_memory || of_onednn->status == dnnl_runtime_error)) ||
          what.find("can't allocate memory") != std::string_view::npos ||
          what.find("out of memory") != std::string_view::npos;
 }

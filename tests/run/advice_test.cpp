@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <oneapi/dnnl/dnnl_common.hpp>
 
 namespace {
 
@@ -51,6 +52,8 @@ TEST(Advice, SaysOnceThatTheGpuIsUnderUsed) {
 TEST(Advice, KnowsThatMemoryRanOut) {
   EXPECT_TRUE(is_out_of_memory(std::bad_alloc()));
   EXPECT_TRUE(is_out_of_memory(std::runtime_error("CUDA out of memory. Tried to allocate")));
+  EXPECT_TRUE(is_out_of_memory(dnnl::error(dnnl_runtime_error, "could not execute a primitive")));
+  EXPECT_FALSE(is_out_of_memory(dnnl::error(dnnl_unimplemented, "could not create a primitive")));
   EXPECT_FALSE(is_out_of_memory(std::runtime_error("shape mismatch")));
   const auto text = out_of_memory_advice(16, 1024, 64);
   EXPECT_NE(text.find("training.batch_size 8 and training.global_batch_size 64"),
