@@ -80,8 +80,9 @@ class Gpu(programs.ProgramTest):
                  "--training.save_every_steps", 100, "--training.log_every_steps", 5)
         unbroken = self.train(*steps, name="unbroken", ranks=2)
         train = self.train_command(*steps, ranks=2)
-        process, rank = self.start_and_wait_for_a_checkpoint(train, self.folder / "run", None)
-        os.kill(rank, signal.SIGUSR1)  # a foreign mpirun may not pass it on (LOG.md)
+        process, _ = self.start_and_wait_for_a_checkpoint(train, self.folder / "run", None)
+        with programs.halted("train_gpt2", self.folder / "run") as ranks:
+            os.kill(ranks[-1], signal.SIGUSR1)  # a foreign mpirun may not pass it on (LOG.md)
         output, _ = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 75, output)
         resumed = self.train(*steps, ranks=2)
@@ -96,7 +97,8 @@ class Gpu(programs.ProgramTest):
               file=sys.stderr)
 
     def end_after(self, sent, *arguments, timeout):
-        train = self.train_command("--training.train_steps", 100000, *arguments, ranks=2)
+        train = self.train_command("--training.train_steps", 1000000, "--training.epochs",
+                                   100000000, *arguments, ranks=2)
         code, output, seconds = self.after_signal_to_a_rank(sent, train, self.folder / "run", None,
                                                             timeout)
         print(f"ended {seconds:.1f} s after a rank got {sent.name}", file=sys.stderr)

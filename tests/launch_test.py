@@ -56,7 +56,7 @@ class Launch(ProgramTest):
         return process
 
     def assert_nobody_is_left(self, program="train_gpt2"):
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while processes(program, self.out):
             self.assertLess(time.monotonic(), deadline, "ranks outlive their launcher")
             time.sleep(0.05)
@@ -146,9 +146,9 @@ class Launch(ProgramTest):
         process = self.start_training()
         for rank in processes("train_gpt2", self.out):
             os.kill(rank, signal.SIGSTOP)  # so that they cannot exit
-        os.killpg(process.pid, signal.SIGINT)
-        time.sleep(1.5)
-        os.killpg(process.pid, signal.SIGINT)
+        while process.poll() is None:  # two within a second count as one
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(1.5)
         output, _ = process.communicate(timeout=30)
         self.assertNotIn(process.returncode, (0, 75), output)
         self.assert_nobody_is_left()

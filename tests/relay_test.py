@@ -233,7 +233,8 @@ class Relay(RelayTest):
     def test_one_relay_at_a_time(self):
         self.metrics.write_text(line(10, 1.0))
         first = self.follow()
-        self.wait_for(lambda: list(self.run_dir.glob("wandb/offline-run-*/run-*.wandb")))
+        folder = self.run_dir / "tensorboard"
+        self.wait_for(lambda: folder.exists() and "train/loss" in tensorboard_tags(self.run_dir))
         before = {
             path: path.stat().st_mtime_ns
             for path in self.run_dir.rglob("*")

@@ -68,7 +68,7 @@ if [[ $stages == *' tests '* ]]; then
     done
   fi
   stage 'programs: rank counts, resume, a killed and a stopped rank, closed loop'
-  try programs 180 "$python" tests/gpu_test.py $build --device $device \
+  try programs 300 "$python" tests/gpu_test.py $build --device $device \
     > >(tee -a "$out/tests.log") 2>&1
   if [[ $device == cuda ]]; then
     if [[ $visible ]]; then

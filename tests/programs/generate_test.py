@@ -16,8 +16,8 @@ import unittest
 import yaml
 
 # Takes BUILD_FOLDER.
-from programs import (ENVIRONMENT, ProgramTest, ROOT, command, processes, publish_with_record, run,
-                      tree)
+from programs import (ENVIRONMENT, ProgramTest, ROOT, command, halted, processes,
+                      publish_with_record, run, send, tree)
 
 IMPERFECT = ("--world.cart_mass", "[1.0, 1.0]", "--world.motor_gain", "[0.8, 1.2]", "--world.delay",
              "[0, 2]", "--world.sensor_noise", "[0.01, 0.02, 0.01, 0.05]", "--world.kick_share",
@@ -44,8 +44,7 @@ class Generate(ProgramTest):
             while process.poll() is None and len(list(killed.glob("*/*.h5"))) < shards:
                 time.sleep(0.001)
             time.sleep(moments.uniform(0, 0.01 if shards else 0.8))
-            for pid in processes("generate_trajectories", killed):
-                os.kill(pid, signal.SIGKILL)
+            send(processes("generate_trajectories", killed), signal.SIGKILL)
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
@@ -53,18 +52,22 @@ class Generate(ProgramTest):
         self.assertEqual(tree(self.folder / "unbroken"), tree(killed))
 
     def test_one_job_at_a_time_writes_a_dataset(self):
-        # Seconds of simulation.
-        many = ("--dataset.train_shards", 80, "--dataset.trajectories_per_shard", 2000)
+        many = ("--dataset.train_shards", 80, "--dataset.trajectories_per_shard", 200)
         generate = command("generate_trajectories", "--dataset.path", self.folder / "data", *many,
                            ranks=2)
         first = subprocess.Popen(generate, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.addCleanup(first.wait)
-        while not (self.folder / "data/owner").exists():
-            time.sleep(0.01)
-        second = self.generate(*many, ranks=2)
-        self.expect(second, 0, f"waiting for another process that writes to {self.folder}/data",
-                    "84 of 84 shards already existed")
-        self.assertEqual(first.wait(), 0)
+        self.until((self.folder / "data/owner").exists, first)
+        with halted("generate_trajectories", self.folder / "data"):
+            second = subprocess.Popen(generate, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                      text=True, env=ENVIRONMENT)
+            said = ""
+            while "waiting for another process that writes to" not in said:
+                said += (line := second.stdout.readline())
+                self.assertTrue(line, said)
+        said += second.communicate(timeout=60)[0]
+        self.assertEqual((first.wait(), second.returncode), (0, 0), said)
+        self.assertIn("84 of 84 shards already existed", said)
 
     def test_it_prints_progress_and_expert_success(self):
         said = self.generate("--dataset.train_shards", 24, "--dataset.trajectories_per_shard",

@@ -1,9 +1,11 @@
 """Shared code of the program tests. Importing it takes BUILD_FOLDER from the command line."""
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -78,6 +80,23 @@ def processes(program, out):
     return sorted(found)
 
 
+def send(ranks, sent):
+    for rank in ranks:
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.kill(rank, sent)
+
+
+@contextlib.contextmanager
+def halted(program, out):
+    """Keeps the ranks of a program that write to `out` where they are, whatever comes meanwhile."""
+    ranks = processes(program, out)
+    send(ranks, signal.SIGSTOP)
+    try:
+        yield ranks
+    finally:
+        send(ranks, signal.SIGCONT)
+
+
 class ProgramTest(unittest.TestCase):
     def setUp(self):
         self.folder = Path(tempfile.mkdtemp(prefix="cartpole_programs_"))
@@ -91,6 +110,12 @@ class ProgramTest(unittest.TestCase):
             self.assertIn(text, said)
             if code:
                 self.assertEqual(said.count(text), 1, said)
+
+    def until(self, condition, process):
+        """Waits for a condition, which has to come while the process runs."""
+        while not condition():
+            time.sleep(0.01)
+            self.assertIsNone(process.poll(), "it ended before")
 
     def start_and_wait_for_a_checkpoint(self, command, out, environment):
         """Returns a running job that trains into `out` on two ranks, and the pid of one rank."""

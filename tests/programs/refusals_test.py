@@ -8,15 +8,14 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 import unittest
 from pathlib import Path
 
 import torch
 
 # Takes BUILD_FOLDER.
-from programs import (BUILD, ENVIRONMENT, ROOT, TINY, TrainTest, command, publish_with_record, run,
-                      tree)
+from programs import (BUILD, ENVIRONMENT, ROOT, TINY, TrainTest, command, halted,
+                      publish_with_record, run, tree)
 
 
 class Refusals(TrainTest):
@@ -100,13 +99,12 @@ class Refusals(TrainTest):
         self.assertEqual(tree(out), before)
 
     def test_two_processes_never_write_one_run(self):
-        long = ("--training.train_steps", 100000)
+        long = ("--training.train_steps", 1000000, "--training.epochs", 100000000)
         train = command("train_gpt2", "--dataset.path", self.data, "--out_dir", self.folder / "run",
                         *long)
         first = subprocess.Popen(train, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                  env=ENVIRONMENT)
-        while not (self.folder / "run/metrics.jsonl").exists():
-            time.sleep(0.05)
+        self.until((self.folder / "run/metrics.jsonl").exists, first)
         self.expect(self.train(*long, ranks=2), 78, "another process writes to")
         first.send_signal(signal.SIGUSR1)
         self.assertEqual(first.wait(timeout=30), 75)
@@ -203,10 +201,10 @@ class Refusals(TrainTest):
         train = command("train_gpt2", "--dataset.path", self.data, "--out_dir", out,
                         "--training.train_steps", 900, "--training.save_every_steps", 300, ranks=2)
         process = subprocess.Popen(train, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
-        while not (out / "metrics.jsonl").exists():
-            time.sleep(0.01)
-        (out / "checkpoint_3.pt").write_text(mine["checkpoint_3.pt"])
-        (out / "checkpoint_600.pt").write_text("mine too")
+        self.until((out / "metrics.jsonl").exists, process)
+        with halted("train_gpt2", out):
+            (out / "checkpoint_3.pt").write_text(mine["checkpoint_3.pt"])
+            (out / "checkpoint_600.pt").write_text("mine too")
         said, _ = process.communicate(timeout=120)
         self.assertEqual(process.returncode, 0, said)
         self.assertIn(
@@ -233,8 +231,9 @@ class Refusals(TrainTest):
     def test_running_out_of_memory_says_what_to_change(self):
         train = command("train_gpt2", "--dataset.path", self.data, "--out_dir", self.folder / "run",
                         "--training.batch_size", 1 << 17, "--training.global_batch_size", 1 << 17,
-                        "--training.curriculum.points.start", 16)
-        result = subprocess.run(["bash", "-c", 'ulimit -v 4000000; exec "$@"', "bash", *train],
+                        "--training.curriculum.points.start", 16, "--model.n_embd", 1024)
+        # A single activation has 8.6 GB.
+        result = subprocess.run(["bash", "-c", 'ulimit -v 8000000; exec "$@"', "bash", *train],
                                 capture_output=True, text=True, timeout=120, env=ENVIRONMENT)
         self.expect(
             result, 78, "out of memory at training.batch_size 131072",

@@ -14,13 +14,13 @@ import unittest
 from pathlib import Path
 
 # Takes BUILD_FOLDER.
-from programs import (BUILD, ENVIRONMENT, TINY, TrainTest, command, metrics, processes, run,
-                      same_state, tree)
+from programs import (BUILD, ENVIRONMENT, TINY, TrainTest, command, halted, metrics, processes, run,
+                      same_state, send, tree)
 
 
 class Resume(TrainTest):
     def test_a_run_stopped_by_usr1_and_resumed_equals_an_unbroken_one(self):
-        steps = ("--training.train_steps", 2000, "--training.save_every_steps", 200)
+        steps = ("--training.train_steps", 400, "--training.save_every_steps", 100)
         self.expect(self.train(*steps, out=self.folder / "unbroken", ranks=2), 0)
         out = self.folder / "stopped"
         train = command("train_gpt2", "--dataset.path", self.data, "--out_dir", out, *steps,
@@ -34,7 +34,8 @@ class Resume(TrainTest):
                     not metrics_file.exists() or metrics_file.stat().st_size < size + 4000):
                 time.sleep(0.02)
             if stops < 2:
-                process.send_signal(signal.SIGUSR1)
+                with halted("train_gpt2", out) as ranks:
+                    send(ranks, signal.SIGUSR1)
             output, _ = process.communicate(timeout=120)
             if process.returncode != 75:
                 break
@@ -52,10 +53,9 @@ class Resume(TrainTest):
         """
         out = self.folder / "run"
         train = command("train_gpt2", "--dataset.path", self.data, "--out_dir", out,
-                        "--training.train_steps", 100000, ranks=2)
+                        "--training.train_steps", 1000000, "--training.epochs", 100000000, ranks=2)
         process = subprocess.Popen(train, stdout=subprocess.DEVNULL, env=ENVIRONMENT)
-        while not (out / "metrics.jsonl").exists():
-            time.sleep(0.02)
+        self.until((out / "metrics.jsonl").exists, process)
         usr1 = 1 << (signal.SIGUSR1 - 1)
         ranks = processes("train_gpt2", out)
         for rank in ranks:
@@ -76,7 +76,7 @@ class Resume(TrainTest):
         train = command("train_gpt2", "--dataset.path", self.data, "--out_dir", out, *steps,
                         ranks=2)
         code, output, _ = self.after_signal_to_a_rank(signal.SIGKILL, train, out, ENVIRONMENT,
-                                                      timeout=10)
+                                                      timeout=60)
         self.assertNotEqual(code, 0, output)
         self.expect(self.train(*steps, out=out, ranks=2), 0, "resumed at step")
         self.assertEqual(metrics(self.folder / "unbroken"), metrics(out))
@@ -107,19 +107,19 @@ class Resume(TrainTest):
         process = subprocess.Popen(train, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                    text=True, env=ENVIRONMENT)
 
-        def verifying():
-            for rank in processes("train_gpt2", out):
-                try:
-                    if any("shard_" in os.readlink(file)
-                           for file in Path(f"/proc/{rank}/fd").iterdir()):
-                        return rank
-                except OSError:  # closed meanwhile
-                    pass
-            return None
+        def reads_a_shard(rank):
+            files = Path(f"/proc/{rank}/fd")
+            return any("shard_" in os.readlink(files / name) for name in os.listdir(files))
 
-        while not (rank := verifying()):
+        self.until(lambda: len(processes("train_gpt2", out)) == 2, process)
+        rank = max(processes("train_gpt2", out))
+        while True:
+            os.kill(rank, signal.SIGSTOP)
+            if reads_a_shard(rank):
+                break
+            os.kill(rank, signal.SIGCONT)
+            time.sleep(0.002)
             self.assertIsNone(process.poll())
-        os.kill(rank, signal.SIGSTOP)
         output, _ = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 76, output)
         self.assertRegex(output, r"no progress for \d+ s while verifying the dataset")
@@ -149,11 +149,11 @@ class Resume(TrainTest):
         process = subprocess.Popen(
             [launcher, ranks, "bash", "-c", 'trap "" XFSZ; exec "$@"', "bash", *program],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
-        while not (out / "metrics.jsonl").exists():
-            time.sleep(0.01)
+        self.until((out / "metrics.jsonl").exists, process)
         # Once MPI has made its own files, no file may grow beyond 32 KiB; a checkpoint has 97.
-        for rank in processes("train_gpt2", out):
-            resource.prlimit(rank, resource.RLIMIT_FSIZE, (32768, 32768))
+        with halted("train_gpt2", out) as ranks:
+            for rank in ranks:
+                resource.prlimit(rank, resource.RLIMIT_FSIZE, (32768, 32768))
         stdout, stderr = process.communicate(timeout=120)
         self.assertEqual(process.returncode, 74, stderr)
         self.assertIn("warning: no checkpoint at step 1000: cannot write", stdout)
@@ -188,8 +188,7 @@ class Resume(TrainTest):
         ]
         process = subprocess.Popen(train, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                                    text=True, env=ENVIRONMENT)
-        while not (out / "metrics.jsonl").exists():
-            time.sleep(0.02)
+        self.until((out / "metrics.jsonl").exists, process)
         process.send_signal(signal.SIGSTOP)
         time.sleep(6)
         process.send_signal(signal.SIGCONT)
@@ -212,21 +211,14 @@ class Resume(TrainTest):
                 env=ENVIRONMENT | {"SLURM_JOB_ID": job, "SLURM_RESTART_COUNT": restarts})
 
         first = start("7", "0")
-        while not (out / "checkpoint_100.pt.sha256").exists():
-            time.sleep(0.02)
-        old_ranks = processes("train_gpt2", out)
-        for rank in old_ranks:  # it must not end before the others have met it
-            os.kill(rank, signal.SIGSTOP)
-        other = start("8", "1")
-        said = other.communicate(timeout=60)[0]
-        self.assertEqual(other.returncode, 78, said)
-        self.assertEqual(said.count("another process writes to"), 1, said)
-        again = start("7", "1")
-        while not (out / "owner").read_text().startswith("7 1 "):
-            time.sleep(0.02)
-            self.assertIsNone(again.poll())
-        for rank in old_ranks:
-            os.kill(rank, signal.SIGCONT)
+        self.until(lambda: list(out.glob("checkpoint_*.sha256")), first)
+        with halted("train_gpt2", out):
+            other = start("8", "1")
+            said = other.communicate(timeout=60)[0]
+            self.assertEqual(other.returncode, 78, said)
+            self.assertEqual(said.count("another process writes to"), 1, said)
+            again = start("7", "1")
+            self.until(lambda: (out / "owner").read_text().startswith("7 1 "), again)
         said = again.communicate(timeout=60)[0]
         self.assertEqual(again.returncode, 0, said)
         self.assertIn("resumed at step", said)

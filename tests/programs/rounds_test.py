@@ -3,16 +3,14 @@
 Usage: rounds_test.py BUILD_FOLDER
 """
 
-import os
 import shutil
 import signal
 import subprocess
-import time
 import unittest
 
 import torch
 # Takes BUILD_FOLDER.
-from programs import (ENVIRONMENT, TrainTest, command, metrics, processes, run, same_state, tree)
+from programs import ENVIRONMENT, TrainTest, command, metrics, processes, same_state, send, tree
 
 
 def rounds(**changed):
@@ -83,10 +81,10 @@ class Rounds(TrainTest):
         for shards in (1, 20, 45):
             process = subprocess.Popen(train, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                        text=True, env=ENVIRONMENT)
-            while len(list(self.round(6).glob("train/*.h5"))) < shards:
-                time.sleep(0.002)
-                self.assertIsNone(process.poll())
-            os.kill(max(processes("train_gpt2", out)), signal.SIGKILL)
+            self.until(
+                lambda: len(processes("train_gpt2", out)) == 2 and len(
+                    list(self.round(6).glob("train/*.h5"))) >= shards, process)
+            send(processes("train_gpt2", out)[-1:], signal.SIGKILL)
             said, _ = process.communicate(timeout=60)
             self.assertNotEqual(process.returncode, 0, said)
             kills += not (self.round(6) / "manifest.json").exists()

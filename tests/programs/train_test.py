@@ -14,7 +14,8 @@ import torch
 import yaml
 
 # Takes BUILD_FOLDER.
-from programs import ENVIRONMENT, ROOT, TrainTest, command, metrics, run, same_state, tree
+from programs import (ENVIRONMENT, ROOT, TrainTest, command, halted, metrics, run, same_state, send,
+                      tree)
 
 
 class Train(TrainTest):
@@ -129,9 +130,10 @@ class Train(TrainTest):
         process = subprocess.Popen(
             command("train_gpt2", "--dataset.path", data, "--out_dir", out, *options, ranks=2),
             stdout=subprocess.DEVNULL, env=ENVIRONMENT)
-        while not (out / "metrics.jsonl").exists() or (out / "metrics.jsonl").stat().st_size < 4000:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGUSR1)
+        log = out / "metrics.jsonl"
+        self.until(lambda: log.exists() and log.stat().st_size > 4000, process)
+        with halted("train_gpt2", out) as ranks:
+            send(ranks, signal.SIGUSR1)
         self.assertEqual(process.wait(timeout=60), 75)
         self.expect(self.train(*options, out=out, data=data, ranks=2), 0, "resumed at step")
         self.assertEqual(metrics(self.folder / "unbroken"), metrics(out))

@@ -54,7 +54,7 @@ def call(*command, timeout=60):
     return result.stdout
 
 
-def wait_for(condition, otherwise="waited in vain", timeout=60):
+def wait_for(condition, otherwise="waited in vain", timeout=180):
     """`otherwise` is the error message, or a function that makes it."""
     deadline = time.monotonic() + timeout
     while not condition():
@@ -227,7 +227,7 @@ class Slurm(unittest.TestCase):
                       "--out_dir", self.out, *settings)
         return number.split(";")[0].strip()
 
-    def state(self, number, states, timeout=60):
+    def state(self, number, states, timeout=180):
         """Waits until the job is in one of the states; returns what Slurm knows about it."""
         wait_for(
             lambda: job(number)["JobState"] in states,
@@ -240,7 +240,7 @@ class Slurm(unittest.TestCase):
         return max((int(path.name.split("_")[1].split(".")[0])
                     for path in self.out.glob("checkpoint_*.pt.sha256")), default=0)
 
-    def progress(self, number, timeout=90):
+    def progress(self, number, timeout=180):
         """Waits until a segment has committed two more checkpoints."""
         begin = self.step()
 
@@ -250,7 +250,7 @@ class Slurm(unittest.TestCase):
 
         wait_for(progressed, lambda: f"no progress since step {begin}\n{self.log(number)}", timeout)
 
-    def restarted(self, number, times, timeout=60):
+    def restarted(self, number, times, timeout=180):
         def running():
             found = job(number)
             return found["JobState"] == "RUNNING" and found["Restarts"] == str(times)
@@ -297,10 +297,12 @@ class Slurm(unittest.TestCase):
         if steps > cls.unbroken_steps:
             cls.unbroken_steps = 2 * steps
             shutil.rmtree(FOLDER / "unbroken", ignore_errors=True)
-            call(ROOT / "launch/local.sh", 2, BUILD / "train_gpt2", "--config", "tests/tiny.yaml",
-                 "--dataset.path", cls.data, "--out_dir", FOLDER / "unbroken", *ANY_END,
-                 "--training.train_steps", cls.unbroken_steps, "--training.keep_every_steps", 100,
-                 timeout=600)
+            # With one thread per rank, as Slurm's tasks: more add in another order.
+            with unittest.mock.patch.dict(ENVIRONMENT, SLURM_CPUS_PER_TASK="1"):
+                call(ROOT / "launch/local.sh", 2, BUILD / "train_gpt2", "--config",
+                     "tests/tiny.yaml", "--dataset.path", cls.data, "--out_dir",
+                     FOLDER / "unbroken", *ANY_END, "--training.train_steps", cls.unbroken_steps,
+                     "--training.keep_every_steps", 100, timeout=600)
         return FOLDER / "unbroken"
 
     def test_generate_train_evaluate_over_both_nodes(self):
@@ -315,7 +317,7 @@ class Slurm(unittest.TestCase):
         watch = call("bash", "-c", next(line for line in said.splitlines() if "squeue" in line))
         self.assertIn(f"tests/tiny.yaml --dataset.path {data}"[:80], watch)
         for number in numbers:
-            found = self.state(number, OVER, timeout=120)
+            found = self.state(number, OVER, timeout=300)
             self.assertEqual((found["JobState"], found["ExitCode"]), ("COMPLETED", "0:0"),
                              self.log(number))
         self.assertIn("2 ranks", self.log(numbers[1]))
@@ -507,7 +509,7 @@ class Slurm(unittest.TestCase):
         self.request_stop(number)
         self.restarted(number, 1)
         self.assertEqual(
-            self.state(number, OVER, timeout=120)["JobState"], "COMPLETED", self.log(number))
+            self.state(number, OVER, timeout=300)["JobState"], "COMPLETED", self.log(number))
         self.assertIn("shards already existed", self.log(number))
 
     def test_the_relay_has_sent_everything_before_a_segment_ends(self):
@@ -612,7 +614,7 @@ class Slurm(unittest.TestCase):
         self.assertNotIn("restarting in the same allocation", self.log(number))
 
         self.cluster.cut()
-        self.state(number, ("PENDING",), timeout=90)
+        self.state(number, ("PENDING",))
         self.cluster.restore_link()
         self.restarted(number, 1)
         self.progress(number)
