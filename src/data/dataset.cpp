@@ -60,11 +60,11 @@ Manifest Manifest::read(const fs::path& folder, const std::string& remedy) {
            (remedy.empty() ? ": make the dataset with generate_trajectories and the same --config, "
                              "or set dataset.path"
                            : remedy));
-  const std::string text = read_verified(path, again);
+  const auto [text, sha256] = read_verified(path, again);
   Manifest manifest;
   manifest.remedy = remedy;
   manifest.folder = folder;
-  manifest.sha256 = sha256_hex(text);
+  manifest.sha256 = sha256;
   try {
     const json document = json::parse(text);
     if (const int version = document.at("schema_version"); version != kSchemaVersion)

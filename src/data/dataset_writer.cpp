@@ -139,7 +139,7 @@ ExistingDataset DatasetWriter::inspect() const {
 void DatasetWriter::read_entries(ExistingDataset& existing) const {
   for (size_t i = 0; i < plan_.tasks.size(); ++i) {
     try {
-      const json stored = json::parse(read_verified(entry_path(i)));
+      const json stored = json::parse(read_verified(entry_path(i)).bytes);
       refuse_other_settings(plan_.folder, stored.at("settings"), plan_.settings, plan_.remedy);
       existing.entries[plan_.tasks[i].file] = stored.at("entry");
     } catch (const UserError& error) {  // absent or torn: the shard is made again
@@ -154,7 +154,7 @@ void DatasetWriter::read_manifest(ExistingDataset& existing) const {
   if (!fs::exists(path)) return;
   std::string text;
   try {
-    text = read_verified(path, plan_.remedy + " and start again");
+    text = read_verified(path, plan_.remedy + " and start again").bytes;
   } catch (const UserError&) {
     if (existing.entries.empty()) throw;
     return;  // a run was killed while it published the manifest

@@ -168,10 +168,10 @@ Checkpoint read_checkpoint(const fs::path& path) {
   std::error_code error;
   const fs::path file = fs::is_symlink(path) ? fs::canonical(path, error) : path;
   if (error) throw UserError(ExitCode::kData, path.string() + " points to nothing");
-  const std::string bytes = read_verified(file);
+  const auto [bytes, sha256] = read_verified(file);
   try {
     Checkpoint checkpoint = parse(path, bytes);
-    checkpoint.sha256 = sha256_hex(bytes);
+    checkpoint.sha256 = sha256;
     return checkpoint;
   } catch (const UserError&) {
     throw;

@@ -128,7 +128,7 @@ std::filesystem::path record_path(const std::filesystem::path& path) {
   return path.string() + ".sha256";
 }
 
-std::string read_verified(const std::filesystem::path& path, const std::string& remedy) {
+VerifiedFile read_verified(const std::filesystem::path& path, const std::string& remedy) {
   const auto refused = [&](const std::string& why) {
     return UserError(ExitCode::kData, path.string() + " " + why);
   };
@@ -152,7 +152,7 @@ std::string read_verified(const std::filesystem::path& path, const std::string& 
   std::smatch match;
   static const std::regex line("([0-9a-f]{64}) [ *](?:[^\\n]*/)?([^/\\n]+)\\n");
   const bool whole = std::regex_match(record, match, line) && match[1] == hash;
-  if (whole && match[2] == name) return bytes;
+  if (whole && match[2] == name) return {std::move(bytes), hash};
   if (whole)
     throw refused("is whole, but was renamed: its record is of " + match[2].str() +
                   ". Rename both back");

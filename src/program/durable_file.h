@@ -22,10 +22,13 @@ void publish_file(const std::filesystem::path& path, std::string_view bytes);
 // the file counts as not there.
 void publish_with_record(const std::filesystem::path& path, std::string_view bytes);
 std::filesystem::path record_path(const std::filesystem::path& path);  // path.sha256
+struct VerifiedFile {
+  std::string bytes, sha256;
+};
 // Reads once, and hashes what was read: what is parsed is what was verified. Throws
 // UserError(kData) saying why a file does not count, and then `remedy` where it is damaged;
 // UserError(kIo) when it cannot be read, which says nothing about it.
-std::string read_verified(const std::filesystem::path& path, const std::string& remedy = "");
+VerifiedFile read_verified(const std::filesystem::path& path, const std::string& remedy = "");
 
 // The last part of publishing for a file another library wrote: sync `temporary`, rename it to
 // `path`, sync the folder.

@@ -73,7 +73,7 @@ TEST(DurableFile, AnIgnoredCheckpointSaysWhyAndWhatToDo) {
   const auto file = folder.path / "file", copy = folder.path / "copy";
   const auto complaint = [](const std::filesystem::path& path) -> std::string {
     try {
-      return read_verified(path);
+      return read_verified(path).bytes;
     } catch (const UserError& error) {
       return std::to_string(static_cast<int>(error.code)) + " " + error.what();
     }
