@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent / "programs"))
 # Takes BUILD_FOLDER.
 from programs import (BUILD, ENVIRONMENT, ROOT, TINY, ProgramTest, command, metrics, processes,
-                      publish_with_record)
+                      publish_with_record, send)
 
 LOCAL = ROOT / "launch/local.sh"
 ENDLESS = ("--training.train_steps", "1000000", "--training.epochs", "100000000",
@@ -49,10 +49,7 @@ class Launch(ProgramTest):
                                    text=True, env=environment, **options)
         self.addCleanup(process.stdout.close)
         self.addCleanup(process.kill)
-        while not log.exists() or log.stat().st_size <= before:
-            time.sleep(0.02)
-            self.assertIsNone(process.poll(),
-                              process.stdout.read() if process.poll() is not None else "")
+        self.until(lambda: log.exists() and log.stat().st_size > before, process)
         return process
 
     def assert_nobody_is_left(self, program="train_gpt2"):
@@ -144,8 +141,7 @@ class Launch(ProgramTest):
 
     def test_the_second_interrupt_ends_it_immediately(self):
         process = self.start_training()
-        for rank in processes("train_gpt2", self.out):
-            os.kill(rank, signal.SIGSTOP)  # so that they cannot exit
+        send(processes("train_gpt2", self.out), signal.SIGSTOP)  # so that they cannot exit
         while process.poll() is None:  # two within a second count as one
             os.killpg(process.pid, signal.SIGINT)
             time.sleep(1.5)
@@ -158,8 +154,7 @@ class Launch(ProgramTest):
         generate = command("generate_trajectories", "--dataset.path", self.data, *many, ranks=2)
         process = subprocess.Popen(generate, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                    text=True, env=ENVIRONMENT, start_new_session=True)
-        while not list(self.data.glob("train/*.h5")):
-            time.sleep(0.02)
+        self.until(lambda: list(self.data.glob("train/*.h5")), process)
         os.killpg(process.pid, signal.SIGINT)
         output, _ = process.communicate(timeout=30)
         self.assertNotEqual(process.returncode, 0)

@@ -121,6 +121,10 @@ class RelayTest(unittest.TestCase):
             time.sleep(0.1)
         self.fail(f"not within {seconds} s")
 
+    def wait_for_tensorboard(self):
+        folder = self.run_dir / "tensorboard"
+        self.wait_for(lambda: folder.exists() and "train/loss" in tensorboard_tags(self.run_dir))
+
     def steps(self, tag="train/loss"):
         return [step for step, _ in tensorboard_curve(self.run_dir, tag)]
 
@@ -233,8 +237,7 @@ class Relay(RelayTest):
     def test_one_relay_at_a_time(self):
         self.metrics.write_text(line(10, 1.0))
         first = self.follow()
-        folder = self.run_dir / "tensorboard"
-        self.wait_for(lambda: folder.exists() and "train/loss" in tensorboard_tags(self.run_dir))
+        self.wait_for_tensorboard()
         before = {
             path: path.stat().st_mtime_ns
             for path in self.run_dir.rglob("*")
@@ -329,8 +332,7 @@ class Relay(RelayTest):
     def test_a_stop_request_sends_everything_and_the_run_may_continue(self):
         process = self.follow()
         self.metrics.write_text(line(10, 1.0))
-        folder = self.run_dir / "tensorboard"
-        self.wait_for(lambda: folder.exists() and "train/loss" in tensorboard_tags(self.run_dir))
+        self.wait_for_tensorboard()
         self.assertEqual(self.steps(), [10])  # readable while the relay works
         with self.metrics.open("a") as file:
             file.write(line(20, 1.0) + line(25, 1.0))

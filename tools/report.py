@@ -155,8 +155,9 @@ pre { background: #f5f5f5; padding: 1rem; overflow-x: auto; font-size: .85rem; l
 
 JUDGE_NAME = {
     "swingup": "dm_control cartpole swingup, of 1,000",
-    "swingup_sparse": "dm_control cartpole swingup_sparse, of 1,000", "balance":
-        "dm_control cartpole balance, of 1,000", "CartPole-v1": "Gymnasium CartPole-v1, of 500"
+    "swingup_sparse": "dm_control cartpole swingup_sparse, of 1,000",
+    "balance": "dm_control cartpole balance, of 1,000",
+    "CartPole-v1": "Gymnasium CartPole-v1, of 500",
 }
 
 RIVAL_TEXT = {

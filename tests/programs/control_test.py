@@ -193,14 +193,18 @@ class Control(TrainTest):
         process, path = self.listen()
         plant = self.plant(path)
         self.assertEqual(plant.answers(3 * PERIOD), [])  # nothing before the first state
-        for _ in range(5):
+        for attempts in range(1, 6):  # a busy machine may make it skip a period
+            for _ in range(5):
+                plant.send()
+                plant.answers(PERIOD)
             plant.send()
-            plant.answers(PERIOD)
-        plant.send()
-        answers = plant.answers(0.5)
-        kinds = " ".join(kind for _, kind in answers)
-        # A busy machine may make it skip some; control_loop_test.cpp has the exact schedule.
-        self.assertRegex(kinds, r"policy( hold)?( predict){0,5}( zero)+$")
+            answers = plant.answers(0.5)
+            kinds = " ".join(kind for _, kind in answers)
+            if re.search("policy hold( predict){5}( zero)+$", kinds):
+                break
+        self.assertRegex(kinds, r"policy hold( predict){5}( zero)+$")
+        last = [kind for _, kind in answers].index("hold")
+        self.assertEqual(answers[last][0], answers[last - 1][0])
         self.assertEqual(answers[-1][0], 0.0)
         plant.send()
         kinds = []
@@ -209,7 +213,7 @@ class Control(TrainTest):
             self.assertTrue(new, kinds)
         plant.close()
         report = self.stop(process)
-        self.assertEqual(report["interrupted_contexts"], 1)
+        self.assertEqual(report["interrupted_contexts"], attempts)
         self.assertGreaterEqual(report["missing_states"], 20)
         self.assertEqual(report["plants"], 1)
 
@@ -299,15 +303,19 @@ class Control(TrainTest):
 
     def test_a_plant_in_real_time(self):
         log = self.folder / "log.csv"
-        result = self.simulate("--policy", self.policy, "--seconds", 2, "--log", log, expected=1)
-        self.assertRegex(result.stdout,
-                         r"^not up: for the last 0\.0 s of 2\.0 s; .* of 100 answers")
-        self.assertIn("1 plant", result.stderr)
-        with open(log) as file:
-            rows = list(csv.DictReader(file))
-        self.assertEqual(len(rows), 100)
-        kinds = [row["kind"] for row in rows]
-        self.assertGreater(kinds.count("policy"), 20)
+        for _ in range(3):  # a busy machine may hold it up
+            result = self.simulate("--policy", self.policy, "--seconds", 2, "--log", log,
+                                   expected=1)
+            self.assertRegex(result.stdout,
+                             r"^not up: for the last 0\.0 s of 2\.0 s; .* of 100 answers")
+            self.assertIn("1 plant", result.stderr)
+            with open(log) as file:
+                rows = list(csv.DictReader(file))
+            self.assertEqual(len(rows), 100)
+            kinds = [row["kind"] for row in rows]
+            if kinds.count("policy") > 80:
+                break
+        self.assertGreater(kinds.count("policy"), 80)
         for before, row in zip(rows, rows[1:]):
             self.assertEqual(row["sent"], before["force"])
 
@@ -361,16 +369,16 @@ class Control(TrainTest):
 
     def test_a_plant_waits_for_its_controller_and_outlives_it(self):
         path = self.folder / "socket"
-        plant = subprocess.Popen([PLANT, "--socket", path, "--seconds", "3"],
+        plant = subprocess.Popen([PLANT, "--socket", path, "--seconds", "3.9"],
                                  stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
         time.sleep(0.3)
         process, _ = self.listen()
-        time.sleep(0.5)
-        self.assertGreater(self.stop(process)["lines"]["good"], 0)
+        time.sleep(1)
+        self.assertGreater(self.stop(process)["lines"]["good"], 10)
         time.sleep(0.2)
         process, _ = self.listen()
         out, _ = plant.communicate(timeout=30)
-        self.assertGreater(self.stop(process)["lines"]["good"], 0)
+        self.assertGreater(self.stop(process)["lines"]["good"], 10)
         self.assertRegex(out, r"[1-9]\d* of 1?\d\d answers missing")
 
     def test_a_terminal_shows_the_plant_and_is_restored(self):

@@ -115,16 +115,14 @@ class ProgramTest(unittest.TestCase):
         """Waits for a condition, which has to come while the process runs."""
         while not condition():
             time.sleep(0.01)
-            self.assertIsNone(process.poll(), "it ended before")
+            if process.poll() is not None:
+                self.fail(f"it ended before\n{process.stdout.read() if process.stdout else ''}")
 
     def start_and_wait_for_a_checkpoint(self, command, out, environment):
         """Returns a running job that trains into `out` on two ranks, and the pid of one rank."""
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                    text=True, env=environment)
-        while not list(out.glob("checkpoint_*.sha256")):
-            time.sleep(0.02)
-            self.assertIsNone(process.poll(),
-                              process.stdout.read() if process.poll() is not None else "")
+        self.until(lambda: list(out.glob("checkpoint_*.sha256")), process)
         ranks = processes("train_gpt2", out)
         self.assertEqual(len(ranks), 2)
         return process, max(ranks)
