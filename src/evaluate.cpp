@@ -2,8 +2,8 @@
 // CSV files. Ranks share the trials.
 #include <iostream>
 
-#include "data/splits.h"
 #include "evaluation/evaluation.h"
+#include "evaluation/judged.h"
 #include "model/trained_model.h"
 #include "program/durable_file.h"
 #include "program/program.h"
@@ -14,8 +14,6 @@ namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
 namespace {
-
-const std::vector<std::string> kHeldOut{"test", "test_ood", "test_ic"};
 
 std::string criterion(const PlantConstants& constants) {
   char text[160];
@@ -46,32 +44,6 @@ void print_verdict(const std::string& split, const ordered_json& numbers, int64_
   std::fflush(stdout);
 }
 
-// Throws UserError(kData) unless the held-out splits are on disk as recorded.
-Manifest verified_manifest(const std::string& path) {
-  Manifest manifest = Manifest::read(path);
-  for (const auto& split : kHeldOut)
-    if (const std::string damage = manifest.find_damage(split); !damage.empty())
-      throw UserError(ExitCode::kData, damage);
-  return manifest;
-}
-
-// Control period and limits are part of what was learned.
-void refuse_other_constants(const PlantConstants& trained, const Manifest& manifest) {
-  const PlantConstants given = constants_of(config_of(manifest).world);
-  const auto compare = [&](const char* key, double of_policy, double of_world) {
-    if (of_policy != of_world)
-      throw UserError(ExitCode::kConfiguration,
-                      "the checkpoint was trained for world." + std::string(key) + " " +
-                          yaml_text(of_policy) + ", but the dataset in " +
-                          manifest.folder.string() + " has " + yaml_text(of_world) +
-                          ": choose another checkpoint or dataset.path");
-  };
-  compare("control_period", trained.period, given.period);
-  compare("force_limit", trained.force_limit, given.force_limit);
-  compare("track_limit", trained.track_limit, given.track_limit);
-  compare("gravity", trained.gravity, given.gravity);
-}
-
 // The command line may not say which world the dataset is of.
 void refuse_short_trials(const EvaluationConfig& config, const PlantConstants& constants) {
   const int64_t least = success_steps(constants);
@@ -79,15 +51,6 @@ void refuse_short_trials(const EvaluationConfig& config, const PlantConstants& c
     throw UserError(ExitCode::kConfiguration, "evaluation.steps " + std::to_string(config.steps) +
                                                   " are less than the " + std::to_string(least) +
                                                   " over which success is judged");
-}
-
-// The world's settings, for whoever reads evaluation.json.
-ordered_json dataset_world(const Manifest& manifest) {
-  ordered_json world;
-  const std::string section = "world.";
-  for (const auto& [key, value] : manifest.settings.items())
-    if (key.starts_with(section)) world[key.substr(section.size())] = value;
-  return world;
 }
 
 void print_condition(const std::string& name, const ordered_json& numbers) {
@@ -105,31 +68,12 @@ void print_condition(const std::string& name, const ordered_json& numbers) {
   std::fflush(stdout);
 }
 
-// Everything that may be refused, on every rank.
-struct Input {
-  Checkpoint checkpoint;
-  Manifest manifest;
-  std::vector<Condition> conditions;
-};
-Input read_input(const Config& config, bool warns) {
-  std::ostream silent(nullptr);
-  Input input{chosen_checkpoint(config, warns ? std::cerr : silent),
-              verified_manifest(config.dataset.path),
-              {}};
-  if (!config.evaluation.conditions.empty())
-    input.conditions = read_conditions(config.evaluation.conditions, config_of(input.manifest));
-  if (warns && input.checkpoint.manifest_sha256 != input.manifest.sha256)
-    std::cerr << "note: the checkpoint was trained on a different dataset than "
-              << config.dataset.path << std::endl;
-  return input;
-}
-
 ExitCode evaluate(const CommandLine& command_line, const MpiSession& mpi) {
   refuse_dry_run(command_line);
   const Config& config = command_line.config;
   const bool first_rank = mpi.rank() == 0;
-  Input input;
-  agree_on_errors([&] { input = read_input(config, first_rank); });
+  Judged input;
+  agree_on_errors([&] { input = read_judged(config, first_rank); });
   const auto& [checkpoint, manifest, conditions] = input;
   start_torch(mpi);
   keep_freed_memory();

@@ -113,6 +113,14 @@ struct EvaluationConfig {
   std::string conditions;
 };
 
+struct AnalysisConfig {
+  std::string sections;
+  int64_t trials;
+  int64_t probe_plants;
+  int64_t long_steps;
+  int64_t cell_trials;
+};
+
 struct WandbConfig {  // read by tools/relay.py; the programs themselves use no network but MPI's
   std::string mode;
   std::string project;
@@ -136,6 +144,7 @@ struct Config {
   RoundsConfig rounds;
   ValidationConfig validation;
   EvaluationConfig evaluation;
+  AnalysisConfig analysis;
   WandbConfig wandb;
 };
 

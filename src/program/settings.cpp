@@ -34,6 +34,7 @@ Settings::Settings(Config& config, bool reset) : reset_(reset) {
   add_dataset(config.dataset);
   add_rounds(config.rounds);
   add_validation_and_evaluation(config.validation, config.evaluation);
+  add_analysis(config.analysis);
   add_wandb(config.wandb);
 }
 
@@ -263,6 +264,19 @@ void Settings::add_validation_and_evaluation(ValidationConfig& validation,
       "trials of the first split recorded for pictures");
   add("evaluation.conditions", evaluation.conditions, "", kFree,
       "file of further worlds to judge in, such as conf/conditions.yaml; empty: none");
+}
+
+void Settings::add_analysis(AnalysisConfig& analysis) {
+  add("analysis.sections", analysis.sections, "", kFree,
+      "which to make, such as 'probes swap', see src/analysis/README.md; empty: all");
+  add("analysis.trials", analysis.trials, 256, {2, 1 << 20}, kFree,
+      "trials per world, swap, shorter window and missing head");
+  add("analysis.probe_plants", analysis.probe_plants, 4096, {8, 1 << 24}, kFree,
+      "plants that probes are fitted on");
+  add("analysis.long_steps", analysis.long_steps, 10240, {250, 1 << 24}, kFree,
+      "control steps of the long episodes");
+  add("analysis.cell_trials", analysis.cell_trials, 8, {1, 1 << 10}, kFree,
+      "trials per cell of the maps");
 }
 
 void Settings::add_wandb(WandbConfig& wandb) {

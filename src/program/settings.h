@@ -58,6 +58,7 @@ class Settings {
   void add_dataset(DatasetConfig& dataset);
   void add_rounds(RoundsConfig& rounds);
   void add_validation_and_evaluation(ValidationConfig& validation, EvaluationConfig& evaluation);
+  void add_analysis(AnalysisConfig& analysis);
   void add_wandb(WandbConfig& wandb);
 
   bool reset_;

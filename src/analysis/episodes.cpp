@@ -1,0 +1,97 @@
+#include "analysis/episodes.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "data/splits.h"
+#include "model/token.h"
+
+namespace {
+
+// What was measured in period t.
+std::vector<CartPoleState> measured_at(const Recording& recording, size_t n, uint32_t t) {
+  const bool exact = recording.measured.empty();
+  const auto& from = exact ? recording.state : recording.measured;
+  const size_t steps = recording.steps + exact;
+  std::vector<CartPoleState> states;
+  for (size_t i = 0; i < n; ++i) {
+    const float* s = &from[(i * steps + t) * kStateSize];
+    states.push_back({s[0], s[1], s[2], s[3]});
+  }
+  return states;
+}
+
+template <class T>
+std::vector<T> rotated(std::vector<T> all) {
+  if (!all.empty()) std::rotate(all.begin(), all.begin() + 1, all.end());
+  return all;
+}
+
+}  // namespace
+
+std::vector<CartPoleState> states_at(const Recording& recording, size_t n, uint32_t t) {
+  std::vector<CartPoleState> states;
+  for (size_t i = 0; i < n; ++i) {
+    const float* s = &recording.state[(i * (recording.steps + 1) + t) * kStateSize];
+    states.push_back({s[0], s[1], s[2], s[3]});
+  }
+  return states;
+}
+
+Recording record(const Trials& trials, uint32_t steps, const TrainedModel& model) {
+  return play_policy(PolicyKind::kModel, trials, {steps, steps}, model).recording;
+}
+
+torch::Tensor tokens_of(const Recording& recording, size_t n) {
+  const uint32_t steps = recording.steps;
+  auto tokens = torch::empty({static_cast<int64_t>(n), steps, kFeatures});
+  for (uint32_t t = 0; t < steps; ++t) {
+    const auto measured = measured_at(recording, n, t);
+    for (size_t i = 0; i < n; ++i)
+      write_token(measured[i],
+                  t > 0 ? static_cast<double>(recording.force_sent[i * steps + t - 1]) : 0.0,
+                  tokens.data_ptr<float>() + (i * steps + t) * kFeatures);
+  }
+  return tokens;
+}
+
+void show(const Recording& recording, const Policy& policy, size_t n, const Seen& see) {
+  std::vector<double> force(n), sent(n, 0.0);
+  std::vector<uint8_t> mode(n, 0);
+  for (uint32_t t = 0; t < recording.steps; ++t) {
+    const StateBatch state(states_at(recording, n, t)), measured(measured_at(recording, n, t));
+    policy({state, measured, sent}, force, mode);
+    see(t, force);
+    for (size_t i = 0; i < n; ++i)
+      sent[i] = static_cast<double>(recording.force_sent[i * recording.steps + t]);
+  }
+}
+
+Trials first_trials(const Manifest& manifest, const char* split, size_t n) {
+  const Dataset dataset(manifest, split);
+  std::vector<size_t> first(std::min(dataset.size(), n));
+  std::iota(first.begin(), first.end(), size_t{0});
+  return dataset.trials(first);
+}
+
+Trials fresh_trials(const Config& dataset, size_t first, size_t n) {
+  constexpr uint32_t kValidation = 1;
+  static_assert(std::string_view(kSplits[kValidation].name) == "validation");
+  Trials trials = trials_in(dataset);
+  for (size_t i = first; i < first + n; ++i) {
+    add_trial(draw_trial(dataset, kValidation, i, 0), trials);
+    trials.disturbances.back().force_noise = 0.0;  // as in every closed-loop trial
+  }
+  return trials;
+}
+
+Trials with_next_start(Trials trials) {
+  trials.starts = rotated(trials.starts);
+  trials.disturbances = rotated(trials.disturbances);
+  return trials;
+}
+
+Trials shifted(Trials trials) {
+  trials.plants = rotated(trials.plants);
+  return with_next_start(std::move(trials));
+}
