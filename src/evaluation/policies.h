@@ -6,6 +6,7 @@
 #include <array>
 
 #include "cartpole/rollout.h"
+#include "evaluation/trial_measures.h"
 #include "model/trained_model.h"
 
 enum class PolicyKind {
@@ -50,3 +51,10 @@ Rollout play_policy(PolicyKind policy, const Trials& trials, const RolloutOption
 // which get all outcomes; these do not depend on the number of ranks.
 std::vector<TrialOutcome> play_shared(PolicyKind policy, const Trials& trials, uint32_t steps,
                                       const TrainedModel& model, MPI_Comm communicator);
+
+// One block, in which the shadow costs as much as another expert.
+std::vector<MeasuredTrial> measure_policy(PolicyKind policy, const Trials& trials, uint32_t steps,
+                                          const TrainedModel& model);
+// Collective, as play_shared.
+std::vector<MeasuredTrial> measure_shared(PolicyKind policy, const Trials& trials, uint32_t steps,
+                                          const TrainedModel& model, MPI_Comm communicator);
