@@ -16,6 +16,7 @@ import unittest
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import save_file
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
@@ -44,6 +45,87 @@ def validation(step, **values):
 
 def lines(*rows):
     return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def measure(run):
+    """Makes up what else evaluate_policy measures; the failures are 1, 2, ... of each cause."""
+    path, trials = run / "evaluation/evaluation.json", run / "evaluation/trials.csv"
+    evaluation = json.loads(path.read_text())
+    causes = {cause: k for k, cause in enumerate(plots.CAUSE_COLOR, 1)}
+    bins = [
+        dict(from_step=0, to_step=1, rmse_newtons=None, n=0),
+        dict(from_step=1, to_step=2, rmse_newtons=0.5, n=20)
+    ]
+    for split in evaluation["splits"].values():
+        for numbers in split["closed_loop"].values():
+            for key, _, _, _ in plots.CRITERIA:
+                numbers |= {key: 0.25, plots.criterion_interval(key): [0.125, 0.5]}
+            numbers.update(failures=causes, force_error_by_step=bins)
+        split["closed_loop"]["zero_force"].update(
+            upright_seconds_p50=None, upright_seconds_interval=[9.5, None],
+            switch_error_seconds_p50=None, switch_error_seconds_interval=None)
+    path.write_text(json.dumps(evaluation))
+    with trials.open() as file:
+        rows = [*csv.DictReader(file)]
+    # The first trial, which is recorded, fails.
+    rows = [
+        row | dict(failure="" if k else "never upright", success=int(k > 0))
+        for k, row in enumerate(rows)
+    ]
+    with trials.open("w") as file:
+        table = csv.DictWriter(file, [*rows[0]])
+        table.writeheader()
+        table.writerows(rows)
+
+
+def analysis(step):
+    """A row or a few of every section."""
+    interval = dict(low=0.25, high=0.75, n=20)
+    attention = dict(distance=1.5, entropy=0.5, share_swing_up=0.5, share_stabilise=0.5,
+                     success=0.5, success_mean=0.5, low_mean=0.25, high_mean=0.75)
+    return dict(
+        step=step, window=16, period=0.02, copycat=[
+            dict(world=world, policy=policy, slope=0.5, force_rmse_swing_up=1.0,
+                 force_rmse_stabilise=None, **interval)
+            for world in ("test", "friction")
+            for policy in ("model", "expert")
+        ], open_loop=[
+            dict(world="test", predictor="model", steps=steps, coordinate=coordinate, rmse=0.1,
+                 skill=0.5, **interval) for coordinate in ("x", "theta") for steps in (1, 10)
+        ], dynamics_by_step=[
+            dict(world="test", predictor="zero_force", from_step=step // 2, to_step=step, error=1.0,
+                 n=20) for step in (1, 2, 4)
+        ], contexts=[dict(window=window, success=0.5, **interval) for window in (1, 16)],
+        start_map=[
+            dict(policy="model", theta=theta, theta_dot=rate, success=0.5, n=2)
+            for theta in (-1.5, 1.5)
+            for rate in (-1.0, 1.0)
+        ], plant_map=[
+            dict(policy="expert", pole_mass=mass, half_length=length, success=None, n=0)
+            for mass in (0.1, 0.3)
+            for length in (0.4, 0.6)
+        ], long_episode=[
+            dict(policy="model", steps=steps, upright=0.5, off_track=0.125, **interval)
+            for steps in (320, 10240)
+        ], probes=[
+            dict(site=site, layer=layer, step=step, target=target, r2=0.5, r2_shuffled=None,
+                 r2_outside=0.5, ridge=None, features=16, **interval)
+            for site, layer in (("hook_resid_post", 0), ("hook_resid_post", 1), ("tokens", -1),
+                                ("least_squares", -1))
+            for step in (1, 16)
+            for target in ("log total_mass / gain", "log total_mass")
+        ], identified=[
+            dict(estimator=estimator, target="log total_mass", step=step)
+            for estimator, step in (("hook_resid_post 1", 8), ("least_squares", -1))
+        ], swap=[
+            dict(context=context, layers=layers, behavior="force", transfer=0.5, **interval)
+            for layers in ("0", "1", "all")
+            for context in ("other_plant", "same_plant")
+        ], heads=[
+            dict(layer=layer, head=head, **attention, **interval)
+            for layer in (0, 1)
+            for head in (0, 1)
+        ])
 
 
 class Tools(unittest.TestCase):
@@ -193,6 +275,92 @@ class Tools(unittest.TestCase):
             judges.write_text(damaged)
             self.expect(self.tool("report.py", run), 1, "judges.json is damaged")
 
+    def test_the_report_shows_measures_and_analysis(self):
+        run = self.run_with(lines(training(10)))
+        measure(run)
+        folder = run / "analysis"
+        folder.mkdir()
+        (folder / "analysis.json").write_text(json.dumps(analysis(5)))
+        pattern = np.tril(np.ones((1, 2, 4, 4), dtype=np.float32))
+        save_file(
+            {
+                "modes": np.float32([[0, 0, 1, 1]]),
+                **{f"blocks.{layer}.attn.hook_pattern": pattern for layer in (0, 1)}
+            }, folder / "attention.safetensors")
+        page = self.report(run)
+        head, *sections = page.split('<details class="section"')
+        shown = {
+            "Success in closed loop": ["success"],
+            "By other criteria": ["criteria"],
+            "When it fails": ["failures", "failed_trials", "failure_map", "success_map"],
+            "How it moves": ["rollout", "phase_portrait"],
+            "One step at a time": ["copycat"],
+            "How it adapts": [
+                "force_error_by_step", "dynamics_by_step", "windows", "identified", "open_loop",
+                "start_map", "plant_map"
+            ],
+            "Does it know the plant?": ["probes_by_step", "probes", "swap"],
+            "What it attends to": ["attention", "heads", "ablation"],
+            "Training": ["training_curves"],
+        }
+        self.assertEqual([re.search("<h2>(.*)</h2>", text)[1] for text in sections], [*shown])
+        self.assertEqual(re.findall('<a href="#section-.">(.*?)</a>', head), [*shown])
+        for text, names in zip(sections, shown.values()):
+            self.assertEqual(re.findall('alt="([^"]*).png"', text), names)
+        captions = re.findall("<figcaption>(.*?)</figcaption>", page, re.DOTALL)
+        self.assertEqual(len(captions), 1 + sum(map(len, shown.values())))
+        for caption in captions:
+            self.assertRegex(caption, r"^<b>Question: .*\?</b> .* Bad: .*\.$")
+        self.assertNotIn("http", page)
+        self.assertNotRegex(page, 'src="(?!data:)')
+        self.assertIn(
+            "model</td><td>15 of 20</td><td>1</td><td>2</td><td>3</td><td>4</td>"
+            "<td>5</td></tr>", page)
+        self.assertIn("model</td><td>25.0% [12.5, 50.0]</td><td>0.250 [0.125, 0.500]</td>", page)
+        self.assertIn("saw the checkpoint of step 5.", page)
+        self.assertIn("upright after 205 s", page)
+
+    def test_the_failures_drawn_are_those_of_the_evaluation(self):
+        run = self.run_with(lines(training(10)))
+        measure(run)
+        figure = plots.plot_failures(report.Run(run))
+        for axes in figure.axes:
+            drawn = [text.get_text() for text in axes.texts]
+            self.assertEqual(drawn, ["15 of 20", "1", "2", "3", "4", "5"] * len(plots.COLOR))
+        plots.plt.close(figure)
+
+    def test_the_report_does_without_measures_and_analysis(self):
+        run = self.run_with(lines(training(10)))
+        measure(run)
+        self.report(run)
+        path = run / "evaluation/evaluation.json"
+        evaluation = json.loads(path.read_text())
+        del evaluation["splits"]["test"]["closed_loop"]["model"]["loose_success"]
+        path.write_text(json.dumps(evaluation))
+        page = self.report(run)
+        self.assertIn("run evaluate_policy again", page)
+        self.assertIn("Run analyze_policy to see it.", page)
+        self.assertNotIn("failures.png", page)
+        self.assertFalse((run / "evaluation/failures.png").exists())
+        (run / "analysis").mkdir()
+        (run / "analysis/analysis.json").write_text('{"step": 5, "period": 0.02}')
+        self.assertNotIn("probes.png", self.report(run))
+
+    def test_the_report_refuses_a_damaged_analysis(self):
+        run = self.run_with(lines(training(10)))
+        (run / "analysis").mkdir()
+        path = run / "analysis/analysis.json"
+        good = analysis(5)
+        for damaged in ("{", "[]", "null", "{}", json.dumps(good | dict(copycat=[{}])),
+                        json.dumps(good | dict(heads=None)),
+                        json.dumps(good | dict(contexts=[good["contexts"][0] | dict(low="?")]))):
+            path.write_text(damaged)
+            self.expect(self.tool("report.py", run), 1, f"{path} is not what analyze_policy writes")
+        path.write_text(json.dumps(good))
+        path.with_name("attention.safetensors").write_bytes(b"no tensors")
+        self.expect(self.tool("report.py", run), 1,
+                    "attention.safetensors is not what analyze_policy writes")
+
     def test_runs_are_compared_on_the_same_trials_only(self):
         runs = {
             "seed_0": (0, 0.5), "seed_1": (1, 0.75), "other": (0, 0.25), "early": (2, 0.25),
@@ -224,16 +392,16 @@ class Tools(unittest.TestCase):
         self.assertTrue(here.startswith("cart mass 0.5 to 2 kg; "), here)
         self.assertIn("; dataset another, 20 trials of 300 steps per split", elsewhere)
         self.assertIn(
-            "| seed_0 | .500 [.125, 1.000] | .500 [.125, 1.000] | .500 [.125, 1.000] |\n"
-            "| seed_1 | .750 [", here)
-        self.assertIn("\n| mean of 2 seeds: seed_0, seed_1 | .625 (.500 to .750) |", here)
+            "| model.n_positions 16, step 20: seed_0 | .500 [.125, 1.000] | .500 [.125, 1.000] | "
+            ".500 [.125, 1.000] |\n| model.n_positions 16, step 20: seed_1 | .750 [", here)
+        self.assertIn(": mean of 2 seeds: seed_0, seed_1 | .625 (.500 to .750) |", here)
         self.assertEqual(here.count("| expert | 1.000 [.500, 1.000] |"), 1)
         self.assertNotIn("mean of", elsewhere)
         self.assertIn("| elsewhere | 1.000 [", elsewhere)
         (folders[1] / "evaluation/evaluation.json").write_text("{}")
         self.expect(self.tool("compare.py", *folders), 1,
                     "seed_1/evaluation/evaluation.json is not what evaluate_policy writes")
-        self.expect(self.tool("compare.py", self.folder), 1, "run evaluate_policy first")
+        self.expect(self.tool("compare.py", self.data), 1, "run evaluate_policy first")
 
     def test_the_users_settings_do_not_reach_the_tools(self):
         run = self.run_with(lines(training(10)))

@@ -32,6 +32,25 @@ POLICY_NAME = {
 SPLIT_NAME = {
     "test": "new plants", "test_ood": "plants outside the trained range", "test_ic": "wider starts"
 }
+# Controllers are also measured by: the key in evaluation.json, its title, the digits to show, and
+# whether it is a share of trials or steps.
+CRITERIA = [
+    ("loose_success", "loose success", 1, True),
+    ("reward", "reward per step", 3, False),
+    ("upright_seconds_p50", "upright after (s)", 2, False),
+    ("longest_hold_seconds_p50", "longest hold (s)", 2, False),
+    ("effort_p50", "effort (N² s)", 1, False),
+    ("left_track", "off the track", 1, True),
+    ("mode_accuracy", "mode accuracy", 1, True),
+    ("switch_error_seconds_p50", "switch error (s)", 2, False),
+    ("spurious_switches", "spurious switches", 2, False),
+]
+# Why a trial fails. These colors are no policy's, and the color-blind can tell them apart, too.
+CAUSE_COLOR = {
+    "left the track swinging up": "#332288", "left the track upright": "#88CCEE", "never upright":
+        "#882255", "fell and did not return": "#DDCC77", "not still at the end": "#CC6677"
+}
+DARK = {"#332288", "#882255"}  # what is written on these is white
 # What a plant differs in, by its key in section `world` of the settings: its unit, and the range
 # of a perfect world.
 PLANT = {
@@ -64,6 +83,59 @@ def world_text(world):
         parts.append(f"kicks of {extent(*world['kick_size'])} rad/s in {world['kick_share']:.0%} "
                      "of the trials")
     return "; ".join(parts)
+
+
+def criterion_interval(key):
+    """Returns the key of a criterion's interval."""
+    return key.removesuffix("_p50").removesuffix("_success") + "_interval"
+
+
+def panel_grid(count, height, columns=2):
+    """Returns a figure that a phone can show, and so many of its panels."""
+    lines = -(-count // columns)
+    figure, panels = plt.subplots(lines, columns, figsize=(7.2, 0.6 + height * lines), sharex=True,
+                                  sharey=True, squeeze=False)
+    for axes in panels.flat[count:]:
+        axes.set_visible(False)
+    for axes in panels.flat[:count]:
+        axes.tick_params(labelbottom=True)
+    return figure, panels.flat[:count]
+
+
+def log2_steps(axes):
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:.0f}")
+
+
+def plot_by_step(axes, bins, value, policy, label):
+    """Draws a value for control steps [from_step, to_step), each in the middle of its bin."""
+    middle = [np.sqrt((b["from_step"] + 1) * b["to_step"]) for b in bins]
+    axes.plot(middle, np.array([b[value] for b in bins], dtype=float), color=COLOR[policy],
+              linewidth=2.4 if policy == "model" else 1.4, marker=".", label=label)
+
+
+def plot_dots(axes, lines):
+    """Draws {line: {policy: (value, low, high)}}, a line of dots with intervals for each."""
+    policies = [*next(iter(lines.values()))]
+    for y, values in enumerate(lines.values()):
+        for k, policy in enumerate(reversed(policies)):  # the model on top
+            value, *interval = np.array(values[policy], dtype=float)
+            offset = 0.28 * (1 - 2 * k / max(1, len(policies) - 1))
+            axes.plot(interval, [y + offset] * 2, color=COLOR[policy], linewidth=1.5)
+            axes.plot(value, y + offset, "o", color=COLOR[policy],
+                      markersize=7 if policy == "model" else 5,
+                      label=None if y else POLICY_NAME[policy])
+    axes.set_yticks(range(len(lines)), [SPLIT_NAME.get(name, name) for name in lines])
+    axes.set_ylim(len(lines) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    for y in np.arange(0.5, len(lines) - 1):
+        axes.axhline(y, color="#EEEEEE", linewidth=0.8, zorder=0)
+
+
+def legend_above(figure, axes, columns, reverse=False):
+    handles, labels = axes.get_legend_handles_labels()
+    step = -1 if reverse else 1
+    figure.legend(handles[::step], labels[::step], loc="outside upper center", ncols=columns)
 
 
 def wrapped(theta):
@@ -165,28 +237,145 @@ def plot_success(run):
     return figure
 
 
+def plot_criteria(run):
+    """Every controller by every further criterion, on new plants."""
+    policies = run.evaluation["splits"]["test"]["closed_loop"]
+    figure, panels = plt.subplots(3, 3, figsize=(7.2, 7), sharey=True)
+    for axes, (key, title, _, share) in zip(panels.flat, CRITERIA):
+        for y, (policy, numbers) in enumerate(policies.items()):
+            low, high = numbers[criterion_interval(key)] or (None, None)
+            value, *interval = np.array([numbers[key], low, high], dtype=float)
+            axes.plot(interval, [y, y], color=COLOR[policy], linewidth=1.5)
+            axes.plot(value, y, "o", color=COLOR[policy], markersize=7 if policy == "model" else 5)
+        axes.set_title(title)
+        axes.grid(axis="x", color="#EEEEEE")
+        if share:
+            axes.set_xlim(-0.05, 1.05)
+            axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+            axes.set_title(title + " (%)")
+    panels[0, 0].set_yticks(range(len(policies)), [POLICY_NAME[policy] for policy in policies])
+    panels[0, 0].set_ylim(len(policies) - 0.5, -0.5)
+    return figure
+
+
+def plot_failures(run):
+    """The failed trials of every controller by cause."""
+    splits = run.evaluation["splits"]
+    policies = splits["test"]["closed_loop"]
+    figure, panels = plt.subplots(
+        len(splits), figsize=(7.2, 0.9 + (0.5 + 0.27 * len(policies)) * len(splits)), sharex=True,
+        squeeze=False)
+    for axes, (split, result) in zip(panels[:, 0], splits.items()):
+        for y, numbers in enumerate(result["closed_loop"].values()):
+            failed = sum(numbers["failures"].values())
+            axes.text(1.02, y, f"{failed:,} of {numbers['n']:,}", va="center", fontsize=9)
+            left = 0
+            for cause, color in CAUSE_COLOR.items():
+                count = numbers["failures"].get(cause, 0)
+                share = count / max(1, failed)
+                axes.barh(y, share, 0.8, left, color=color, edgecolor="white", label=cause)
+                if share > 0.05:
+                    axes.text(left + share / 2, y, count, ha="center", va="center", fontsize=8,
+                              color="white" if color in DARK else INK)
+                left += share
+        axes.set_title(f"{SPLIT_NAME[split]} ({split})")
+        axes.set_yticks(range(len(policies)), [POLICY_NAME[policy] for policy in policies])
+        axes.set(xlim=(0, 1.2), ylim=(len(policies) - 0.5, -0.5), xticks=[0, 0.25, 0.5, 0.75, 1])
+        axes.tick_params(axis="y", length=0)
+        axes.spines["bottom"].set_bounds(0, 1)
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
+    panels[-1, 0].set_xlabel("share of a controller's failed trials; right: failed trials of all")
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles[:len(CAUSE_COLOR)], labels[:len(CAUSE_COLOR)], loc="outside upper center",
+                  ncols=3)
+    return figure
+
+
+def failed_trials(run):
+    """Returns up to six (split, trial) that were recorded and that the network fails."""
+    r = run.rollouts
+    recorded = np.unique(r[r["policy"] == "model"][["split", "trial"]])
+    return [(split, trial)
+            for split, trial in recorded
+            if not run.outcomes(split, "model")["success"][trial]][:6]
+
+
+def plot_failed_trials(run):
+    trials, period = failed_trials(run), run.world["control_period"]
+    figure, panels = plt.subplots(len(trials), 2, figsize=(7.2, 0.8 + 1.5 * len(trials)),
+                                  sharex=True, sharey="col", squeeze=False)
+    for (theta, x), (split, trial) in zip(panels, trials):
+        for policy, width in (("expert", 3), ("model", 1.5)):
+            steps = run.rollout(policy, trial, split)
+            theta.plot(period * steps["step"], wrapped(steps["theta"]), color=COLOR[policy],
+                       linewidth=width)
+            x.plot(period * steps["step"], steps["x"], color=COLOR[policy], linewidth=width,
+                   label=policy)
+        for limit in (-run.world["track_limit"], run.world["track_limit"]):
+            x.axhline(limit, color=FAINT, linewidth=0.8, linestyle="--")
+        theta.set_title(f"{SPLIT_NAME[split]}, trial {trial}")
+        x.set_title(run.outcomes(split, "model")["failure"][trial])
+        theta.set(ylabel="angle θ (rad)", ylim=(-3.4, 3.4))
+        theta.set_yticks([-np.pi, 0, np.pi], ["−π", "0", "π"])
+        x.set_ylabel("cart x (m)")
+    for axes in panels[-1]:
+        axes.set_xlabel("time (s)")
+    legend_above(figure, panels[0, 1], 2)
+    return figure
+
+
+def plot_failure_map(run):
+    """Where, among starts and plants, the network fails for which cause."""
+    trials = run.trials[run.trials["policy"] == "model"]
+    theta = (trials["theta"] + np.pi) % (2 * np.pi) - np.pi
+    figure, (starts, plants) = plt.subplots(2, figsize=(7.2, 8))
+    for cause, color, marker in zip(("", *CAUSE_COLOR), ("#C4CDD3", *CAUSE_COLOR.values()),
+                                    ".osD^v"):
+        these = trials["failure"] == cause
+        style = dict(s=34 if cause else 10, color=color, marker=marker, linewidths=0.4,
+                     edgecolors=INK if cause else "none",
+                     label=f"{cause or 'succeeds'} ({these.sum():,})")
+        starts.scatter(theta[these], trials["theta_dot"][these], **style)
+        plants.scatter(trials["pole_mass"][these], trials["half_length"][these], **style)
+    starts.set(xlabel="angle at the start (rad): hanging at ±π, upright at 0",
+               ylabel="angular velocity at the start (rad/s)")
+    starts.set_xticks([-np.pi, -np.pi / 2, 0, np.pi / 2, np.pi], ["−π", "−π/2", "0", "π/2", "π"])
+    plant_axes(run, plants, "pole_mass")
+    plants.set_ylabel("half length of the pole (m)")
+    legend_above(figure, starts, 2)
+    return figure
+
+
+def plot_force_error_by_step(run):
+    splits = run.evaluation["splits"]
+    figure, panels = panel_grid(len(splits), 2.6)
+    for axes, (split, result) in zip(panels, splits.items()):
+        for policy, numbers in result["closed_loop"].items():
+            plot_by_step(axes, numbers["force_error_by_step"], "rmse_newtons", policy,
+                         POLICY_NAME[policy])
+        axes.set_title(SPLIT_NAME[split])
+        log2_steps(axes)
+    panels[0].set_ylim(bottom=0)
+    figure.supxlabel("control step of the trial, from 1", fontsize=10)
+    figure.supylabel("force error (N)", fontsize=10)
+    legend_above(figure, panels[0], 4)
+    return figure
+
+
 def plot_conditions(run):
     """Success of every controller in every condition of evaluation.json."""
     conditions = run.evaluation["conditions"]
-    policies = [*next(iter(conditions.values()))["closed_loop"]]
     figure, axes = plt.subplots(figsize=(11, 1.2 + 0.36 * len(conditions)))
-    for y, result in enumerate(conditions.values()):
-        for k, policy in enumerate(reversed(policies)):  # the model on top
-            numbers = result["closed_loop"][policy]
-            offset = 0.28 * (1 - 2 * k / (len(policies) - 1))
-            axes.plot(numbers["interval"], [y + offset] * 2, color=COLOR[policy], linewidth=1.5)
-            axes.plot(numbers["success"], y + offset, "o", color=COLOR[policy],
-                      markersize=7 if policy == "model" else 5,
-                      label=None if y else POLICY_NAME[policy])
-    axes.set_yticks(range(len(conditions)), conditions)
-    axes.set(ylim=(len(conditions) - 0.5, -0.5), xlim=(None, 1.01),
-             xlabel="trials that end balanced")
-    axes.tick_params(axis="y", length=0)
+    plot_dots(
+        axes, {
+            name: {
+                policy: (numbers["success"], *numbers["interval"])
+                for policy, numbers in result["closed_loop"].items()
+            } for name, result in conditions.items()
+        })
+    axes.set(xlim=(None, 1.01), xlabel="trials that end balanced")
     axes.xaxis.set_major_formatter(PercentFormatter(1))
-    for y in np.arange(0.5, len(conditions) - 1):
-        axes.axhline(y, color="#EEEEEE", linewidth=0.8, zorder=0)
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles[::-1], labels[::-1], loc="outside upper center", ncols=len(policies))
+    legend_above(figure, axes, len(COLOR), reverse=True)
     return figure
 
 
@@ -216,6 +405,24 @@ def plot_contexts(run):
     return figure
 
 
+def plant_axes(run, axes, mass, color=INK):
+    """Makes axes of a mass and the half length, with the trained plants in a box."""
+    def ticks(key):
+        low, high = run.world[key]
+        below, above = run.world["widening." + key]
+        return sorted({below * low, low, np.sqrt(low * high), high, above * high})
+
+    (left, right), (low, high) = run.world[mass], run.world["half_length"]
+    axes.add_patch(
+        Rectangle((left, low), right - left, high - low, fill=False, edgecolor=color,
+                  linewidth=1.2))
+    axes.set(xscale="log", yscale="log", xticks=ticks(mass), yticks=ticks("half_length"),
+             xlabel=mass.replace("_", " ") + " (kg)")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:.2g}")
+        axis.set_minor_locator(plt.NullLocator())
+
+
 def plot_success_map(run):
     model, expert = (np.concatenate([run.outcomes(split, policy)
                                      for split in ("test", "test_ood")])
@@ -224,11 +431,6 @@ def plot_success_map(run):
               ("only the expert", 0, 1, "D", COLOR["expert"]),
               ("only the model", 1, 0, "D", COLOR["model"])]
 
-    def ticks(key):
-        low, high = run.world[key]
-        below, above = run.world["widening." + key]
-        return sorted({below * low, low, np.sqrt(low * high), high, above * high})
-
     figure, panels = plt.subplots(1, 2, figsize=(11, 4.8), sharey=True)
     for axes, mass in zip(panels, ("pole_mass", "cart_mass")):
         for label, model_success, expert_success, marker, color in groups:
@@ -236,15 +438,7 @@ def plot_success_map(run):
                           (expert["success"] == expert_success)]
             axes.scatter(these[mass], these["half_length"], 24, color, marker=marker,
                          label=f"{label} ({len(these)})", linewidths=1.2 if marker == "x" else 0)
-        (left, right), (low, high) = run.world[mass], run.world["half_length"]
-        axes.add_patch(
-            Rectangle((left, low), right - left, high - low, fill=False, edgecolor=INK,
-                      linewidth=1.2))
-        axes.set(xscale="log", yscale="log", xticks=ticks(mass), yticks=ticks("half_length"),
-                 xlabel=mass.replace("_", " ") + " (kg)")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter("{x:.2g}")
-            axis.set_minor_locator(plt.NullLocator())
+        plant_axes(run, axes, mass)
     panels[0].set_ylabel("half length of the pole (m)")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center",
                   ncols=len(groups))

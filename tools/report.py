@@ -7,16 +7,11 @@ reads, in the run's folder,
   metrics.jsonl, config.yaml                                       made by train_gpt2
   evaluation/evaluation.json, .../trials.csv, .../rollouts.csv     made by evaluate_policy
   evaluation/judges.json                           made by play_export.py, if it is there
+  analysis/analysis.json, .../attention.safetensors    made by analyze_policy, if they are there
 and writes next to the evaluation files
-  report.html            everything below in one file that can be sent around
-  training_curves.png    losses, learning rate, gradient norm, window length
-  success.png            how often each policy balances each kind of plant
-  success_map.png        on which plants the model fails
-  conditions.png         success in further worlds, with evaluation.conditions
-  contexts.png           success against the control steps that the model sees, with the same
-  rollout.png            one swing-up over time, model next to expert
-  phase_portrait.png     several swing-ups as paths of angle and angular velocity
-  swing_up.gif           one swing-up, animated: next to the expert that a person would write
+  report.html      one page that can be sent around: sections, figures, tables
+  NAME.png         each of its figures, see figures()
+  swing_up.gif     one swing-up, animated: next to the expert that a person would write
 """
 import os
 import sys
@@ -32,11 +27,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
+import analysis_plots
 import plots
 from animation import write_animation
 from metrics_file import read_rows
-from plots import COLOR, POLICY_NAME, SPLIT_NAME, world_text
+from plots import (CAUSE_COLOR, COLOR, CRITERIA, POLICY_NAME, SPLIT_NAME, criterion_interval,
+                   world_text)
 
 EVALUATION = ["evaluation/evaluation.json", "evaluation/trials.csv", "evaluation/rollouts.csv"]
 MADE_BY = {"train_gpt2": ["metrics.jsonl", "config.yaml"], "evaluate_policy": EVALUATION}
@@ -52,7 +50,9 @@ EXPECTED = {
 
 
 def read_csv(path):
-    table = np.genfromtxt(path, delimiter=",", names=True, dtype=None, encoding="utf-8")
+    # Where no trial fails, nothing tells that the column is text.
+    table = np.genfromtxt(path, delimiter=",", names=True, dtype=None, encoding="utf-8",
+                          converters={"failure": str})
     if not table.size:
         sys.exit(
             f"report.py: {path} holds no trial: run evaluate_policy with --evaluation.examples 12")
@@ -73,8 +73,7 @@ def judges_section(path, evaluated_step):
         other = f" It was the checkpoint of step {min(steps):,}." if steps else ""
     except (ValueError, TypeError, KeyError, AttributeError):
         sys.exit(f"report.py: {path} is damaged: remove it, or make it again")
-    return f"""<h2>In simulators of others</h2>
-<p>It was never trained or tuned there (tools/play_export.py).{other}</p>
+    return f"""<p>It was never trained or tuned there (tools/play_export.py).{other}</p>
 {table(["task", "episodes", "mean score", "smallest to largest"], rows)}
 """
 
@@ -104,9 +103,12 @@ class Run:
         self.judges = judges_section(path.with_name("judges.json"), self.evaluation["step"])
         self.trials = read_csv(folder / "evaluation/trials.csv")
         self.rollouts = read_csv(folder / "evaluation/rollouts.csv")
-        self.recorded = np.unique(self.rollouts["trial"])
+        self.recorded = np.unique(self.rollouts["trial"][(self.rollouts["split"] == "test") &
+                                                         (self.rollouts["policy"] == "expert")])
+        self.analysis, self.attention = analysis_plots.read_analysis(folder / "analysis")
         # In a perfect world the plain expert knows everything, too.
         test = self.evaluation["splits"]["test"]["closed_loop"]
+        self.measured = "loose_success" in test["model"]  # not before they were added
         self.rival = "expert"
         if ("plain_expert" in self.rollouts["policy"] and test["plain_expert"] != test["expert"]):
             self.rival = "plain_expert"
@@ -118,11 +120,11 @@ class Run:
     def outcomes(self, split, policy):
         return self.trials[(self.trials["split"] == split) & (self.trials["policy"] == policy)]
 
-    def rollout(self, policy, trial):
-        """The steps of a recorded test trial until the cart left the track."""
+    def rollout(self, policy, trial, split="test"):
+        """The steps of a recorded trial until the cart left the track."""
         r = self.rollouts
-        steps = r[(r["split"] == "test") & (r["policy"] == policy) & (r["trial"] == trial)]
-        return steps[:self.outcomes("test", policy)["length"][trial]]
+        steps = r[(r["split"] == split) & (r["policy"] == policy) & (r["trial"] == trial)]
+        return steps[:self.outcomes(split, policy)["length"][trial]]
 
     def example_text(self):
         plant = self.outcomes("test", "model")[self.example]
@@ -132,9 +134,13 @@ class Run:
 
 STYLE = """
 body { font: 16px/1.55 system-ui, "Segoe UI", "Liberation Sans", sans-serif; color: #222;
-  max-width: 60rem; margin: 2.5rem auto 4rem; padding: 0 1.25rem }
+  max-width: 60rem; margin: 2rem auto 4rem; padding: 0 1.1rem }
 h1 { font-size: 1.8rem; line-height: 1.2; margin: 0 }
-h2 { font-size: 1.2rem; margin: 2.8rem 0 .6rem }
+h2 { font-size: 1.2rem; margin: 0; display: inline } h3 { font-size: 1rem; margin: 1.6rem 0 0 }
+nav { margin: 1.2rem 0; line-height: 2 } nav a { margin-right: 1.1rem; white-space: nowrap }
+a { color: #0072B2 } summary { cursor: pointer }
+details.section { border-top: 1px solid #ccc; padding: .8rem 0 }
+details.section > div { scroll-margin-top: 3.5rem; padding-top: .2rem }
 p, figcaption { max-width: 46rem; margin: .5rem 0 }
 .note, figcaption { color: #555; font-size: .92rem }
 figure { margin: 1rem 0 2rem } img { max-width: 100%; display: block }
@@ -166,16 +172,21 @@ RIVAL_TEXT = {
 }
 
 
-def number(value, digits):
-    return "–" if value is None else f"{value:z.{digits}f}"
-
-
-def percent(share, interval=()):
-    text = "–" if share is None else f"{100 * share:.1f}%"
+def number(value, digits, interval=None, scale=1, unit=""):
+    if value is None:
+        return "–"
+    text = f"{scale * value:z.{digits}f}{unit}"
     if interval:
-        low, high = (100 * end for end in interval)
-        text += f" [{low:z.1f}, {high:.1f}]"
+        text += " [" + ", ".join(number(end, digits, scale=scale) for end in interval) + "]"
     return text
+
+
+def percent(share, interval=None, digits=1):
+    return number(share, digits, interval, 100, "%")
+
+
+def policy_cell(policy):
+    return f'<span style="color:{COLOR[policy]}">●</span> {POLICY_NAME[policy]}'
 
 
 def table(header, rows):
@@ -194,7 +205,7 @@ def success_table(splits):
         rows.append([f"{SPLIT_NAME[split]} ({split})"])
         for policy, c in result["closed_loop"].items():
             rows.append([
-                f'<span style="color:{COLOR[policy]}">●</span> {POLICY_NAME[policy]}', c["n"],
+                policy_cell(policy), c["n"],
                 percent(c["success"], c["interval"]), c["n_given_expert"],
                 percent(c["success_given_expert"], c["interval_given_expert"]),
                 percent(c["left_track"]),
@@ -220,18 +231,48 @@ def conditions_table(conditions):
     return table(["condition", "trials", *(POLICY_NAME[policy] for policy in policies)], rows)
 
 
-def conditions_section(run, figure):
-    """Returns nothing where only the splits were judged."""
-    if "conditions" not in run.evaluation:
-        return ""
-    return f"""<h2>In other worlds</h2>
-<p>Worlds that are perfect but for what the condition names (conf/conditions.yaml). The network is
-the same in all of them, and told nothing; an expert that assumes something assumes the middle of
-the condition's ranges.</p>
-{figure["conditions.png"]}
-{conditions_table(run.evaluation["conditions"])}
-{figure.get("contexts.png", "")}
-"""
+def criteria_table(worlds):
+    """Every controller by every further criterion, in the splits or in the conditions."""
+    rows = []
+    for world, result in worlds.items():
+        rows.append([html.escape(SPLIT_NAME.get(world, world))])
+        for policy, c in result["closed_loop"].items():
+            row = [policy_cell(policy)]
+            for key, _, digits, share in CRITERIA:
+                show = percent if share else number
+                row.append(show(c[key], digits=digits, interval=c[criterion_interval(key)]))
+            rows.append(row)
+    return table(["controller", *(f"{title} [95%]" for _, title, _, _ in CRITERIA)], rows)
+
+
+def failure_table(splits):
+    rows = []
+    for split, result in splits.items():
+        rows.append([f"{SPLIT_NAME[split]} ({split})"])
+        for policy, c in result["closed_loop"].items():
+            failures = c["failures"]
+            rows.append([
+                policy_cell(policy), f"{sum(failures.values())} of {c['n']}",
+                *(failures.get(cause, 0) for cause in CAUSE_COLOR)
+            ])
+    return table(["controller", "failed trials", *CAUSE_COLOR], rows)
+
+
+def long_episode_table(run):
+    """Whether the pole is still up after so long: a row for each controller."""
+    episodes = run.analysis["long_episode"]
+    steps = analysis_plots.unique(episodes, "steps")
+    rows = []
+    for policy in analysis_plots.unique(episodes, "policy"):
+        at = {row["steps"]: row for row in episodes if row["policy"] == policy}
+        last = at[max(at)]
+        rows.append([
+            policy_cell(policy), last["n"],
+            *(percent(at[n]["upright"], [at[n]["low"], at[n]["high"]]) for n in steps),
+            percent(last["off_track"])
+        ])
+    after = (f"upright after {n * run.analysis['period']:,.0f} s [95%]" for n in steps)
+    return table(["controller", "trials", *after, "off the track at the end"], rows)
 
 
 def one_step_table(splits):
@@ -268,7 +309,223 @@ def training_text(run):
             f"resumed {resumed} time{'s' * (resumed != 1)}; {speed}.")
 
 
-def write_page(run, folder):
+def animation_caption(run):
+    return ("Does the network swing a pole up as the expert does, and hold it?",
+            f"{run.example_text()}; the same plant and start for both{RIVAL_TEXT[run.rival]}. "
+            "Arrows show the force, the label is filled in stabilize mode.",
+            "a cart that runs off its track, or a pole that falls again.")
+
+
+def figures(run):
+    """Returns, for every figure: its function, whether there is something to draw, which question
+    it answers, how to read it, and what bad would look like."""
+    conditions = run.evaluation.get("conditions", {})
+    known = run.analysis or dict.fromkeys(analysis_plots.COLUMNS)
+    return [
+        (plots.plot_success, True, "How often does each controller balance each kind of plant?",
+         "Bars are shares of trials, whiskers 95% intervals; the hatched bar counts only trials "
+         "the expert solves.",
+         "a blue bar as short as the nominal expert's, or a short hatched one."),
+        (plots.plot_criteria, run.measured,
+         "Is the network also good by measures that it was not chosen by?",
+         "Dots are values on new plants, lines 95% intervals; the numbers are in the table.",
+         "a large blue dot far from the experts' in any panel."),
+        (plots.plot_conditions, conditions, "In which worlds does it stay good?",
+         "Dots are shares of trials, lines 95% intervals; the numbers are in the table.",
+         "a blue dot far left of the experts that are told less than everything."),
+        (plots.plot_contexts, any("contexts" in result for result in conditions.values()),
+         "Does the network use what it saw?",
+         "The same network, allowed to see fewer of the last control steps, with 95% intervals.",
+         "a flat line: then it does not learn from what it sees."),
+        (plots.plot_failures, run.measured, "Why do trials fail?",
+         "A bar is all failed trials of a controller, the numbers count trials.",
+         "many failed trials of the network, most of them upright before: it can swing up, but not "
+         "hold."),
+        (plots.plot_failed_trials, run.measured
+         and plots.failed_trials(run), "What happens when the network fails?",
+         "Recorded trials; the angle is 0 upright, dashed lines are the track's ends.",
+         "a network that stops trying: lines that stay flat away from 0."),
+        (plots.plot_failure_map, run.measured, "From which starts, on which plants does it fail?",
+         "A mark is a trial of the network, of all splits; plants inside the box resemble the "
+         "training plants.",
+         "failures inside the box, or close together: a kind of trial that it never learned."),
+        (plots.plot_success_map, True, "Are its failures the plant's fault, or its own?",
+         "Who succeeds, plant by plant (test and test_ood). Only plants inside both boxes resemble "
+         "the training plants.",
+         "many of the model's own failures, the orange diamonds, inside both."),
+        (plots.plot_rollout, True, "How does it swing up and hold?",
+         "The trial of the animation over time; dashed lines are the track's ends and the force "
+         "limit. The two need not coincide.",
+         "an angle that leaves 0 again, or a force or mode that chatters."),
+        (plots.plot_phase_portrait, True, "Do its swing-ups end upright and at rest?",
+         "Angle against angular velocity: a swing-up winds outwards around hanging and then runs "
+         "into a cross, upright.", "a path that keeps circling or ends elsewhere."),
+        (analysis_plots.plot_copycat, known["copycat"],
+         "Does it react to the state, or repeat its last command?",
+         "Left: how much of the noise on the last command its next force repeats, with 95% "
+         "intervals, 0 is right. Others: its force error beside that noise.",
+         "a blue dot clearly right of 0: it copies commands."),
+        (plots.plot_force_error_by_step, run.measured,
+         "Does it come closer to the oracle as it sees more?",
+         "Root mean square difference from the force of the expert that knows plant and state, in "
+         "closed loop.",
+         "a blue line that falls no faster than the nominal expert's, or rises late."),
+        (analysis_plots.plot_dynamics_by_step, known["dynamics_by_step"],
+         "Does it predict the plant better as it sees more?",
+         "Error of the predicted next state, in units of how much a state usually changes.",
+         "a blue line as flat as the nominal expert's."),
+        (analysis_plots.plot_windows, known["contexts"], "How much must it see to succeed?",
+         "The network with shorter windows, its 95% interval shaded; dashed: experts.",
+         "a line that does not grow, or falls at its right end."),
+        (analysis_plots.plot_identified, known["identified"],
+         "After how many steps is the plant known?",
+         "The first probed step from which a linear probe explains 90% of a number's variance.",
+         "marks of the network far right of least squares', or never."),
+        (analysis_plots.plot_open_loop, known["open_loop"],
+         "How far ahead does it predict, without looking?",
+         "Skill on new plants under the recorded commands: 1 is perfect, 0 no better than “nothing "
+         "changes”; what is below -0.5 is not shown.",
+         "a blue line below the nominal expert's, or that falls to 0 within a few steps."),
+        (analysis_plots.plot_start_map, known["start_map"], "From which starts does it succeed?",
+         "Share of trials by angle (0 upright, ±π hanging) and angular velocity at the start.",
+         "dark cells of the model that are bright for the experts."),
+        (analysis_plots.plot_plant_map, known["plant_map"], "With which poles does it succeed?",
+         "Share of trials by mass and half length of the pole; training plants are in the box.",
+         "dark cells of the model that are bright for the experts, above all in the box."),
+        (analysis_plots.plot_probes_by_step, known["probes"],
+         "Does the network come to know the plant?",
+         "R² of linear probes on plants that no probe was fitted on, 95% intervals shaded; 1 knows "
+         "a number, 0 guesses the mean. Only what the motion can tell.",
+         "a blue line that stays low, below the linear reading of all tokens, or that the shuffled "
+         "one, which should be at 0, follows."),
+        (analysis_plots.plot_probes, known["probes"], "Where in the network is the plant written?",
+         "R² at the last probed step, by what is read (rows) and which number (columns).",
+         "no row of the network above the rows “tokens”: then it computes nothing of the plant."),
+        (analysis_plots.plot_swap, known["swap"], "Does it act on what it knows of the plant?",
+         "How much of the change that another plant calls for comes with its keys and values, with "
+         "95% intervals.",
+         "blue bars no higher than the gray ones: what is swapped is not knowledge of the plant."),
+        (analysis_plots.plot_attention, run.attention, "What does each head look at?",
+         "An example episode, titles are layer.head; rows sum to 1, lines mark a switch of mode, "
+         "the color scale is stretched for small values.",
+         "heads that all look alike, or only at the first step."),
+        (analysis_plots.plot_heads, known["heads"],
+         "How far back do the heads look, and at which mode?",
+         "Means over trials; colors run from 0 to the largest value, shares from 0 to 1.",
+         "only small distances: a network that forgets at once."),
+        (analysis_plots.plot_ablation, known["heads"], "Which heads does it need?",
+         "Success on new plants without one head, with 95% intervals; the band is the whole "
+         "network's.", "no head that matters: control would not need attention."),
+        (plots.plot_training_curves, run.metrics is not None
+         or run.validation is not None, "Did training go well?",
+         "Pale lines are single steps, strong lines running means, dotted vertical lines (if any) "
+         "resumptions. Success in closed loop fluctuates until the learning rate falls.",
+         "losses that rise for long or jump at a dotted line, or success that ends far from 1."),
+    ]
+
+
+def figure_html(path, question, reading, bad):
+    data = base64.b64encode(path.read_bytes()).decode()
+    # On a phone, wide figures scroll instead of becoming unreadable.
+    width = f"min-width:{Image.open(path).width // 2}px"
+    return (f'<figure><div class="wide"><img style="{width}" alt="{path.name}" '
+            f'src="data:image/{path.suffix[1:]};base64,{data}"></div>'
+            f"<figcaption><b>Question: {question}</b> {reading} Bad: {bad}</figcaption></figure>")
+
+
+def sections(run, figure):
+    """Returns (title, content) of the sections; those without content are not shown."""
+    evaluation = run.evaluation
+    splits, conditions = evaluation["splits"], evaluation.get("conditions")
+    old = "<p>This evaluation is of an older program: run evaluate_policy again.</p>"
+    not_analyzed = "<p>Run analyze_policy to see it.</p>"
+    analyzed = ""
+    if run.analysis and run.analysis["step"] != evaluation["step"]:
+        analyzed = f"<p>analyze_policy saw the checkpoint of step {run.analysis['step']:,}.</p>"
+
+    success = f"""{figure["success"]}
+{success_table(splits)}
+<p class="note">Settling time: from when on a successful trial stays upright (median / 95th
+percentile). Peak |x|: how far the cart strays, the track ends at ±{run.world["track_limit"]:g} m;
+RMS force: how hard it is pushed (medians).</p>
+<p class="note">The plain expert knows a plant's masses and length, and assumes the middle of the
+other ranges; the adaptive expert knows nothing of it and identifies it while it plays, once with
+and once without what a kick did. These and the nominal expert see what sensors measure, as the
+network does; the stabilizer, which is the expert without its swing-up, sees the true state.</p>"""
+
+    criteria = old
+    if run.measured:
+        criteria = f"""{figure["criteria"]}
+{criteria_table(splits)}
+<p class="note">Loose success: within 0.3 rad and 1 rad/s over the last 1.25 s, wherever the
+cart is. Reward: that of dm_control's swingup, at most 1. Upright after, longest hold, effort (the
+squared force, summed over time) and switch error (first switch of mode, later than the expert's)
+are medians of trials, spurious switches (more than the expert's) a mean. Mode accuracy: the
+expert's mode in the same state is the truth; guessing gives 50%.</p>"""
+
+    worlds = ""
+    if conditions:
+        worlds = f"""<p>Worlds that are perfect but for what the condition names
+(conf/conditions.yaml). The network is the same in all of them, and told nothing; an expert that
+assumes something assumes the middle of the condition's ranges.</p>
+{figure["conditions"]}
+{conditions_table(conditions)}
+{figure["contexts"]}"""
+        if run.measured:
+            worlds += ("<details><summary>By other criteria</summary>"
+                       f"{criteria_table(conditions)}</details>")
+
+    failures = old
+    if run.measured:
+        failures = f"""{figure["failures"]}
+{failure_table(splits)}
+<p class="note">A trial has the first cause that applies. Left the track upright: at some time in
+the last second before.</p>
+{figure["failed_trials"]}
+{figure["failure_map"]}"""
+
+    prediction = f"""{one_step_table(splits)}
+<p class="note">Predictions on recorded expert trajectories. Force error: root mean square
+difference from the expert's force, also as share of the {run.world["force_limit"]:g} N limit. Mode
+accuracy: guessing gives 50%. Skill in predicting the next state: 1 is perfect, 0 no better than
+“nothing changes”, which would be bad.</p>
+{figure["copycat"]}"""
+
+    adaptation = (figure["force_error_by_step"]
+                  or old) + (analyzed if run.analysis else not_analyzed)
+    for name in ("dynamics_by_step", "windows", "identified", "open_loop", "start_map",
+                 "plant_map"):
+        adaptation += figure[name]
+    if run.analysis and run.analysis["long_episode"]:
+        adaptation += f"""<h3>Does it hold far beyond what it was trained on?</h3>
+{long_episode_table(run)}
+<p class="note">Upright means over the last 5 s. Bad: shares that fall with time.</p>"""
+
+    def analyzed_figures(*names):
+        return analyzed + "".join(figure[name] for name in names) if run.analysis else not_analyzed
+
+    training = f"""<p>{training_text(run)}
+Evaluated: the checkpoint of step {evaluation["step"]:,}, which sees the last
+{evaluation["window"]} control steps.</p>
+{figure["training_curves"]}
+<details><summary>Effective configuration</summary><pre>{html.escape(run.config)}</pre></details>"""
+
+    return [
+        ("Success in closed loop", success),
+        ("By other criteria", criteria),
+        ("In other worlds", worlds),
+        ("In simulators of others", run.judges),
+        ("When it fails", failures + figure["success_map"]),
+        ("How it moves", figure["rollout"] + figure["phase_portrait"]),
+        ("One step at a time", prediction),
+        ("How it adapts", adaptation),
+        ("Does it know the plant?", analyzed_figures("probes_by_step", "probes", "swap")),
+        ("What it attends to", analyzed_figures("attention", "heads", "ablation")),
+        ("Training", training),
+    ]
+
+
+def page(run, figure):
     evaluation = run.evaluation
     test = evaluation["splits"]["test"]["closed_loop"]
     period = run.world["control_period"]
@@ -285,48 +542,14 @@ def write_page(run, folder):
         headline += (f'<div style="border-color:{COLOR[policy]}">{POLICY_NAME[policy]}'
                      f'<b>{percent(test[policy]["success"])}</b>'
                      f"<small>{low:z.1f} to {high:.1f}%<br>{text}</small></div>")
-    captions = {
-        "swing_up.gif":
-            f"{run.example_text()}; the same plant and start for both"
-            f"{RIVAL_TEXT[run.rival]}. Arrows show the force, the "
-            "label is filled in stabilize mode. A bad sign is a cart that runs off its track or a "
-            "pole that falls again.",
-        "success.png":
-            "Bars are shares of trials, whiskers 95% intervals; the hatched bar counts only "
-            "trials the expert solves. "
-            "A bad sign is a blue bar as short as the nominal expert's, or a short hatched one.",
-        "conditions.png":
-            "Dots are shares of trials, lines 95% intervals; the numbers are in the table. "
-            "A bad sign is a blue dot far left of the experts that are told less than everything.",
-        "contexts.png":
-            "The same network, allowed to see fewer of the last control steps, with 95% intervals. "
-            "It should grow: else the network does not learn from what it sees.", "success_map.png":
-                "Who succeeds, plant by plant (test and test_ood). Only plants inside both boxes "
-                "resemble the training plants; a bad sign is many of the model's own failures, the "
-                "orange diamonds, inside both.",
-        "rollout.png":
-            "The trial of the animation over time; dashed lines are the track's ends and the force "
-            "limit. The two need not coincide; "
-            "a bad sign is an angle that leaves 0 again, or a force or mode that chatters.",
-        "phase_portrait.png":
-            "Angle against angular velocity: a swing-up winds outwards around hanging and then "
-            "runs into a cross, upright. "
-            "A bad sign is a path that keeps circling or ends elsewhere.",
-        "training_curves.png":
-            "Pale lines are single steps, strong lines running means, dotted vertical lines (if "
-            "any) resumptions. Losses should fall; a bad sign is a lasting rise, or a jump at a "
-            "dotted line. Success in closed loop fluctuates until the learning rate falls, and "
-            "then should stay near 1."
-    }
-    figure = {"training_curves.png": ""}
-    for name, caption in captions.items():
-        if not (folder / name).exists():
-            continue
-        data = base64.b64encode((folder / name).read_bytes()).decode()
-        figure[name] = (f'<figure><img src="data:image/{name[-3:]};base64,{data}" alt="{name}">'
-                        f"<figcaption>{caption}</figcaption></figure>")
-    (folder / "report.html").write_text(
-        f"""<!doctype html>
+    contents = body = ""
+    shown = [(title, content) for title, content in sections(run, figure) if content]
+    for k, (title, content) in enumerate(shown):
+        contents += f'<a href="#section-{k}">{title}</a> '
+        # A link into a closed section opens it.
+        body += (f'<details class="section"{" open" * (k < 2)}><summary><h2>{title}</h2></summary>'
+                 f'<div id="section-{k}">\n{content}\n</div></details>\n')
+    return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Cart-pole control by GPT-2</title><style>{STYLE}</style></head><body>
 <h1>Can this GPT-2 control cart-poles it never saw?</h1>
@@ -338,38 +561,10 @@ with 95% interval:</p>
 to the expert and lie far above the nominal expert: only then has it learned to find out, from what
 it sees, which plant it controls.</p>
 <p class="note">The world: {html.escape(world_text(run.world))}.</p>
-{figure["swing_up.gif"]}
-<h2>Success in closed loop</h2>
-{figure["success.png"]}
-{success_table(evaluation["splits"])}
-<p class="note">Settling time: from when on a successful trial stays upright (median / 95th
-percentile). Peak |x|: how far the cart strays, the track ends at ±{run.world["track_limit"]:g} m;
-RMS force: how hard it is pushed (medians).</p>
-<p class="note">The plain expert knows a plant's masses and length, and assumes the middle of the
-other ranges; the adaptive expert knows nothing of it and identifies it while it plays, once with and
-once without what a kick did. These and the nominal expert see what sensors measure, as the network does; the stabilizer, which is the expert
-without its swing-up, sees the true state.</p>
-{conditions_section(run, figure)}
-{run.judges}
-<h2>Plant by plant</h2>
-{figure["success_map.png"]}
-<h2>How it moves</h2>
-{figure["rollout.png"]}
-{figure["phase_portrait.png"]}
-<h2>One step at a time</h2>
-{one_step_table(evaluation["splits"])}
-<p class="note">Predictions on recorded expert trajectories. Force error: root mean square
-difference from the expert's force, also as share of the {run.world["force_limit"]:g} N limit. Mode
-accuracy: guessing gives 50%. Skill in predicting the next state: 1 is perfect, 0 no better than
-“nothing changes”, which would be bad.</p>
-<h2>Training</h2>
-<p>{training_text(run)}
-Evaluated: the checkpoint of step {evaluation["step"]:,}, which sees the last
-{evaluation["window"]} control steps.</p>
-{figure["training_curves.png"]}
-<details><summary>Effective configuration</summary><pre>{html.escape(run.config)}</pre></details>
-</body></html>
-""", encoding="utf-8")
+<nav>{contents}</nav>
+{figure["swing_up"]}
+{body}</body></html>
+"""
 
 
 def main():
@@ -385,25 +580,19 @@ def main():
                     f"report.py: {path} is missing or empty: {program} writes it, run that first")
     run = Run(run_dir)
     folder = run_dir / "evaluation"
-    figures = [
-        plots.plot_success, plots.plot_success_map, plots.plot_rollout, plots.plot_phase_portrait
-    ]
-    conditions = run.evaluation.get("conditions", {})
-    for plot, shown in ((plots.plot_conditions, conditions),
-                        (plots.plot_contexts,
-                         any("contexts" in result for result in conditions.values()))):
-        if shown:
-            figures.append(plot)
-        else:
-            (folder / f"{plot.__name__.removeprefix('plot_')}.png").unlink(missing_ok=True)
-    if run.metrics is None and run.validation is None:
-        (folder / "training_curves.png").unlink(missing_ok=True)  # of an earlier report
-    else:
-        figures.append(plots.plot_training_curves)
-    for plot in figures:
-        plot(run).savefig(folder / f"{plot.__name__.removeprefix('plot_')}.png")
     write_animation(run, folder / "swing_up.gif")
-    write_page(run, folder)
+    figure = {"swing_up": figure_html(folder / "swing_up.gif", *animation_caption(run))}
+    for plot, shown, *caption in figures(run):
+        name = plot.__name__.removeprefix("plot_")
+        path = folder / f"{name}.png"
+        if shown:
+            plot(run).savefig(path)
+            plots.plt.close()
+            figure[name] = figure_html(path, *caption)
+        else:
+            path.unlink(missing_ok=True)  # of an earlier report
+            figure[name] = ""
+    (folder / "report.html").write_text(page(run, figure), encoding="utf-8")
     print(folder / "report.html")
 
 

@@ -34,7 +34,7 @@ ordered_json success_without(TrainedModel& copy, const Trials& trials, int64_t s
       play_shared(PolicyKind::kModel, trials, static_cast<uint32_t>(steps), copy, MPI_COMM_WORLD);
   rows.copy_(rows_before);
   bias.copy_(bias_before);
-  return summarize(outcome, outcome, trials.constants);
+  return success_of(outcome);
 }
 
 }  // namespace
@@ -61,7 +61,7 @@ HeadNumbers head_numbers(const torch::Tensor& pattern, const torch::Tensor& mode
 }
 
 HeadAnalysis attention_heads(const Manifest& manifest, const AnalysisConfig& config, int64_t steps,
-                          const TrainedModel& model) {
+                             const TrainedModel& model) {
   const Trials trials = first_trials(manifest, "test", static_cast<size_t>(config.trials));
   const auto L = model.config.n_layer, H = model.config.n_head, D = model.config.n_embd / H;
   const auto window = static_cast<uint32_t>(model.window);
@@ -112,11 +112,11 @@ HeadAnalysis attention_heads(const Manifest& manifest, const AnalysisConfig& con
                               {"share_stabilise", numbers.share_stabilise},
                               {"share_stabilise_even", numbers.share_stabilise_even},
                               {"success", zero["success"]},
-                              {"low", zero["interval"][0]},
-                              {"high", zero["interval"][1]},
+                              {"low", zero["low"]},
+                              {"high", zero["high"]},
                               {"success_mean", average["success"]},
-                              {"low_mean", average["interval"][0]},
-                              {"high_mean", average["interval"][1]},
+                              {"low_mean", average["low"]},
+                              {"high_mean", average["high"]},
                               {"n", trials.size()}});
     }
   return result;

@@ -12,7 +12,7 @@ struct HeadAnalysis {
 };
 // Collective: trials are shared among the ranks. All ranks get all. The network is of family gpt2.
 HeadAnalysis attention_heads(const Manifest& manifest, const AnalysisConfig& config, int64_t steps,
-                          const TrainedModel& model);
+                             const TrainedModel& model);
 
 // From attention [B, query, key] and the modes [B, T] of the tokens (0 swing-up, 1 stabilize), each
 // a mean over all queries but the first: how far back it looks (control steps), its entropy (bits),

@@ -1,37 +1,9 @@
 #include "analysis/copycat.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <cmath>
 
 using nlohmann::ordered_json;
-
-void for_each_shared_block(const Trials& trials, const TrainedModel& model, MPI_Comm communicator,
-                           const std::function<void(size_t begin, const Trials& part)>& analyze) {
-  int rank = 0, size = 1;
-  MPI_Comm_rank(communicator, &rank);
-  MPI_Comm_size(communicator, &size);
-  const auto [block, parallel] = blocks_for(model);
-  const size_t n = trials.size();
-  std::vector<size_t> mine;  // where my blocks begin
-  for (size_t begin = static_cast<size_t>(rank) * block; begin < n;
-       begin += static_cast<size_t>(size) * block)
-    mine.push_back(begin);
-  const auto analyze_blocks = [&, block = block](int64_t first, int64_t last) {
-    for (auto b = static_cast<size_t>(first); b < std::min(static_cast<size_t>(last), mine.size());
-         ++b)
-      analyze(mine[b], trials.slice(mine[b], std::min(mine[b] + block, n)));
-  };
-  const auto count = static_cast<int64_t>(mine.size());
-  if (!parallel) return analyze_blocks(0, count);
-  // Two at least, so that each is serial within: what it computes does not depend on the number of
-  // threads.
-  at::parallel_for(0, std::max<int64_t>(2, count), 1, [&](int64_t first, int64_t last) {
-    at::globalContext().setFlushDenormal(true);  // of this thread
-    analyze_blocks(first, last);
-  });
-}
 
 void sum_over_ranks(std::vector<double>& numbers, MPI_Comm communicator) {
   MPI_Allreduce(MPI_IN_PLACE, numbers.data(), static_cast<int>(numbers.size()), MPI_DOUBLE, MPI_SUM,
@@ -92,7 +64,8 @@ ordered_json copycat_rows(const Trials& trials, double force_noise, const Traine
                           MPI_Comm communicator) {
   constexpr std::array kControllers{PolicyKind::kModel,           PolicyKind::kExpert,
                                     PolicyKind::kPlainExpert,     PolicyKind::kAdaptiveExpert,
-                                    PolicyKind::kKickAwareExpert, PolicyKind::kNominalExpert};
+                                    PolicyKind::kKickAwareExpert, PolicyKind::kNominalExpert,
+                                    PolicyKind::kZeroForce};
   // Periods: the network's window fills up, and most poles are upright.
   const auto steps = static_cast<uint32_t>(std::max<int64_t>(256, model.window));
   const size_t n = trials.size();
@@ -124,7 +97,7 @@ ordered_json copycat_rows(const Trials& trials, double force_noise, const Traine
       }
     }
   };
-  for_each_shared_block(with_force_noise(trials, force_noise), model, communicator, analyze);
+  share_blocks(with_force_noise(trials, force_noise), blocks_for(model), communicator, analyze);
   sum_over_ranks(numbers, communicator);
 
   ordered_json rows;

@@ -3,15 +3,9 @@
 
 #include <mpi.h>
 
-#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "evaluation/policies.h"
-
-// Calls `analyze` with parts of the trials, which are blocks (see Blocks) from trial `begin` on.
-// The ranks of `communicator` share them, and so do the threads of a rank.
-void for_each_shared_block(const Trials& trials, const TrainedModel& model, MPI_Comm communicator,
-                           const std::function<void(size_t begin, const Trials& part)>& analyze);
 
 // Collective. One rank has set a number that is not 0.
 void sum_over_ranks(std::vector<double>& numbers, MPI_Comm communicator);

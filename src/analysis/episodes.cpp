@@ -8,14 +8,12 @@
 
 namespace {
 
-// What was measured in period t.
-std::vector<CartPoleState> measured_at(const Recording& recording, size_t n, uint32_t t) {
-  const bool exact = recording.measured.empty();
-  const auto& from = exact ? recording.state : recording.measured;
-  const size_t steps = recording.steps + exact;
+// Those of period t, of `steps` recorded ones.
+std::vector<CartPoleState> states_in(const std::vector<float>& all, size_t steps, size_t n,
+                                     uint32_t t) {
   std::vector<CartPoleState> states;
   for (size_t i = 0; i < n; ++i) {
-    const float* s = &from[(i * steps + t) * kStateSize];
+    const float* s = &all[(i * steps + t) * kStateSize];
     states.push_back({s[0], s[1], s[2], s[3]});
   }
   return states;
@@ -30,12 +28,12 @@ std::vector<T> rotated(std::vector<T> all) {
 }  // namespace
 
 std::vector<CartPoleState> states_at(const Recording& recording, size_t n, uint32_t t) {
-  std::vector<CartPoleState> states;
-  for (size_t i = 0; i < n; ++i) {
-    const float* s = &recording.state[(i * (recording.steps + 1) + t) * kStateSize];
-    states.push_back({s[0], s[1], s[2], s[3]});
-  }
-  return states;
+  return states_in(recording.state, recording.steps + 1, n, t);
+}
+
+std::vector<CartPoleState> measured_at(const Recording& recording, size_t n, uint32_t t) {
+  return recording.measured.empty() ? states_at(recording, n, t)
+                                    : states_in(recording.measured, recording.steps, n, t);
 }
 
 Recording record(const Trials& trials, uint32_t steps, const TrainedModel& model) {

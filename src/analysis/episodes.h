@@ -11,8 +11,9 @@ Recording record(const Trials& trials, uint32_t steps, const TrainedModel& model
 // The tokens that the network saw in recorded trials [n, steps, 6].
 torch::Tensor tokens_of(const Recording& recording, size_t n);
 
-// The true states that period t of recorded trials began in.
+// The true states that period t of recorded trials began in, and what was measured of them.
 std::vector<CartPoleState> states_at(const Recording& recording, size_t n, uint32_t t);
+std::vector<CartPoleState> measured_at(const Recording& recording, size_t n, uint32_t t);
 
 // Shows recorded trials to a policy that does not play them; calls `see(t, force, mode)` after
 // period t with what it would have done.

@@ -78,19 +78,14 @@ struct Block {
 // Shared among the ranks.
 void for_each_block(const Trials& trials, const TrainedModel& model,
                     const std::function<void(const Block&)>& use) {
-  int rank = 0, ranks = 1;
-  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-  MPI_Comm_size(MPI_COMM_WORLD, &ranks);
   const auto rows = static_cast<size_t>(rows_to_trace(model.config, model.window));
-  for (size_t begin = static_cast<size_t>(rank) * rows; begin < trials.size();
-       begin += static_cast<size_t>(ranks) * rows) {
-    Block block{begin, std::min(begin + rows, trials.size()), {}, {}, {}};
-    block.recording =
-        record(trials.slice(begin, block.end), static_cast<uint32_t>(model.window), model);
-    block.tokens = tokens_of(block.recording, block.end - begin);
+  share_blocks(trials, {rows, false}, MPI_COMM_WORLD, [&](size_t begin, const Trials& part) {
+    Block block{begin, begin + part.size(), {}, {}, {}};
+    block.recording = record(part, static_cast<uint32_t>(model.window), model);
+    block.tokens = tokens_of(block.recording, part.size());
     block.trace = trace(model, block.tokens.to(model.device()));
     use(block);
-  }
+  });
 }
 
 void sum_over_ranks(torch::Tensor& values) {

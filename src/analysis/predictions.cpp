@@ -40,10 +40,8 @@ struct Played {
   Recording recording;
 
   size_t n() const { return trials.size(); }
-  States state(uint32_t t) const { return states(recording.state, recording.steps + 1, t); }
-  States measured(uint32_t t) const {
-    return recording.measured.empty() ? state(t) : states(recording.measured, recording.steps, t);
-  }
+  States state(uint32_t t) const { return states_at(recording, n(), t); }
+  States measured(uint32_t t) const { return measured_at(recording, n(), t); }
   // The command sent in a period, N; 0 before the first.
   double sent(size_t i, int64_t t) const {
     return t < 0 ? 0.0 : recording.force_sent[i * recording.steps + static_cast<size_t>(t)];
@@ -52,34 +50,14 @@ struct Played {
     return torch::tensor(recording.force_sent).view({static_cast<int64_t>(n()), recording.steps}) /
            trials.constants.force_limit;
   }
-
- private:
-  States states(const std::vector<float>& all, size_t periods, size_t t) const {
-    States result;
-    for (size_t i = 0; i < n(); ++i) {
-      const float* s = &all[(i * periods + t) * kStateSize];
-      result.push_back({s[0], s[1], s[2], s[3]});
-    }
-    return result;
-  }
 };
 
 // What an expert believes about the plants.
 class Belief {
  public:
   Belief(PolicyKind policy, const Played& played)
-      : policy_(policy), played_(played), plants_(played.trials.plants) {
+      : policy_(policy), played_(played), plants_(beliefs(policy, played.trials)) {
     const Trials& trials = played.trials;
-    for (auto& plant : plants_) {
-      if (policy == PolicyKind::kExpert) continue;
-      CartPoleParameters believed = trials.nominal;
-      if (policy == PolicyKind::kPlainExpert) {
-        believed.cart_mass = plant.cart_mass;
-        believed.pole_mass = plant.pole_mass;
-        believed.half_length = plant.half_length;
-      }
-      plant = believed;
-    }
     if (policy == PolicyKind::kAdaptiveExpert || policy == PolicyKind::kKickAwareExpert)
       identification_.emplace(trials.nominal, trials.size(), trials.constants, trials.law,
                               /*rejects_kicks=*/policy == PolicyKind::kKickAwareExpert);
@@ -123,16 +101,15 @@ std::vector<States> simulate(const Plants& plants, const Played& played, uint32_
   return result;
 }
 
-// The network's changes of state [n, P, 4] in units of delta_rms, at the last P of the tokens
-// [n, T, 6] and under the commands `sent_share` [n, P] there.
+// The network's changes of state [n, T, 4] in units of delta_rms, at the tokens [n, T, 6] and under
+// the commands `sent_share` [n, T].
 torch::Tensor predicted_changes(const TrainedModel& model, const torch::Tensor& tokens,
                                 const torch::Tensor& sent_share) {
   constexpr int64_t kRows = 64;  // per pass, to bound the memory
   std::vector<torch::Tensor> parts;
   for (int64_t begin = 0; begin < tokens.size(0); begin += kRows) {
     const int64_t rows = std::min(kRows, tokens.size(0) - begin);
-    Heads heads = model(tokens.narrow(0, begin, rows).contiguous().to(model.device()));
-    heads.dynamics = heads.dynamics.slice(1, -sent_share.size(1));
+    const Heads heads = model(tokens.narrow(0, begin, rows).to(model.device()));
     parts.push_back(heads.to(torch::kCPU).delta(sent_share.narrow(0, begin, rows)));
   }
   return torch::cat(parts);
@@ -152,17 +129,20 @@ States plus(States states, const torch::Tensor& changes, const DeltaRms& delta_r
 std::vector<States> imagine(const TrainedModel& model, const DeltaRms& delta_rms,
                             const Played& played, uint32_t start, uint32_t steps) {
   const torch::InferenceMode inference;
+  const auto n = static_cast<int64_t>(played.n());
   const auto sent_share = played.sent_share();
-  torch::Tensor tokens =
-      tokens_of(played.recording, played.n()).narrow(1, 0, start + steps).clone();
+  KeyValueCache cache(model.config, n, start + steps, model.device());
+  torch::Tensor tokens = tokens_of(played.recording, played.n()).narrow(1, 0, start + 1);
+  model.network.ptr()->remember(tokens.narrow(1, 0, start).contiguous().to(model.device()), cache);
+  tokens = tokens.narrow(1, start, 1).contiguous();
   States states = played.measured(start);
   std::vector<States> result;
   for (uint32_t t = start; t < start + steps; ++t) {
     for (size_t i = 0; t > start && i < states.size(); ++i)
-      write_token(states[i], played.sent(i, t - 1),
-                  tokens.data_ptr<float>() + (i * (start + steps) + t) * kFeatures);
-    const auto changes =
-        predicted_changes(model, tokens.narrow(1, 0, t + 1), sent_share.narrow(1, t, 1));
+      write_token(states[i], played.sent(i, t - 1), tokens.data_ptr<float>() + i * kFeatures);
+    const Heads heads =
+        model.network.ptr()->forward(tokens.to(model.device()), &cache, /*with_dynamics=*/true);
+    const auto changes = heads.to(torch::kCPU).delta(sent_share.narrow(1, t, 1));
     states = plus(states, changes.squeeze(1), delta_rms);
     result.push_back(states);
   }
@@ -242,7 +222,7 @@ ordered_json open_loop_rows(const Trials& trials, double force_noise, const Delt
       }
     }
   };
-  for_each_shared_block(with_force_noise(trials, force_noise), model, communicator, analyze);
+  share_blocks(with_force_noise(trials, force_noise), blocks_for(model), communicator, analyze);
   sum_over_ranks(used, communicator);
   sum_over_ranks(squares, communicator);
 
@@ -301,7 +281,7 @@ ordered_json dynamics_by_step_rows(const Trials& trials, const DeltaRms& delta_r
       }
     }
   };
-  for_each_shared_block(trials, model, communicator, analyze);
+  share_blocks(trials, blocks_for(model), communicator, analyze);
   sum_over_ranks(steps, communicator);
   sum_over_ranks(squares, communicator);
 

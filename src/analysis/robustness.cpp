@@ -72,15 +72,12 @@ ordered_json context_rows(const Manifest& manifest, const Config& config,
   for (int64_t window = 1;; window = std::min(4 * window, model.window)) {
     TrainedModel forgetful = model;
     forgetful.window = window;
-    const auto outcome =
-        play_shared(PolicyKind::kModel, trials, static_cast<uint32_t>(config.evaluation.steps),
-                    forgetful, MPI_COMM_WORLD);
-    const auto numbers = summarize(outcome, outcome, trials.constants);
-    rows.push_back({{"window", window},
-                    {"success", numbers["success"]},
-                    {"low", numbers["interval"][0]},
-                    {"high", numbers["interval"][1]},
-                    {"n", trials.size()}});
+    ordered_json row = success_of(play_shared(PolicyKind::kModel, trials,
+                                              static_cast<uint32_t>(config.evaluation.steps),
+                                              forgetful, MPI_COMM_WORLD));
+    row["window"] = window;
+    row["n"] = trials.size();
+    rows.push_back(row);
     if (window == model.window) return rows;
   }
 }
@@ -131,17 +128,12 @@ ordered_json long_episode_rows(const Manifest& manifest, const Config& config,
   const uint32_t last = success_steps(trials.constants);
   std::vector<uint32_t> ends;
   for (uint32_t end = steps; end >= last; end /= 2) ends.insert(ends.begin(), end);
-  int rank = 0, ranks = 1;
-  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-  MPI_Comm_size(MPI_COMM_WORLD, &ranks);
   ordered_json rows = ordered_json::array();
   for (const auto policy : kMapped) {
     // [ends][upright, off the track]
     std::vector<std::array<uint64_t, 2>> count(ends.size());
-    const size_t block = blocks_for(model).size;
-    for (size_t begin = static_cast<size_t>(rank) * block; begin < trials.size();
-         begin += static_cast<size_t>(ranks) * block) {
-      const Trials part = trials.slice(begin, std::min(begin + block, trials.size()));
+    const Blocks blocks{blocks_for(model).size, false};
+    share_blocks(trials, blocks, MPI_COMM_WORLD, [&](size_t, const Trials& part) {
       const Rollout played = play_policy(policy, part, {steps, steps}, model);
       for (size_t i = 0; i < part.size(); ++i)
         for (size_t e = 0; e < ends.size(); ++e) {
@@ -152,7 +144,7 @@ ordered_json long_episode_rows(const Manifest& manifest, const Config& config,
               !off &&
               upright_at_end(&played.recording.state[i * (steps + 1) * kStateSize], ends[e], last);
         }
-    }
+    });
     MPI_Allreduce(MPI_IN_PLACE, count.data(), static_cast<int>(2 * count.size()), MPI_UINT64_T,
                   MPI_SUM, MPI_COMM_WORLD);
     const auto all = static_cast<double>(trials.size());

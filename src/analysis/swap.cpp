@@ -38,11 +38,19 @@ std::vector<double> expert_forces(Trials trials, const std::vector<CartPoleParam
   return result;
 }
 
-// By what the last token of trial i is answered, [n] float64: the force in N, and the response of
-// x_dot in m/s per N.
-struct Answer {
-  torch::Tensor force, response;
-};
+// The same trajectories, with the commands that plants of motor_gain / factor would have needed:
+// exactly what would have been measured of those.
+Recording with_commands_times(double factor, Recording recording) {
+  for (float& sent : recording.force_sent) sent *= static_cast<float>(factor);
+  return recording;
+}
+
+constexpr double kWeakerCommands = 0.7;
+constexpr const char* kContexts[] = {"other_plant", "same_plant", "stronger_motor"};
+constexpr int64_t C = std::size(kContexts);
+constexpr const char* kBehaviors[] = {"force", "response"};
+constexpr int64_t kOwnTokens[] = {1, 8};
+constexpr int64_t K = std::size(kOwnTokens);
 
 class Swapper {
  public:
@@ -50,110 +58,125 @@ class Swapper {
       : model_(model),
         delta_x_dot_(manifest.statistics.delta_rms[1]),
         // Neither the plants that probes are fitted on, nor those of the held-out splits.
-        trials_(fresh_trials(config_of(manifest), 1 << 24, static_cast<size_t>(config.trials))) {}
+        trials_(fresh_trials(config_of(manifest), 1 << 24, static_cast<size_t>(config.trials))) {
+    const auto L = static_cast<size_t>(model.config.n_layer);
+    layers_.emplace_back("none", std::vector<bool>(L, false));
+    for (size_t l = 0; l < L; ++l) {
+      layers_.emplace_back(std::to_string(l), std::vector<bool>(L, false));
+      layers_.back().second[l] = true;
+    }
+    layers_.emplace_back("all", std::vector<bool>(L, true));
+    const auto S = static_cast<int64_t>(layers_.size()), n = static_cast<int64_t>(trials_.size());
+    answers_ = torch::zeros({K, C, S, 2, n}, torch::kFloat64);
+    asked_ = torch::zeros({C, 2, n}, torch::kFloat64);
+  }
 
   ordered_json rows() {
-    int rank = 0, ranks = 1;
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &ranks);
-    const auto n = static_cast<int64_t>(trials_.size()),
-               L = static_cast<int64_t>(model_.config.n_layer);
-    // Which layers are swapped: none, one each, all.
-    std::vector<std::string> names{"none"};
-    std::vector<std::vector<bool>> layers(static_cast<size_t>(L) + 2,
-                                          std::vector<bool>(static_cast<size_t>(L), false));
-    for (int64_t l = 0; l < L; ++l) {
-      names.push_back(std::to_string(l));
-      layers[static_cast<size_t>(l) + 1][static_cast<size_t>(l)] = true;
-    }
-    names.emplace_back("all");
-    layers.back().assign(static_cast<size_t>(L), true);
-
-    // [layers, contexts, answers, n], and [answers, n] of what the other plant asks for.
-    const auto S = static_cast<int64_t>(layers.size());
-    auto answers = torch::zeros({S, 2, 2, n}, torch::kFloat64),
-         asked = torch::zeros({2, n}, torch::kFloat64);
     // Two at least: the other plant is the next one of the block.
     const auto block =
         std::max<size_t>(2, static_cast<size_t>(rows_to_trace(model_.config, model_.window)));
-    for (size_t begin = static_cast<size_t>(rank) * block; begin < trials_.size();
-         begin += static_cast<size_t>(ranks) * block) {
-      const size_t end = std::min(begin + block, trials_.size());
-      const auto mine =
-          torch::indexing::Slice(static_cast<int64_t>(begin), static_cast<int64_t>(end));
-      const Trials here = trials_.slice(begin, end), other = shifted(here);
-      const auto steps = static_cast<uint32_t>(model_.window);
-      const Recording played = record(here, steps, model_);
-      const Trace sources[] = {traced(record(other, steps, model_), here.size()),
-                               traced(record(with_next_start(here), steps, model_), here.size())};
-      const auto tokens = tokens_of(played, here.size()).to(model_.device());
-      const auto rows = torch::arange(static_cast<int64_t>(here.size()), tokens.device());
-      for (int64_t s = 0; s < S; ++s)
-        for (int64_t c = 0; c < 2; ++c) {
-          const Swap swap{sources[c], rows, layers[static_cast<size_t>(s)]};
-          const Answer answer = answered(trace(model_, tokens, &swap));
-          answers.index_put_({s, c, 0, mine}, answer.force);
-          answers.index_put_({s, c, 1, mine}, answer.response);
-        }
-      const auto states = states_at(played, here.size(), steps - 1);
-      const auto difference = [](const std::vector<double>& a, const std::vector<double>& b) {
-        return torch::tensor(a, torch::kFloat64) - torch::tensor(b, torch::kFloat64);
-      };
-      asked.index_put_({0, mine}, difference(expert_forces(here, other.plants, played, model_),
-                                             expert_forces(here, here.plants, played, model_)));
-      asked.index_put_({1, mine}, difference(responses(other.plants, states, here.constants),
-                                             responses(here.plants, states, here.constants)));
-    }
-    for (auto* sums : {&answers, &asked})
+    share_blocks(trials_, {block, false}, MPI_COMM_WORLD,
+                 [&](size_t begin, const Trials& part) { swap(begin, part); });
+    for (auto* sums : {&answers_, &asked_})
       MPI_Allreduce(MPI_IN_PLACE, sums->data_ptr<double>(), static_cast<int>(sums->numel()),
                     MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
-
     ordered_json result = ordered_json::array();
-    const auto changes = answers - answers[0];  // by the swap
-    const auto add = [&](const char* context, int64_t s, const char* behavior,
-                         const torch::Tensor& change, const torch::Tensor& on) {
-      const Share share = slope(on, change);
-      result.push_back({{"context", context},
-                        {"layers", names[static_cast<size_t>(s)]},
-                        {"behavior", behavior},
-                        {"transfer", share.value},
-                        {"low", share.low},
-                        {"high", share.high},
-                        {"moved", change.square().mean().sqrt().item<double>()},
-                        {"n", n}});
-    };
-    const char* behaviors[] = {"force", "response"};
-    for (int64_t s = 1; s < S; ++s) {
-      for (int64_t a = 0; a < 2; ++a) {
-        // Where no command is answered within a period there is no response to compare.
-        if (asked[a].abs().max().item<double>() == 0) continue;
-        const auto other = changes[s][0][a], same = changes[s][1][a];
-        add("other_plant", s, behaviors[a], other, asked[a]);
-        add("same_plant", s, behaviors[a], same, asked[a]);
-        add("plant_alone", s, behaviors[a], other - same, asked[a]);
-      }
-      add("other_plant", s, "force_share", changes[s][0][0], changes[S - 1][0][0]);
-    }
+    for (int64_t k = 0; k < K; ++k)
+      for (size_t s = 1; s < layers_.size(); ++s) add_rows(k, static_cast<int64_t>(s), result);
     return result;
   }
 
  private:
+  // One block's answers, and what its plants ask for.
+  void swap(size_t begin, const Trials& here) {
+    const auto n = static_cast<int64_t>(here.size());
+    const auto steps = static_cast<uint32_t>(model_.window);
+    const auto mine = [&](const torch::Tensor& of_all) {
+      return of_all.slice(-1, static_cast<int64_t>(begin), static_cast<int64_t>(begin) + n);
+    };
+    const Trials other = shifted(here);
+    const Recording played = record(here, steps, model_);
+    const Trace sources[] = {traced(record(other, steps, model_), here.size()),
+                             traced(record(with_next_start(here), steps, model_), here.size()),
+                             traced(with_commands_times(kWeakerCommands, played), here.size())};
+    const auto tokens = tokens_of(played, here.size()).to(model_.device());
+    const auto rows = torch::arange(n, tokens.device());
+    for (int64_t k = 0; k < K; ++k)
+      for (int64_t c = 0; c < C; ++c)
+        for (size_t s = 0; s < layers_.size(); ++s) {
+          const Swap swap{sources[c], rows, layers_[s].second,
+                          std::min(kOwnTokens[k], model_.window - 1)};
+          mine(answers_[k][c][static_cast<int64_t>(s)])
+              .copy_(answers(trace(model_, tokens, &swap).heads));
+        }
+
+    auto stronger = here.plants;
+    for (auto& plant : stronger) plant.motor_gain /= kWeakerCommands;
+    const auto asked = [&](const std::vector<CartPoleParameters>& plants) {
+      const auto states = states_at(played, here.size(), steps - 1);
+      return torch::stack({torch::tensor(expert_forces(here, plants, played, model_)),
+                           torch::tensor(responses(plants, states, here.constants))});
+    };
+    const auto own = asked(here.plants);
+    mine(asked_[0]).copy_(asked(other.plants) - own);
+    mine(asked_[1]).copy_(mine(asked_[0]));
+    mine(asked_[2]).copy_(asked(stronger) - own);
+  }
+
   Trace traced(const Recording& recording, size_t n) const {
     return trace(model_, tokens_of(recording, n).to(model_.device()));
   }
 
-  Answer answered(const Trace& trace) const {
+  // To the last token: the force, N, and the response of x_dot, m/s per N: [2, n].
+  torch::Tensor answers(const Heads& heads) const {
     const auto last = [](const torch::Tensor& of_tokens) {
       return of_tokens.select(1, -1).to(torch::kCPU, torch::kFloat64);
     };
     const double limit = model_.constants.force_limit;
-    return {last(trace.heads.force).clamp(-1, 1) * limit,
-            last(trace.heads.dynamics).select(1, kStateSize + 1) * (delta_x_dot_ / limit)};
+    return torch::stack({last(heads.force).clamp(-1, 1) * limit,
+                         last(heads.dynamics).select(1, kStateSize + 1) * (delta_x_dot_ / limit)});
+  }
+
+  void add_rows(int64_t k, int64_t s, ordered_json& rows) const {
+    const auto add = [&](const char* context, const char* behavior, const torch::Tensor& change,
+                         const torch::Tensor& on) {
+      const Share share = slope(on, change);
+      const auto rms = [](const torch::Tensor& x) {
+        return x.square().mean().sqrt().item<double>();
+      };
+      rows.push_back({{"context", context},
+                      {"own_tokens", kOwnTokens[k]},
+                      {"layers", layers_[static_cast<size_t>(s)].first},
+                      {"behavior", behavior},
+                      {"transfer", share.value},
+                      {"low", share.low},
+                      {"high", share.high},
+                      {"moved", rms(change)},
+                      {"asked", rms(on)},
+                      {"n", trials_.size()}});
+    };
+    const auto changes = answers_[k] - answers_[k].slice(1, 0, 1);  // [C, S, 2, n], by the swap
+    for (int64_t a = 0; a < 2; ++a) {
+      for (int64_t c = 0; c < C; ++c)
+        if (moves(c, a)) add(kContexts[c], kBehaviors[a], changes[c][s][a], asked_[c][a]);
+      if (moves(0, a))
+        add("plant_alone", kBehaviors[a], changes[0][s][a] - changes[1][s][a], asked_[0][a]);
+    }
+    for (const int64_t c : {0, 2})
+      add(kContexts[c], "force_share", changes[c][s][0], changes[c][-1][0]);
+  }
+
+  // Where no command is answered within its period there is no response to compare.
+  bool moves(int64_t context, int64_t behavior) const {
+    return asked_[context][behavior].abs().max().item<double>() > 0;
   }
 
   const TrainedModel& model_;
   double delta_x_dot_;  // m/s, what a change of x_dot is in units of
   Trials trials_;
+  std::vector<std::pair<std::string, std::vector<bool>>> layers_;  // which are swapped
+  torch::Tensor answers_;  // [own tokens, contexts, layers, behaviors, n]
+  torch::Tensor asked_;    // [contexts, behaviors, n]: what the other plant asks for, less its own
 };
 
 }  // namespace

@@ -34,8 +34,9 @@ Trace trace(const TrainedModel& model, const torch::Tensor& features, const Swap
     if (swap && swap->layers[static_cast<size_t>(l)]) {
       const auto& other = swap->source.layers[static_cast<size_t>(l)];
       const auto replaced = [&](const torch::Tensor& mine, const torch::Tensor& theirs) {
-        return torch::cat(
-            {theirs.index_select(0, swap->rows).slice(1, 0, T - 1), mine.slice(1, T - 1)}, 1);
+        return torch::cat({theirs.index_select(0, swap->rows).slice(1, 0, T - swap->own),
+                           mine.slice(1, T - swap->own)},
+                          1);
       };
       layer.k = replaced(layer.k, other.k);
       layer.v = replaced(layer.v, other.v);

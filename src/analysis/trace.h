@@ -15,11 +15,13 @@ struct Trace {
   Heads heads;
 };
 
-// In these layers, all tokens but the last have the keys and values of row rows[b] of `source`.
+// In these layers, all tokens but the last `own` have the keys and values of row rows[b] of
+// `source`.
 struct Swap {
   const Trace& source;
   torch::Tensor rows;  // [B] int64
   std::vector<bool> layers;
+  int64_t own = 1;
 };
 
 // features [B, T, 6] as ControlModel::forward takes them. Of family gpt2.

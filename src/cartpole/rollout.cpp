@@ -108,6 +108,7 @@ Rollout play(const Policy& policy, const Trials& trials, const RolloutOptions& o
     // A kick belongs to the state its period begins with: the policy and the recording see it.
     if (disturbances) disturbances->kick(t + 1, states);
     judge.add(t, states, sent, mode);
+    if (options.observer) (*options.observer)({states, force, sent, mode});
   }
   recorder.add_end(options.steps, states);
   for (size_t i = 0; i < n; ++i) result.outcome.push_back(judge.outcome(i, options.steps));

@@ -22,6 +22,15 @@ struct Moment {
 using Policy =
     std::function<void(const Moment& now, std::vector<double>& force, std::vector<uint8_t>& mode)>;
 
+// What there is to see when a period has ended.
+struct PeriodEnd {
+  const StateBatch& state;
+  const std::vector<double>& force;  // the policy's, N
+  const std::vector<double>& sent;   // the command, N
+  const std::vector<uint8_t>& mode;
+};
+using Observer = std::function<void(const PeriodEnd& period)>;
+
 struct TrialOutcome {
   uint32_t length = 0;   // periods until the cart left the track, else all of them
   bool success = false;  // see kSuccess*
@@ -62,6 +71,7 @@ struct RolloutOptions {
   // be longer than the play.
   Recording* recording = nullptr;
   const size_t* rows = nullptr;
+  const Observer* observer = nullptr;  // called after every period, if given
 };
 
 struct Rollout {

@@ -11,7 +11,7 @@
 namespace {
 
 std::string trial_row(const std::string& split, const std::string& policy, size_t trial,
-                      const Trials& trials, const TrialOutcome& outcome) {
+                      const Trials& trials, const MeasuredTrial& outcome) {
   std::string row = split + "," + policy + "," + std::to_string(trial);
   char text[128];
   for (const auto& [name, value] : kPlantParameters) {
@@ -22,9 +22,15 @@ std::string trial_row(const std::string& split, const std::string& policy, size_
   std::snprintf(text, sizeof text, ",%.6g,%.6g,%.6g,%.6g", start.x, start.x_dot, start.theta,
                 start.theta_dot);
   row += text;
-  std::snprintf(text, sizeof text, ",%d,%u,%d,%d,%u,%.6g,%.6g\n", outcome.success, outcome.length,
+  std::snprintf(text, sizeof text, ",%d,%u,%d,%d,%u,%.6g,%.6g", outcome.success, outcome.length,
                 outcome.settled_step, outcome.first_switch, outcome.switches, outcome.peak_x,
                 outcome.force_rms);
+  row += text;
+  const TrialMeasures& m = outcome.measures;
+  std::snprintf(text, sizeof text, ",%d,%.6g,%d,%u,%.6g,%.6g,%d,%u,%s\n", m.loose_success, m.reward,
+                m.upright_step, m.longest_hold, outcome.effort(trials.constants.period),
+                outcome.mode_accuracy(), m.shadow_first_switch, outcome.spurious_switches(),
+                outcome.failure(trials.constants));
   return row + text;
 }
 
@@ -52,7 +58,8 @@ std::string trial_columns() {
   for (const auto& [name, value] : kPlantParameters) columns += std::string(",") + name;
   return columns +
          ",x,x_dot,theta,theta_dot,success,length,settled_step,first_switch,switches,"
-         "peak_x,force_rms\n";
+         "peak_x,force_rms,loose_success,reward,upright_step,longest_hold_steps,effort,"
+         "mode_accuracy,shadow_first_switch,spurious_switches,failure\n";
 }
 
 SplitVerdict judge_split(const std::string& split, const Dataset& dataset,
@@ -62,9 +69,9 @@ SplitVerdict judge_split(const std::string& split, const Dataset& dataset,
   std::iota(first.begin(), first.end(), size_t{0});
   const Trials trials = dataset.trials(first);
   const auto steps = static_cast<uint32_t>(config.steps);
-  std::map<PolicyKind, std::vector<TrialOutcome>> outcomes;
+  std::map<PolicyKind, std::vector<MeasuredTrial>> outcomes;
   for (const auto policy : kPolicies)
-    outcomes[policy] = play_shared(policy, trials, steps, model, MPI_COMM_WORLD);
+    outcomes[policy] = measure_shared(policy, trials, steps, model, MPI_COMM_WORLD);
 
   SplitVerdict verdict;
   if (mpi.rank() != 0) return verdict;
@@ -74,7 +81,7 @@ SplitVerdict judge_split(const std::string& split, const Dataset& dataset,
   for (const auto policy : kPolicies) {
     const std::string name = name_of(policy);
     verdict.numbers["closed_loop"][name] =
-        summarize(outcomes[policy], outcomes[PolicyKind::kExpert], trials.constants);
+        summarize(outcomes[policy], outcomes[PolicyKind::kExpert], steps, trials.constants);
     for (size_t i = 0; i < trials.size(); ++i)
       verdict.trial_rows += trial_row(split, name, i, trials, outcomes[policy][i]);
     if (examples == 0 || (policy != PolicyKind::kModel && policy != PolicyKind::kExpert &&
@@ -91,13 +98,13 @@ SplitVerdict judge_split(const std::string& split, const Dataset& dataset,
 nlohmann::ordered_json judge_condition(const Condition& condition, const EvaluationConfig& config,
                                        const TrainedModel& model) {
   const Trials trials = condition.trials(static_cast<size_t>(config.trajectories), config.steps);
+  const auto steps = static_cast<uint32_t>(config.steps);
   const auto play = [&](PolicyKind policy, const TrainedModel& network) {
-    return play_shared(policy, trials, static_cast<uint32_t>(config.steps), network,
-                       MPI_COMM_WORLD);
+    return measure_shared(policy, trials, steps, network, MPI_COMM_WORLD);
   };
   const auto expert = play(PolicyKind::kExpert, model);
   const auto numbers = [&](PolicyKind policy, const TrainedModel& network) {
-    return summarize(policy == PolicyKind::kExpert ? expert : play(policy, network), expert,
+    return summarize(policy == PolicyKind::kExpert ? expert : play(policy, network), expert, steps,
                      trials.constants);
   };
   nlohmann::ordered_json result;

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <memory>
 #include <numeric>
+#include <type_traits>
 
 #include "cartpole/adaptive_expert.h"
 #include "cartpole/expert.h"
@@ -32,7 +33,27 @@ void for_each_block(size_t blocks, bool parallel, const std::function<void(size_
                    });
 }
 
-// What an expert believes about the plants.
+// Plays my share of the blocks and gathers all trials.
+template <class PlayBlock>
+auto play_blocks_shared(const Trials& trials, const Blocks& blocks, MPI_Comm communicator,
+                        const PlayBlock& play_block) {
+  std::invoke_result_t<PlayBlock, const Trials&> all(trials.size());
+  using Trial = typename decltype(all)::value_type;
+  static_assert(std::is_trivially_copyable_v<Trial> && sizeof(Trial) % sizeof(uint64_t) == 0);
+  const size_t n = trials.size();
+  std::memset(static_cast<void*>(all.data()), 0, n * sizeof(Trial));
+  share_blocks(trials, blocks, communicator, [&](size_t begin, const Trials& part) {
+    const auto played = play_block(part);
+    std::memcpy(static_cast<void*>(&all[begin]), played.data(), played.size() * sizeof(Trial));
+  });
+  // In words: as many bytes would be more than MPI counts.
+  MPI_Allreduce(MPI_IN_PLACE, all.data(), static_cast<int>(n * sizeof(Trial) / sizeof(uint64_t)),
+                MPI_UINT64_T, MPI_BOR, communicator);
+  return all;
+}
+
+}  // namespace
+
 std::vector<CartPoleParameters> beliefs(PolicyKind policy, const Trials& trials) {
   if (policy == PolicyKind::kNominalExpert)
     return std::vector<CartPoleParameters>(trials.size(), trials.nominal);
@@ -47,8 +68,6 @@ std::vector<CartPoleParameters> beliefs(PolicyKind policy, const Trials& trials)
     }
   return plants;
 }
-
-}  // namespace
 
 std::string name_of(PolicyKind policy) {
   switch (policy) {
@@ -110,6 +129,21 @@ Policy make_policy(PolicyKind kind, const Trials& trials, const TrainedModel& mo
   };
 }
 
+void share_blocks(const Trials& trials, const Blocks& blocks, MPI_Comm communicator,
+                  const std::function<void(size_t begin, const Trials& part)>& use) {
+  int rank = 0, size = 1;
+  MPI_Comm_rank(communicator, &rank);
+  MPI_Comm_size(communicator, &size);
+  const size_t n = trials.size(), block = blocks.size;
+  std::vector<size_t> mine;  // where my blocks begin
+  for (size_t begin = static_cast<size_t>(rank) * block; begin < n;
+       begin += static_cast<size_t>(size) * block)
+    mine.push_back(begin);
+  for_each_block(mine.size(), blocks.parallel, [&](size_t b) {
+    use(mine[b], trials.slice(mine[b], std::min(mine[b] + block, n)));
+  });
+}
+
 Blocks blocks_for(const TrainedModel& model) {
   const auto trial =
       static_cast<size_t>(2 * model.config.n_layer * model.window * model.config.n_embd) *
@@ -153,25 +187,36 @@ Rollout play_policy(PolicyKind policy, const Trials& trials, const RolloutOption
 
 std::vector<TrialOutcome> play_shared(PolicyKind policy, const Trials& trials, uint32_t steps,
                                       const TrainedModel& model, MPI_Comm communicator) {
-  static_assert(std::is_trivially_copyable_v<TrialOutcome>);
-  int rank = 0, size = 1;
-  MPI_Comm_rank(communicator, &rank);
-  MPI_Comm_size(communicator, &size);
-  const auto [block, parallel] = blocks_for(model);
-  const size_t n = trials.size();
-  std::vector<TrialOutcome> all(n);
-  std::memset(static_cast<void*>(all.data()), 0, n * sizeof(TrialOutcome));
-  std::vector<size_t> mine;  // where my blocks begin
-  for (size_t begin = static_cast<size_t>(rank) * block; begin < n;
-       begin += static_cast<size_t>(size) * block)
-    mine.push_back(begin);
-  for_each_block(mine.size(), parallel, [&, size = block](size_t b) {
-    const Trials part = trials.slice(mine[b], std::min(mine[b] + size, n));
-    const auto outcome = play(make_policy(policy, part, model), part, {steps, 0}).outcome;
-    std::memcpy(static_cast<void*>(&all[mine[b]]), outcome.data(),
-                outcome.size() * sizeof(TrialOutcome));
+  return play_blocks_shared(trials, blocks_for(model), communicator, [&](const Trials& part) {
+    return play(make_policy(policy, part, model), part, {steps, 0}).outcome;
   });
-  MPI_Allreduce(MPI_IN_PLACE, all.data(), static_cast<int>(n * sizeof(TrialOutcome)), MPI_BYTE,
-                MPI_BOR, communicator);
-  return all;
+}
+
+std::vector<MeasuredTrial> measure_policy(PolicyKind policy, const Trials& trials, uint32_t steps,
+                                          const TrainedModel& model) {
+  const size_t n = trials.size();
+  const Policy controller = make_policy(policy, trials, model),
+               shadow = make_policy(PolicyKind::kExpert, trials, model);
+  std::vector<double> shadow_force(n);
+  std::vector<uint8_t> shadow_mode(n);
+  TrialMeter meter(n, trials.constants);
+  const Policy both = [&](const Moment& now, std::vector<double>& force,
+                          std::vector<uint8_t>& mode) {
+    controller(now, force, mode);
+    shadow(now, shadow_force, shadow_mode);
+  };
+  const Observer observer = [&](const PeriodEnd& period) {
+    meter.add(period, shadow_force, shadow_mode);
+  };
+  const auto outcome = play(both, trials, {.steps = steps, .observer = &observer}).outcome;
+  std::vector<MeasuredTrial> measured;
+  for (size_t i = 0; i < n; ++i) measured.push_back({outcome[i], meter.measures(i)});
+  return measured;
+}
+
+std::vector<MeasuredTrial> measure_shared(PolicyKind policy, const Trials& trials, uint32_t steps,
+                                          const TrainedModel& model, MPI_Comm communicator) {
+  return play_blocks_shared(trials, blocks_for(model), communicator, [&](const Trials& part) {
+    return measure_policy(policy, part, steps, model);
+  });
 }

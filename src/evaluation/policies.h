@@ -6,6 +6,7 @@
 #include <array>
 
 #include "cartpole/rollout.h"
+#include "evaluation/trial_measures.h"
 #include "model/trained_model.h"
 
 enum class PolicyKind {
@@ -26,6 +27,9 @@ inline constexpr std::array kPolicies{PolicyKind::kModel,           PolicyKind::
 // The name in evaluation.json and trials.csv.
 std::string name_of(PolicyKind policy);
 
+// What an expert believes about the plants, before it has seen anything of them.
+std::vector<CartPoleParameters> beliefs(PolicyKind policy, const Trials& trials);
+
 // For these trials, from their start. The model is shared, and only read.
 Policy make_policy(PolicyKind kind, const Trials& trials, const TrainedModel& model);
 using PolicyMaker = std::function<Policy(const Trials& trials)>;
@@ -40,6 +44,11 @@ struct Blocks {
 };
 Blocks blocks_for(const TrainedModel& model);
 
+// Calls `use` with this rank's share of the blocks, which begin with trial `begin`; where blocks
+// are parallel, threads share them, too.
+void share_blocks(const Trials& trials, const Blocks& blocks, MPI_Comm communicator,
+                  const std::function<void(size_t begin, const Trials& part)>& use);
+
 // `behavior` as in RolloutOptions, if given.
 Rollout play_blocks(const PolicyMaker& policy, const Trials& trials, const RolloutOptions& options,
                     const Blocks& blocks, const PolicyMaker& behavior = {});
@@ -50,3 +59,10 @@ Rollout play_policy(PolicyKind policy, const Trials& trials, const RolloutOption
 // which get all outcomes; these do not depend on the number of ranks.
 std::vector<TrialOutcome> play_shared(PolicyKind policy, const Trials& trials, uint32_t steps,
                                       const TrainedModel& model, MPI_Comm communicator);
+
+// One block, in which the shadow costs as much as another expert.
+std::vector<MeasuredTrial> measure_policy(PolicyKind policy, const Trials& trials, uint32_t steps,
+                                          const TrainedModel& model);
+// Collective, as play_shared.
+std::vector<MeasuredTrial> measure_shared(PolicyKind policy, const Trials& trials, uint32_t steps,
+                                          const TrainedModel& model, MPI_Comm communicator);

@@ -49,13 +49,15 @@ torch::Tensor ControlModelImpl::embed(const torch::Tensor& features) {
   return apply_linear(read_in_, features / feature_scales_).to(read_in_->weight.scalar_type());
 }
 
-Heads ControlModelImpl::forward(const torch::Tensor& features, KeyValueCache* cache) {
+Heads ControlModelImpl::forward(const torch::Tensor& features, KeyValueCache* cache,
+                                bool with_dynamics) {
   const auto embedded = embed(features);
   const auto hidden = (recurrent_ ? recurrent_(embedded, cache) : transformer_(embedded, cache))
                           .to(torch::kFloat32);
-  return {.force = apply_linear(force_head_, hidden).squeeze(-1),
-          .mode = apply_linear(mode_head_, hidden),
-          .dynamics = cache ? torch::Tensor() : apply_linear(dynamics_head_, hidden)};
+  return {
+      .force = apply_linear(force_head_, hidden).squeeze(-1),
+      .mode = apply_linear(mode_head_, hidden),
+      .dynamics = cache && !with_dynamics ? torch::Tensor() : apply_linear(dynamics_head_, hidden)};
 }
 
 void ControlModelImpl::remember(const torch::Tensor& features, KeyValueCache& cache) {

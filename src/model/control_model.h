@@ -13,7 +13,7 @@ struct Heads {
   torch::Tensor force;  // [B, T] in units of the force limit
   torch::Tensor mode;   // [B, T, 2] logits
   // [B, T, 8]: the change over a control step is [..., :4] + [..., 4:] * command sent.
-  torch::Tensor dynamics;  // undefined with a cache
+  torch::Tensor dynamics;  // undefined with a cache, unless asked for
 
   // [B, T, 4], in units of the dataset's delta_rms; `sent_force` [B, T] in units of the force
   // limit.
@@ -25,8 +25,10 @@ class ControlModelImpl : public torch::nn::Module {
  public:
   explicit ControlModelImpl(const ModelConfig& model);
   // [B, T, 6] tokens (see write_token), which are divided by the configured feature scales. With a
-  // cache they continue it, see Gpt2Impl::forward, and nothing is predicted of the next state.
-  Heads forward(const torch::Tensor& features, KeyValueCache* cache = nullptr);
+  // cache they continue it, see Gpt2Impl::forward, and nothing is predicted of the next state
+  // unless asked for.
+  Heads forward(const torch::Tensor& features, KeyValueCache* cache = nullptr,
+                bool with_dynamics = false);
   // Continues the cache with tokens whose heads nobody asks for.
   void remember(const torch::Tensor& features, KeyValueCache& cache);
   torch::Device device() const { return read_in_->weight.device(); }

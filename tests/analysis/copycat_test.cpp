@@ -70,7 +70,7 @@ TEST(Copycat, ExpertsThatKnowThePlantHaveNoError) {
   const torch::NoGradGuard no_grad;
   for (auto& parameter : idle.network->parameters()) parameter.zero_();
   const auto rows = copycat_rows(trials, 1.0, idle, MPI_COMM_WORLD);
-  ASSERT_EQ(rows.size(), 6U);
+  ASSERT_EQ(rows.size(), 7U);
   for (const auto& row : rows) {
     const std::string policy = row["policy"];
     EXPECT_EQ(row["n"], 8);

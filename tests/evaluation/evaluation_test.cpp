@@ -30,8 +30,8 @@ TEST(Evaluation, ReferencePoliciesRankAsExpected) {
   const Trials trials = dataset.trials(all);
   std::map<std::string, double> success;
   for (const auto policy : kPolicies) {
-    const auto outcome = play_policy(policy, trials, {1024, 0}, tiny_trained_model()).outcome;
-    success[name_of(policy)] = summarize(outcome, outcome)["success"];
+    const auto measured = measure_policy(policy, trials, 1024, tiny_trained_model());
+    success[name_of(policy)] = summarize(measured, measured, 1024)["success"];
   }
   EXPECT_GE(success["expert"], 0.9);
   EXPECT_LT(success["nominal_expert"], 0.7);
@@ -41,10 +41,10 @@ TEST(Evaluation, ReferencePoliciesRankAsExpected) {
 }
 
 TEST(Evaluation, SuccessGivenExpertCountsOnlyTrialsThatTheExpertSolves) {
-  std::vector<TrialOutcome> model(4), expert(4);
+  std::vector<MeasuredTrial> model(4), expert(4);
   model[0].success = model[1].success = true;
   expert[0].success = expert[2].success = true;
-  const auto summary = summarize(model, expert);
+  const auto summary = summarize(model, expert, 250);
   EXPECT_EQ(summary["success"], 0.5);
   EXPECT_EQ(summary["n_given_expert"], 2);
   EXPECT_EQ(summary["success_given_expert"], 0.5);

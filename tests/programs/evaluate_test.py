@@ -34,6 +34,28 @@ class Evaluate(TrainTest):
                 self.assertEqual(values["n"], 20)
                 self.assertLessEqual(values["interval"][0], values["success"])
                 self.assertGreaterEqual(values["interval"][1], values["success"])
+                self.assertGreaterEqual(values["loose_success"], values["success"])
+                self.assertTrue(0 < values["reward"] < 1)
+                self.assertEqual(list(values["failures"]), [
+                    "left the track swinging up", "left the track upright", "never upright",
+                    "fell and did not return", "not still at the end"
+                ])
+                self.assertEqual(sum(values["failures"].values()),
+                                 round(20 * (1 - values["success"])))
+                ranges = values["force_error_by_step"]
+                self.assertEqual([r["to_step"] for r in ranges], [2**k for k in range(11)])
+                self.assertEqual(ranges[0]["n"], 20)
+                for name in ("upright_seconds", "longest_hold_seconds", "effort",
+                             "switch_error_seconds"):
+                    self.assertIn(f"{name}_p50", values)
+                for name in ("loose", "reward", "left_track", "upright_seconds", "effort",
+                             "longest_hold_seconds", "mode_accuracy", "switch_error_seconds",
+                             "spurious_switches"):
+                    self.assertEqual(len(values[f"{name}_interval"]), 2)
+            expert = policies["expert"]
+            self.assertEqual(expert["mode_accuracy"], 1)
+            self.assertEqual(expert["spurious_switches"], 0)
+            self.assertTrue(all(r["rmse_newtons"] == 0 for r in expert["force_error_by_step"]))
         test = evaluation["splits"]["test"]["closed_loop"]
         self.assertGreater(test["expert"]["success"], 0.8)
         # There is no more to know here than masses and length.
@@ -47,8 +69,13 @@ class Evaluate(TrainTest):
                 " ".join(trials.fieldnames),
                 "split policy trial cart_mass pole_mass half_length inertia_factor cart_friction "
                 "pole_friction motor_gain delay_steps x x_dot theta theta_dot success length "
-                "settled_step first_switch switches peak_x force_rms")
-            self.assertEqual(len(list(trials)), 3 * 8 * 20)  # splits, policies, trials
+                "settled_step first_switch switches peak_x force_rms loose_success reward "
+                "upright_step longest_hold_steps effort mode_accuracy shadow_first_switch "
+                "spurious_switches failure")
+            rows = list(trials)
+        self.assertEqual(len(rows), 3 * 8 * 20)  # splits, policies, trials
+        for row in rows:
+            self.assertEqual(row["failure"] == "", row["success"] == "1")
         report = subprocess.run([sys.executable, ROOT / "tools/report.py", self.folder / "run"],
                                 capture_output=True, text=True)
         self.assertEqual(report.returncode, 0, report.stderr)

@@ -673,6 +673,34 @@ class Slurm(unittest.TestCase):
                           ["strong", "2", "128"]])
         self.assertEqual([rows[2][5], rows[4][5]], ["100.0%", "100.0%"])
 
+    def test_a_sweep_has_a_run_folder_per_task(self):
+        combinations = self.folder / "sweep.txt"
+        combinations.write_text("# Two seeds.\n\n--seed 0\n  --seed 1\n")
+
+        def submit(tasks, data):
+            with unittest.mock.patch.dict(ENVIRONMENT, OUT=str(self.out)):
+                return call("sbatch", "--parsable", f"--output={self.folder}/%x-%A_%a.log",
+                            "--nodes=1", "--ntasks=2", f"--array={tasks}", "slurm/sweep.sbatch",
+                            combinations, "tests/tiny.yaml", "--dataset.path", data,
+                            "--training.train_steps", 1500, "--training.save_every_steps", 100,
+                            "--training.print_every_steps", 1000000).strip()
+
+        number = submit("0-2", self.data)
+        stopped = f"{number}_0"
+        wait_for(lambda: [*self.out.glob("task_000/checkpoint_*.sha256")],
+                 lambda: self.log(stopped))
+        self.request_stop(stopped)
+        self.ends(f"{number}_2", 78, f"there is no line for task 2 in {combinations}, which has 2")
+        for task, starts in ((0, 1), (1, 0)):
+            found = self.ends(f"{number}_{task}", 0, "2 ranks", timeout=300)
+            self.assertEqual(found["Restarts"], str(starts), self.log(f"{number}_{task}"))
+            config = (self.out / f"task_00{task}/config.yaml").read_text()
+            self.assertIn(f"\nseed: {task}\n", config)
+        self.assertIn("resumed at step", self.log(stopped))
+        self.assertIn("| mean of 2 seeds: task_000, task_001 | ",
+                      call(".venv/bin/python", "tools/compare.py", self.out))
+        self.ends(f"{submit('0', self.folder / 'none')}_0", 78, "there is no dataset in")
+
     def test_programs_of_a_container(self):
         image, stand_in = self.folder / "image.sif", self.folder / "apptainer"
         image.touch()
