@@ -38,7 +38,8 @@ for preset in gpu asan; do
   stage "build: $preset"
   targets=()
   if [[ $preset == asan ]]; then
-    targets=(--target generate_trajectories data_tests trainer_tests policy_tests mpi_tests)
+    targets=(--target generate_trajectories data_tests trainer_tests policy_tests analysis_tests
+      mpi_tests)
   fi
   cmake --preset $preset -DBUILD_TESTING=ON -DCMAKE_COMPILE_WARNING_AS_ERROR=ON \
     >build/check_$preset.log

@@ -47,7 +47,7 @@ Recording with_commands_times(double factor, Recording recording) {
 
 constexpr double kWeakerCommands = 0.7;
 constexpr const char* kContexts[] = {"other_plant", "same_plant", "stronger_motor"};
-constexpr int64_t C = std::size(kContexts);
+constexpr int64_t C = std::size(kContexts), kMotor = C - 1;
 constexpr const char* kBehaviors[] = {"force", "response"};
 constexpr int64_t kOwnTokens[] = {1, 8};
 constexpr int64_t K = std::size(kOwnTokens);
@@ -66,6 +66,7 @@ class Swapper {
       layers_.back().second[l] = true;
     }
     layers_.emplace_back("all", std::vector<bool>(L, true));
+    layers_.emplace_back("tokens", std::vector<bool>(L, false));
     const auto S = static_cast<int64_t>(layers_.size()), n = static_cast<int64_t>(trials_.size());
     answers_ = torch::zeros({K, C, S, 2, n}, torch::kFloat64);
     asked_ = torch::zeros({C, 2, n}, torch::kFloat64);
@@ -106,8 +107,9 @@ class Swapper {
         for (size_t s = 0; s < layers_.size(); ++s) {
           const Swap swap{sources[c], rows, layers_[s].second,
                           std::min(kOwnTokens[k], model_.window - 1)};
+          const bool whole = layers_[s].first == "tokens";
           mine(answers_[k][c][static_cast<int64_t>(s)])
-              .copy_(answers(trace(model_, tokens, &swap).heads));
+              .copy_(answers(whole ? sources[c].heads : trace(model_, tokens, &swap).heads));
         }
 
     auto stronger = here.plants;
@@ -120,7 +122,7 @@ class Swapper {
     const auto own = asked(here.plants);
     mine(asked_[0]).copy_(asked(other.plants) - own);
     mine(asked_[1]).copy_(mine(asked_[0]));
-    mine(asked_[2]).copy_(asked(stronger) - own);
+    mine(asked_[kMotor]).copy_(asked(stronger) - own);
   }
 
   Trace traced(const Recording& recording, size_t n) const {
@@ -156,14 +158,16 @@ class Swapper {
                       {"n", trials_.size()}});
     };
     const auto changes = answers_[k] - answers_[k].slice(1, 0, 1);  // [C, S, 2, n], by the swap
+    // Only there do all tokens of the source have the last one's state.
+    const bool whole = layers_[static_cast<size_t>(s)].first == "tokens";
     for (int64_t a = 0; a < 2; ++a) {
-      for (int64_t c = 0; c < C; ++c)
+      for (int64_t c = whole ? kMotor : 0; c < C; ++c)
         if (moves(c, a)) add(kContexts[c], kBehaviors[a], changes[c][s][a], asked_[c][a]);
-      if (moves(0, a))
+      if (!whole && moves(0, a))
         add("plant_alone", kBehaviors[a], changes[0][s][a] - changes[1][s][a], asked_[0][a]);
     }
-    for (const int64_t c : {0, 2})
-      add(kContexts[c], "force_share", changes[c][s][0], changes[c][-1][0]);
+    for (const int64_t c : {int64_t{0}, kMotor})
+      if (!whole) add(kContexts[c], "force_share", changes[c][s][0], changes[c][-2][0]);
   }
 
   // Where no command is answered within its period there is no response to compare.

@@ -101,20 +101,22 @@ TEST(PlantProbes, LeastSquaresKnowThePlantAndTheFirstTokenDoesNot) {
   // Three numbers vary there, in seven combinations.
   const auto identified = rows_with(rows.identified, "estimator", "least_squares");
   EXPECT_EQ(identified.size(), 7U);
-  EXPECT_EQ(rows_with(identified, "target", "log half_length")[0]["step"], 64);
+  EXPECT_GE(rows_with(identified, "target", "log half_length")[0]["step"], 16);
   EXPECT_EQ(rows_with(rows.probes, "site", "hook_v")[0]["features"], 16);
   const auto products = rows_with(rows.probes, "site", "context_kv");
-  EXPECT_EQ(products[0]["features"], 2 * 8 * 8);
+  EXPECT_EQ(products[0]["features"], 2 * 8 * 8);  // heads x keys x values
   EXPECT_EQ(products[0]["step"], 64);
 }
 
 TEST(Swap, TheWholeSwapIsAllOfIt) {
   const auto rows = swap_contexts(tiny_manifest(), small().analysis, tiny_trained_model());
-  const auto shares = rows_with(rows, "behavior", "force_share");
-  ASSERT_EQ(shares.size(), 3U);  // two layers, and both
-  EXPECT_EQ(shares[2]["layers"], "all");
-  EXPECT_DOUBLE_EQ(shares[2]["transfer"], 1.0);
-  EXPECT_EQ(rows_with(rows, "context", "same_plant").size(), 6U);
+  const auto shares = rows_with(rows_with(rows, "behavior", "force_share"), "own_tokens", 1);
+  EXPECT_EQ(shares.size(), 6U);  // two contexts; two layers, and both
+  for (const auto& row : rows_with(shares, "layers", "all"))
+    EXPECT_NEAR(row["transfer"].get<double>(), 1.0, 1e-9);
+  // Two numbers of own tokens, three choices of layers, force and response.
+  EXPECT_EQ(rows_with(rows, "context", "same_plant").size(), 12U);
+  EXPECT_EQ(rows_with(rows, "layers", "tokens").size(), 4U);
 }
 
 TEST(AttentionHeads, NumbersOfKnownPatterns) {
