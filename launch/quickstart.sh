@@ -26,7 +26,7 @@ stage 2 'Build (2 to 3 minutes the first time)'
 mkdir -p build
 if ! { cmake --preset release &&
   cmake --build --preset release --target generate_trajectories train_gpt2 evaluate_policy \
-    export_policy control_policy simulate_cartpole; } \
+    analyze_policy export_policy control_policy simulate_cartpole; } \
   >build/quickstart_build.log 2>&1; then
   tail -n 30 build/quickstart_build.log >&2
   echo 'quickstart: the build failed; the full output is in build/quickstart_build.log' >&2
@@ -63,6 +63,9 @@ esac
 
 stage 6 'Evaluate: closed loop on plants and starts it never saw (1 to 2 minutes)'
 $programs/evaluate_policy --config $config
+echo 'What it knows of a plant (half a minute; all of it without --analysis.sections):'
+launch/local.sh 2 $programs/analyze_policy --config $config \
+  --analysis.sections 'contexts probes swap'
 
 stage 7 'Report, and the network for use elsewhere'
 report=$(MPLCONFIGDIR=build/matplotlib .venv/bin/python tools/report.py $out)
@@ -73,7 +76,7 @@ else
   echo 'no page to play with: clang and lld are missing (apt-get install clang lld)'
 fi
 
-.venv/bin/python - $out/evaluation/evaluation.json <<'PYTHON'
+.venv/bin/python - $out/evaluation/evaluation.json $out/analysis/analysis.json <<'PYTHON'
 import json, sys
 splits = json.load(open(sys.argv[1]))["splits"]
 print("\n  success over 1024 steps    test    test_ood, given expert success")
@@ -83,6 +86,16 @@ for policy, name in {"model": "trained GPT-2", "expert": "expert, knows the plan
     test, ood = (splits[split]["closed_loop"][policy] for split in ("test", "test_ood"))
     print(f"  {name:<25} {test['success']:6.3f}    {ood['success_given_expert']:6.3f}")
 print(f"  n = {test['n']} plants and starts each; the network is told no parameter of the plant")
+analysis = json.load(open(sys.argv[2]))
+r2 = {row["target"]: row["r2"] for row in analysis["probes"]
+      if row["site"] == "context_kv" and row["layer"] == max(r["layer"] for r in analysis["probes"])}
+used = {row["layers"]: row["transfer"] for row in analysis["swap"]
+        if (row["context"], row["behavior"], row["own_tokens"]) == ("stronger_motor", "force", 1)}
+print(f"""
+  Its keys and values hold the plant: R2 {r2['log inertia / mass_length']:.2f} for the pole's length,
+  {r2['log total_mass / gain']:.2f} for the mass, on plants that the probe never saw. Given a history as of a
+  stronger motor, its force moves by {used['tokens']:.2f} of what the expert would change, by {used['all']:.2f}
+  through keys and values alone.""")
 PYTHON
 printf '\n[%s] done. Open %s\n' "$(clock)" "$report"
 if [[ -e $out/page.html ]]; then echo "Play with the network in a browser: $out/page.html"; fi

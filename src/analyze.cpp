@@ -1,7 +1,7 @@
 // analyze_policy: what does the trained network know of the plant, and how does it use that? Writes
 // the tables that src/analysis/README.md describes. Ranks share the trials.
 #include <chrono>
-#include <iostream>
+#include <cmath>
 #include <set>
 #include <sstream>
 
@@ -56,7 +56,7 @@ void refuse_other_networks(const TrainedModel& model) {
                         std::to_string(kLeast));
 }
 
-// Rows of equal columns as CSV.
+// Rows of equal columns as CSV, texts in quotes.
 std::string to_csv(const ordered_json& rows) {
   std::string text;
   for (const auto& row : rows) {
@@ -66,23 +66,20 @@ std::string to_csv(const ordered_json& rows) {
       text = line.substr(1) + "\n";
       line.clear();
     }
-    for (const auto& value : row)
-      line += "," + (value.is_null()     ? ""
-                     : value.is_string() ? value.get<std::string>()
-                                         : value.dump());
+    for (const auto& value : row) line += "," + (value.is_null() ? "" : value.dump());
     text += line.substr(1) + "\n";
   }
   return text;
 }
 
-// Six digits: how many ranks shared the trials may show in later ones.
+// Six digits: how many ranks shared the trials may show in later ones. What is no number: null.
 void shorten(ordered_json& rows) {
   for (auto& row : rows)
     for (auto& value : row)
       if (value.is_number_float()) {
         char text[32];
         std::snprintf(text, sizeof text, "%.6g", value.get<double>());
-        value = std::stod(text);
+        value = std::isfinite(value.get<double>()) ? ordered_json(std::stod(text)) : nullptr;
       }
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <numeric>
+#include <set>
 
 #include "evaluation/one_step.h"
 #include "evaluation/policies.h"
@@ -34,21 +35,31 @@ std::string trial_row(const std::string& split, const std::string& policy, size_
   return row + text;
 }
 
+// Of trial `trial`, which is row i of the recording.
 std::string rollout_rows(const std::string& split, const std::string& policy,
-                         const Recording& recording, size_t trials) {
+                         const Recording& recording, size_t i, size_t trial) {
   std::string rows;
-  for (size_t i = 0; i < trials; ++i)
-    for (size_t t = 0; t < recording.steps; ++t) {
-      const float* s = &recording.state[(i * (recording.steps + 1) + t) * kStateSize];
-      char row[192];
-      std::snprintf(row, sizeof row, "%s,%s,%zu,%zu,%.6g,%.6g,%.6g,%.6g,%.6g,%d\n", split.c_str(),
-                    policy.c_str(), i, t, static_cast<double>(s[0]), static_cast<double>(s[1]),
-                    static_cast<double>(s[2]), static_cast<double>(s[3]),
-                    static_cast<double>(recording.force_sent[i * recording.steps + t]),
-                    recording.mode[i * recording.steps + t]);
-      rows += row;
-    }
+  for (size_t t = 0; t < recording.steps; ++t) {
+    const float* s = &recording.state[(i * (recording.steps + 1) + t) * kStateSize];
+    char row[192];
+    std::snprintf(row, sizeof row, "%s,%s,%zu,%zu,%.6g,%.6g,%.6g,%.6g,%.6g,%d\n", split.c_str(),
+                  policy.c_str(), trial, t, static_cast<double>(s[0]), static_cast<double>(s[1]),
+                  static_cast<double>(s[2]), static_cast<double>(s[3]),
+                  static_cast<double>(recording.force_sent[i * recording.steps + t]),
+                  recording.mode[i * recording.steps + t]);
+    rows += row;
+  }
   return rows;
+}
+
+// The first trials, and the first that the model failed.
+std::set<size_t> shown_trials(const std::vector<MeasuredTrial>& model, size_t examples) {
+  constexpr size_t kFailed = 6;
+  std::set<size_t> shown;
+  size_t failed = 0;
+  for (size_t i = 0; i < model.size(); ++i)
+    if (i < examples || (examples > 0 && !model[i].success && failed++ < kFailed)) shown.insert(i);
+  return shown;
 }
 
 }  // namespace
@@ -75,21 +86,27 @@ SplitVerdict judge_split(const std::string& split, const Dataset& dataset,
 
   SplitVerdict verdict;
   if (mpi.rank() != 0) return verdict;
-  // Whole blocks, in which every trial goes as above.
-  const size_t block = blocks_for(model).size,
-               recorded = std::min((examples + block - 1) / block * block, trials.size());
+  const auto shown = shown_trials(outcomes[PolicyKind::kModel], examples);
+  const size_t block = blocks_for(model).size;
   for (const auto policy : kPolicies) {
     const std::string name = name_of(policy);
     verdict.numbers["closed_loop"][name] =
         summarize(outcomes[policy], outcomes[PolicyKind::kExpert], steps, trials.constants);
     for (size_t i = 0; i < trials.size(); ++i)
       verdict.trial_rows += trial_row(split, name, i, trials, outcomes[policy][i]);
-    if (examples == 0 || (policy != PolicyKind::kModel && policy != PolicyKind::kExpert &&
-                          policy != PolicyKind::kPlainExpert))
+    if (policy != PolicyKind::kModel && policy != PolicyKind::kExpert &&
+        policy != PolicyKind::kPlainExpert)
       continue;
-    const Rollout rollout = play_policy(policy, trials.slice(0, recorded), {steps, steps}, model);
-    verdict.rollout_rows +=
-        rollout_rows(split, name, rollout.recording, std::min(trials.size(), examples));
+    // Whole blocks, in which every trial goes as above.
+    for (size_t begin = 0; begin < trials.size(); begin += block) {
+      const size_t end = std::min(begin + block, trials.size());
+      const auto here = shown.lower_bound(begin), after = shown.lower_bound(end);
+      if (here == after) continue;
+      const Recording recording =
+          play_policy(policy, trials.slice(begin, end), {steps, steps}, model).recording;
+      for (auto i = here; i != after; ++i)
+        verdict.rollout_rows += rollout_rows(split, name, recording, *i - begin, *i);
+    }
   }
   verdict.numbers["one_step"] = one_step_metrics(dataset, model);
   return verdict;

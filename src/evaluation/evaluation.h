@@ -11,7 +11,8 @@
 #include "program/mpi_session.h"
 
 // The numbers of evaluation.json, and rows of trials.csv and rollouts.csv (the latter of the first
-// `examples` trials: the model, the expert and the plain expert).
+// `examples` trials, and of the first that the model fails: the model, the expert and the plain
+// expert).
 struct SplitVerdict {
   nlohmann::ordered_json numbers;
   std::string trial_rows, rollout_rows;

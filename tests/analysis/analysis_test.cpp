@@ -33,6 +33,14 @@ nlohmann::ordered_json rows_with(const nlohmann::ordered_json& rows, const char*
   return result;
 }
 
+TrainedModel without_attention() {
+  TrainedModel model = tiny_trained_model();
+  const torch::NoGradGuard no_grad;
+  for (auto& [name, parameter] : model.network->named_parameters().pairs())
+    if (name.find("attn.c_proj") != std::string::npos) parameter.zero_();
+  return model;
+}
+
 }  // namespace
 
 TEST(Episodes, TokensAreWhatTheNetworkSaw) {
@@ -119,6 +127,17 @@ TEST(Swap, TheWholeSwapIsAllOfIt) {
   EXPECT_EQ(rows_with(rows, "layers", "tokens").size(), 4U);
 }
 
+// Without attention no token reads another's keys and values: the swap moves nothing, and no head
+// is missed.
+TEST(Swap, MovesNothingInANetworkWithoutAttention) {
+  const TrainedModel model = without_attention();
+  for (const auto& row : swap_contexts(tiny_manifest(), small().analysis, model))
+    if (row["layers"] != "tokens" && row["behavior"] != "force_share") {
+      EXPECT_NEAR(row["moved"].get<double>(), 0.0, 1e-6) << row;
+      EXPECT_NEAR(row["transfer"].get<double>(), 0.0, 1e-6) << row;
+    }
+}
+
 TEST(AttentionHeads, NumbersOfKnownPatterns) {
   const auto modes = torch::tensor({{0, 0, 1, 1}});
   const auto itself = head_numbers(torch::eye(4).unsqueeze(0), modes);
@@ -144,6 +163,17 @@ TEST(AttentionHeads, AblationLeavesTheNetworkAsItWas) {
   std::map<std::string, torch::Tensor> episode(attention.episode.begin(), attention.episode.end());
   EXPECT_EQ(episode.at("blocks.1.attn.hook_pattern").sizes(), torch::IntArrayRef({1, 2, 16, 16}));
   EXPECT_EQ(episode.at("blocks.0.hook_resid_mid").sizes(), torch::IntArrayRef({1, 16, 16}));
+}
+
+TEST(AttentionHeads, WithoutAttentionNoHeadIsMissed) {
+  const TrainedModel model = without_attention();
+  const Config config = small();
+  const auto all = context_rows(tiny_manifest(), config, model).back()["success"];
+  for (const auto& row :
+       attention_heads(tiny_manifest(), config.analysis, config.evaluation.steps, model).heads) {
+    EXPECT_EQ(row["success"], all);
+    EXPECT_EQ(row["success_mean"], all);
+  }
 }
 
 TEST(Robustness, UprightIsJudgedOverTheLastStepsAndWrapsAngles) {
