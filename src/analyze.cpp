@@ -50,10 +50,10 @@ void refuse_other_networks(const TrainedModel& model) {
                                                   model.config.family +
                                                   ": only a gpt2 can be analyzed");
   if (model.window < kLeast)
-    throw UserError(ExitCode::kConfiguration,
-                    "the network sees " + std::to_string(model.window) +
-                        " control steps: to ask what it remembers takes at least " +
-                        std::to_string(kLeast));
+    throw UserError(ExitCode::kConfiguration, "the network's window is " +
+                                                  std::to_string(model.window) +
+                                                  ": to ask what it remembers takes at least " +
+                                                  std::to_string(kLeast) + " control steps");
 }
 
 // Rows of equal columns as CSV, texts in quotes.
@@ -178,6 +178,8 @@ ExitCode analyze(const CommandLine& command_line, const MpiSession& mpi) {
     model = load_trained_model(judged.checkpoint, device);
     refuse_other_networks(model);
     refuse_other_constants(model.constants, judged.manifest);
+    refuse_short_trials("evaluation.steps", config.evaluation.steps, model.constants);
+    refuse_short_trials("analysis.long_steps", config.analysis.long_steps, model.constants);
     if (first_rank) make_folder(folder);
   });
 
@@ -191,6 +193,10 @@ ExitCode analyze(const CommandLine& command_line, const MpiSession& mpi) {
   for (const auto& section : kSections)
     if (sections.contains(section)) analysis.make(section, result, episode);
   if (!first_rank) return ExitCode::kDone;
+  // What an earlier analysis made beside these may be of another checkpoint.
+  fs::remove(folder / "attention.safetensors");
+  for (const auto& section : kSections) fs::remove(folder / (section + ".csv"));
+  fs::remove(folder / "identified.csv");
   for (auto& [section, rows] : result.items()) {
     if (!rows.is_array()) continue;
     shorten(rows);

@@ -7,7 +7,6 @@
 #include "model/trained_model.h"
 #include "program/durable_file.h"
 #include "program/program.h"
-#include "program/settings.h"
 #include "training/device.h"
 
 namespace fs = std::filesystem;
@@ -44,15 +43,6 @@ void print_verdict(const std::string& split, const ordered_json& numbers, int64_
   std::fflush(stdout);
 }
 
-// The command line may not say which world the dataset is of.
-void refuse_short_trials(const EvaluationConfig& config, const PlantConstants& constants) {
-  const int64_t least = success_steps(constants);
-  if (config.steps < least)
-    throw UserError(ExitCode::kConfiguration, "evaluation.steps " + std::to_string(config.steps) +
-                                                  " are less than the " + std::to_string(least) +
-                                                  " over which success is judged");
-}
-
 void print_condition(const std::string& name, const ordered_json& numbers) {
   std::printf("%s:", name.c_str());
   for (const auto& [policy, c] : numbers["closed_loop"].items())
@@ -82,7 +72,7 @@ ExitCode evaluate(const CommandLine& command_line, const MpiSession& mpi) {
   agree_on_errors([&] {
     model = load_trained_model(checkpoint, device);
     refuse_other_constants(model.constants, manifest);
-    refuse_short_trials(config.evaluation, model.constants);
+    refuse_short_trials("evaluation.steps", config.evaluation.steps, model.constants);
     if (first_rank) make_folder(fs::path(config.out_dir) / "evaluation");
   });
 

@@ -82,7 +82,7 @@ class Documents(unittest.TestCase):
             self.assertIn(key, found)
             mark = found[key] if found[key] in marks.values() else None
             self.assertEqual(mark, marks.get(role), key)
-        for program in ("generate_trajectories", "evaluate_policy"):
+        for program in ("generate_trajectories", "evaluate_policy", "analyze_policy"):
             self.assertIn("dataset.path", help_of(program))
 
 

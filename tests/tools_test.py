@@ -82,7 +82,8 @@ def analysis(step):
     """A row or a few of every section."""
     interval = dict(low=0.25, high=0.75, n=20)
     attention = dict(distance=1.5, entropy=0.5, share_swing_up=0.5, share_stabilise=0.5,
-                     success=0.5, success_mean=0.5, low_mean=0.25, high_mean=0.75)
+                     share_stabilise_even=0.25, success=0.5, success_mean=0.5, low_mean=0.25,
+                     high_mean=0.75)
     return dict(
         step=step, window=16, period=0.02, copycat=[
             dict(world=world, policy=policy, slope=0.5, force_rmse_swing_up=1.0,
@@ -110,17 +111,23 @@ def analysis(step):
         ], probes=[
             dict(site=site, layer=layer, step=step, target=target, r2=0.5, r2_shuffled=None,
                  r2_outside=0.5, ridge=None, features=16, **interval)
-            for site, layer in (("hook_resid_post", 0), ("hook_resid_post", 1), ("tokens", -1),
-                                ("least_squares", -1))
-            for step in (1, 16)
+            for site, layer in (("hook_resid_pre", 1), ("hook_resid_post", 0),
+                                ("hook_resid_post", 1), ("context_kv", 1), ("token", -1),
+                                ("tokens", -1), ("least_squares", -1))
+            for step in ((16,) if site == "context_kv" else (1, 16))
             for target in ("log total_mass / gain", "log total_mass")
         ], identified=[
             dict(estimator=estimator, target="log total_mass", step=step)
-            for estimator, step in (("hook_resid_post 1", 8), ("least_squares", -1))
+            for estimator, step in (("hook_resid_post 0", 8), ("hook_resid_post 1", -1),
+                                    ("context_kv 1", 16), ("least_squares", 4))
         ], swap=[
-            dict(context=context, layers=layers, behavior="force", transfer=0.5, **interval)
-            for layers in ("0", "1", "all")
-            for context in ("other_plant", "same_plant")
+            dict(context=context, own_tokens=own, layers=layers, behavior=behavior, transfer=0.5,
+                 moved=0.25, asked=0.5, **interval)
+            for own in (1, 8)
+            for layers in ("0", "1", "all", "tokens")
+            for context in ("other_plant", "same_plant", "plant_alone", "stronger_motor")
+            for behavior in ("force", "response", "force_share")
+            if layers != "tokens" or context == "stronger_motor" and behavior != "force_share"
         ], heads=[
             dict(layer=layer, head=head, **attention, **interval)
             for layer in (0, 1)
@@ -296,8 +303,8 @@ class Tools(unittest.TestCase):
             "How it moves": ["rollout", "phase_portrait"],
             "One step at a time": ["copycat"],
             "How it adapts": [
-                "force_error_by_step", "dynamics_by_step", "windows", "identified", "open_loop",
-                "start_map", "plant_map"
+                "force_error_by_step", "dynamics_by_step", "windows", "open_loop", "start_map",
+                "plant_map"
             ],
             "Does it know the plant?": ["probes_by_step", "probes", "swap"],
             "What it attends to": ["attention", "heads", "ablation"],
@@ -319,6 +326,11 @@ class Tools(unittest.TestCase):
         self.assertIn("model</td><td>25.0% [12.5, 50.0]</td><td>0.250 [0.125, 0.500]</td>", page)
         self.assertIn("saw the checkpoint of step 5.", page)
         self.assertIn("upright after 205 s", page)
+        cells = ("log total_mass", "never", 8, "never", 4)
+        self.assertIn("".join(f"<td>{cell}</td>" for cell in cells), page)
+        moved = "<td>0.500 [0.250, 0.750]</td><td>0.25 N</td><td>0.50 N</td>"
+        self.assertEqual(page.count(moved), 9)
+        self.assertEqual(page.count(f"stronger motor</td><td>none</td>{moved}"), 1)
 
     def test_the_failures_drawn_are_those_of_the_evaluation(self):
         run = self.run_with(lines(training(10)))

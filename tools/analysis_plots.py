@@ -25,8 +25,8 @@ COLUMNS = {
     "long_episode": "policy steps upright low high off_track n",
     "probes": "site layer step target r2 low high r2_shuffled",
     "identified": "estimator target step",
-    "swap": "context layers behavior transfer low high",
-    "heads": "layer head distance entropy share_swing_up share_stabilise success low high "
+    "swap": "context own_tokens layers behavior transfer low high moved asked",
+    "heads": "layer head distance entropy share_stabilise share_stabilise_even success low high "
              "success_mean low_mean high_mean",
 }
 TEXT = {
@@ -36,15 +36,17 @@ TEXT = {
 PREDICTOR_NAME = POLICY_NAME | {"zero_force": "nothing changes"}
 SITE_NAME = {
     "hook_resid_pre": "residual, before", "hook_resid_mid": "residual, after attention",
-    "hook_resid_post": "residual, after MLP", "hook_k": "keys", "hook_v": "values",
-    "context_k": "all keys, mean", "context_v": "all values, mean", "token": "last token", "tokens":
-        "all tokens", "least_squares": "least squares"
+    "hook_resid_post": "residual, after MLP", "hook_k": "keys", "hook_v": "values", "context_k":
+        "all keys, mean", "context_v": "all values, mean", "context_kv": "all keys × values, mean",
+    "token": "last token", "tokens": "all tokens, linearly", "least_squares": "least squares"
 }
-CONTEXT_COLOR = {"other_plant": COLOR["model"], "same_plant": FAINT, "plant_alone": "#882255"}
-BEHAVIOR_NAME = {
-    "force": "force: of the expert's change", "force_share": "force: of the whole swap's change",
-    "response": "predicted response to a command: of the plant's change"
-}
+CONTEXT = dict(
+    other_plant=("another plant", COLOR["model"]),
+    same_plant=("the same plant, another start", FAINT),
+    plant_alone=("difference of these two", "#882255"),
+    stronger_motor=("same trajectory, stronger motor", COLOR["adaptive_expert"]),
+)
+IDENTIFIED = 0.9  # R2
 MAP = "cividis"  # the color-blind see it as everyone does
 
 
@@ -73,6 +75,10 @@ def rows(run, section, **where):
         row for row in run.analysis[section]
         if all(row[column] == value for column, value in where.items())
     ]
+
+
+def r2_of(row):
+    return -np.inf if row["r2"] is None else row["r2"]
 
 
 def column(rows, key):
@@ -118,32 +124,36 @@ def plot_copycat(run):
 
 def plot_open_loop(run):
     measured = rows(run, "open_loop", world="test")
-    coordinates, steps = unique(measured, "coordinate"), unique(measured, "steps")
+    coordinates, ahead = unique(measured, "coordinate"), unique(measured, "steps")
     figure, panels = panel_grid(len(coordinates), 2.2)
     for axes, coordinate in zip(panels, coordinates):
         for predictor in unique(measured, "predictor"):
             these = rows(run, "open_loop", world="test", predictor=predictor, coordinate=coordinate)
-            plot_with_band(axes, column(these, "steps"), column(these, "skill"), column(
-                these, "low"), column(these, "high"), COLOR[predictor], PREDICTOR_NAME[predictor],
-                           marker=".", linewidth=2.4 if predictor == "model" else 1.4)
-        axes.set(title=coordinate, xscale="log", ylim=(-0.5, 1.05))
-        axes.set_xticks(steps, steps)
+            style = dict(color=COLOR[predictor], label=PREDICTOR_NAME[predictor], marker=".")
+            steps, error = column(these, "steps"), 1 - column(these, "skill")
+            if predictor == "model":
+                plot_with_band(axes, steps, error, 1 - column(these, "high"),
+                               1 - column(these, "low"), linewidth=2.4, **style)
+            else:
+                axes.plot(steps, error, linewidth=1.4, **style)
+        axes.set(title=coordinate, xscale="log", yscale="log", ylim=(1e-4, 10))
+        axes.set_xticks(ahead, ahead)
         axes.minorticks_off()
     figure.supxlabel("control steps ahead", fontsize=10)
-    figure.supylabel("skill", fontsize=10)
+    figure.supylabel("squared error (1: that of “nothing changes”)", fontsize=10)
     legend_above(figure, panels[0], 4)
     return figure
 
 
 def plot_dynamics_by_step(run):
     measured = rows(run, "dynamics_by_step")
-    worlds = unique(measured, "world")
+    worlds = [world for world in unique(measured, "world") if world in SPLIT_NAME]
     figure, panels = panel_grid(len(worlds), 2.6)
     for axes, world in zip(panels, worlds):
         for predictor in unique(measured, "predictor"):
             plot_by_step(axes, rows(run, "dynamics_by_step", world=world, predictor=predictor),
                          "error", predictor, PREDICTOR_NAME[predictor])
-        axes.set(title=SPLIT_NAME.get(world, world), yscale="log")
+        axes.set(title=SPLIT_NAME[world], yscale="log", ylim=(0.02, 5))
         log2_steps(axes)
     figure.supxlabel("control step of the trial, from 1", fontsize=10)
     figure.supylabel("error (1: the usual change in a step)", fontsize=10)
@@ -165,41 +175,6 @@ def plot_windows(run):
              ylim=(None, 1.01))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     legend_above(figure, axes, 4)
-    return figure
-
-
-def plot_identified(run):
-    measured = rows(run, "identified")
-    targets = unique(measured, "target")
-    last = f"hook_resid_post {max(row['layer'] for row in rows(run, 'probes'))}"
-    estimators = {
-        "the network's last layer": (COLOR["model"], lambda name: name == last),
-        "anywhere in the network": (INK, lambda name: name.startswith(("hook_", "context_"))),
-        "all tokens, linearly": (COLOR["nominal_expert"], lambda name: name == "tokens"),
-        "least squares": (COLOR["adaptive_expert"], lambda name: name == "least_squares"),
-    }
-    never = 2 * max(1, column(measured, "step").max())
-    figure, axes = plt.subplots(figsize=(7.2, 1.6 + 0.36 * len(targets)))
-    for k, (label, (color, belongs)) in enumerate(estimators.items()):
-        first = [
-            min((row["step"]
-                 for row in rows(run, "identified", target=target)
-                 if belongs(row["estimator"]) and row["step"] >= 0), default=never)
-            for target in targets
-        ]
-        axes.plot(first,
-                  np.arange(len(targets)) + 0.18 * (k - 1.5), "osD^"[k], color=color, markersize=6,
-                  label=label)
-    axes.set_yticks(range(len(targets)), targets)
-    axes.set_ylim(len(targets) - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0)
-    for y in np.arange(0.5, len(targets) - 1):
-        axes.axhline(y, color="#EEEEEE", linewidth=0.8, zorder=0)
-    log2_steps(axes)
-    axes.set_xlabel("control steps until R² is 0.9")
-    steps = [2**k for k in range(int(np.log2(never)))]
-    axes.set_xticks([*steps, never], [*steps, "never"])
-    legend_above(figure, axes, 2)
     return figure
 
 
@@ -250,24 +225,40 @@ def identifiable(targets):
     ]
 
 
+def in_network(row):
+    return row["site"].startswith(("hook_", "context_"))
+
+
 def plot_probes_by_step(run):
     measured = rows(run, "probes")
     targets = unique(measured, "target")
     targets = identifiable(targets) or targets
     last = max(row["layer"] for row in measured)
-    figure, panels = panel_grid(len(targets), 2)
+    figure, panels = panel_grid(len(targets), 2.1)
     for axes, target in zip(panels, targets):
-        network = rows(run, "probes", target=target, site="hook_resid_post", layer=last)
-        lines = [(network, COLOR["model"], "the network's last layer"),
+        these = rows(run, "probes", target=target)
+        layer = rows(run, "probes", target=target, site="hook_resid_post", layer=last)
+        best, products = {}, None
+        for row in filter(in_network, these):
+            if row["site"] != "context_kv":
+                best[row["step"]] = max(row, best.get(row["step"], row), key=r2_of)
+            else:
+                products = max(row, products or row, key=r2_of)
+        lines = [([best[step] for step in sorted(best)], INK, "its best reading at each step"),
+                 (layer, COLOR["model"], "the network's last layer"),
                  (rows(run, "probes", target=target,
-                       site="least_squares"), COLOR["adaptive_expert"], "least squares"),
+                       site="tokens"), COLOR["nominal_expert"], "all tokens, linearly"),
                  (rows(run, "probes", target=target,
-                       site="tokens"), COLOR["nominal_expert"], "all tokens, linearly")]
-        for these, color, label in lines:
-            plot_with_band(axes, column(these, "step"), column(these, "r2"), column(these, "low"),
-                           column(these, "high"), color, label, marker=".")
-        axes.plot(column(network, "step"), column(network, "r2_shuffled"), color=FAINT,
-                  linestyle="--", label="the network's, shuffled plants")
+                       site="least_squares"), COLOR["adaptive_expert"], "least squares")]
+        for line, color, label in lines:
+            plot_with_band(axes, column(line, "step"), column(line, "r2"), column(line, "low"),
+                           column(line, "high"), color, label, marker=".")
+        if products:
+            axes.plot(products["step"], products["r2"], "D", color=INK, markersize=5,
+                      label="its keys × values, at the last step")
+        axes.plot(column(layer, "step"), column(layer, "r2_shuffled"), color=FAINT, linestyle="--",
+                  label="the last layer, shuffled plants")
+        axes.axhline(IDENTIFIED, color=INK, linewidth=0.8, linestyle=":", zorder=0)
         log2_steps(axes)
         axes.set(title=target, ylim=(-0.3, 1.05))
     figure.supxlabel("control step of the trial, from 1", fontsize=10)
@@ -288,41 +279,49 @@ def write_cells(axes, cells, digits):
 def plot_probes(run):
     measured = rows(run, "probes", step=max(row["step"] for row in run.analysis["probes"]))
     targets = unique(measured, "target")
+    # What enters a layer but the first is what left the one before.
+    measured = [row for row in measured if row["site"] != "hook_resid_pre" or row["layer"] == 0]
     places = sorted({(row["site"], row["layer"]) for row in measured}, key=lambda place:
                     ([*SITE_NAME].index(place[0]), place[1]))
     cells = np.full((len(places), len(targets)), np.nan)
     for row in measured:
         cells[places.index((row["site"], row["layer"])),
               targets.index(row["target"])] = np.nan if row["r2"] is None else row["r2"]
-    figure, axes = plt.subplots(figsize=(2.6 + 0.46 * len(targets), 2.2 + 0.2 * len(places)))
+    figure, axes = plt.subplots(figsize=(2.9 + 0.46 * len(targets), 2.4 + 0.2 * len(places)))
     image = axes.imshow(cells, aspect="auto", cmap=MAP, vmin=0, vmax=1)
     write_cells(axes, cells, 2)
     axes.set_yticks(
         range(len(places)),
         [SITE_NAME[site] + (f", {layer}" if layer >= 0 else "") for site, layer in places])
+    axes.axhline([site for site, _ in places].index("token") - 0.5, color="white", linewidth=3)
     axes.set_xticks(range(len(targets)), targets, rotation=60, ha="right", rotation_mode="anchor")
+    axes.set_title("at control step " + str(measured[0]["step"]))
     figure.colorbar(image, label="R² (at and below 0 the same color)", shrink=0.5)
     return figure
 
 
 def plot_swap(run):
     measured = rows(run, "swap")
-    behaviors, contexts = unique(measured, "behavior"), unique(measured, "context")
-    figure, panels = plt.subplots(len(behaviors), figsize=(6.4, 0.8 + 2 * len(behaviors)),
-                                  squeeze=False)
-    for axes, behavior in zip(panels[:, 0], behaviors):
+    own = unique(measured, "own_tokens")
+    width = max(7.2, 1 + 0.5 * len(own) * len(unique(measured, "layers")))
+    figure, panels = plt.subplots(2, len(own), figsize=(width, 6), sharey="row", squeeze=False)
+    for line, behavior in zip(panels, ("force", "force_share")):
         layers = unique(rows(run, "swap", behavior=behavior), "layers")
-        for k, context in enumerate(contexts):
-            these = rows(run, "swap", behavior=behavior, context=context)
-            x = np.array([layers.index(row["layers"]) for row in these]) + 0.26 * (k - 1)
-            axes.bar(x, column(these, "transfer"), 0.24, color=CONTEXT_COLOR[context],
-                     label=context.replace("_", " "))
-            axes.vlines(x, column(these, "low"), column(these, "high"), color=INK, linewidth=1)
-        axes.axhline(0, color=INK, linewidth=0.8)
-        axes.set_xticks(range(len(layers)), layers)
-        axes.set(title=BEHAVIOR_NAME[behavior], ylabel="transfer (1: all)",
-                 xlim=(-0.6, len(layers) - 0.4))
-    panels[-1, 0].set_xlabel("layers whose keys and values are another trial's")
+        for axes, tokens in zip(line, own):
+            for k, (context, (label, color)) in enumerate(CONTEXT.items()):
+                these = rows(run, "swap", own_tokens=tokens, behavior=behavior, context=context)
+                x = np.array([layers.index(row["layers"]) for row in these]) + 0.16 * (k - 1.5)
+                axes.vlines(x, column(these, "low"), column(these, "high"), color, linewidth=1.5)
+                axes.plot(x, column(these, "transfer"), "o", color=color, markersize=5, label=label)
+            axes.axhline(0, color=INK, linewidth=0.8, zorder=0)
+            axes.axhline(1, color=INK, linewidth=0.8, linestyle=":", zorder=0)
+            axes.set_xticks(range(len(layers)), layers)
+            axes.set_xlim(-0.6, len(layers) - 0.4)
+    for axes, tokens in zip(panels[0], own):
+        axes.set_title("but for its own last " + ("token" if tokens == 1 else f"{tokens} tokens"))
+    panels[0, 0].set_ylabel("change of force,\nshare of the expert's")
+    panels[1, 0].set_ylabel("change of force,\nshare of that with all layers")
+    figure.supxlabel("layers whose keys and values are of another history", fontsize=10)
     legend_above(figure, panels[0, 0], 2)
     return figure
 
@@ -355,24 +354,25 @@ def plot_attention(run):
 def plot_heads(run):
     measured = rows(run, "heads")
     shape = (max(row["layer"] for row in measured) + 1, max(row["head"] for row in measured) + 1)
+    even = column(measured, "share_stabilise_even")
     maps = {
-        "distance": ("mean distance (control steps)", 0),
-        "entropy": ("entropy (bits)", 1),
-        "share_swing_up": ("attention on swing-up tokens", 2),
-        "share_stabilise": ("attention on stabilize tokens", 2),
+        "mean distance (control steps)": (column(measured, "distance"), 0, {"vmin": 0}),
+        "entropy (bits)": (column(measured, "entropy"), 1, {"vmin": 0}),
+        "attention on stabilize tokens": (column(measured,
+                                                 "share_stabilise"), 2, {"vmin": 0, "vmax": 1}),
     }
-    figure, panels = plt.subplots(2, 2, figsize=(7.2, 1.6 + 0.5 * shape[0]), sharex=True,
+    figure, panels = plt.subplots(1, 3, figsize=(7.2, 1.4 + 0.4 * shape[0]), sharex=True,
                                   sharey=True)
-    for axes, (key, (title, digits)) in zip(panels.flat, maps.items()):
+    for axes, (title, (values, digits, scale)) in zip(panels.flat, maps.items()):
         cells = np.full(shape, np.nan)
-        for row, value in zip(measured, column(measured, key)):
+        for row, value in zip(measured, values):
             cells[row["layer"], row["head"]] = value
-        axes.imshow(cells, aspect="auto", cmap=MAP, vmin=0,
-                    vmax=1 if key.startswith("share") else None)
+        axes.imshow(cells, aspect="auto", cmap=MAP, **scale)
         write_cells(axes, cells, digits)
         axes.set_title(title)
         axes.set_xticks(range(shape[1]))
         axes.set_yticks(range(shape[0]))
+    panels[2].set_title(f"attention on stabilize tokens\n(evenly spread: {even.mean():.2f})")
     figure.supxlabel("head", fontsize=10)
     figure.supylabel("layer", fontsize=10)
     return figure

@@ -45,6 +45,7 @@ import numpy as np
 from matplotlib.ticker import LogLocator, PercentFormatter
 
 import report
+from analysis_plots import identifiable
 from metrics_file import number_of, read_rows
 
 # Of closed loop, each with the key of its interval.
@@ -473,6 +474,7 @@ def plot_probes(groups):
     targets = [*dict.fromkeys(target for same in found for probes in same for target in probes)]
     if not targets:
         return None
+    targets = identifiable(targets) or targets
     rows = math.ceil(len(targets) / 2)
     figure, panels = plt.subplots(rows, 2, figsize=(WIDTH, 1 + 1.7 * rows), sharex=True,
                                   sharey=True, squeeze=False)
@@ -515,8 +517,9 @@ FIGURES = {
     plot_probes:
         "When does the last layer know the plant? R² of linear probes of its residual stream "
         "(hook_resid_post): 1 is known, 0 no better than the mean; lines are means over seeds, "
-        "bands their extremes. Bad would be a line that stays near 0, for a number that the motion "
-        "reveals, or seeds that disagree."
+        "bands their extremes. Only numbers that the motion can tell. A line may fall while the "
+        "keys and values still hold what it knew. Bad would be a line that stays near 0, or seeds "
+        "that disagree."
 }
 
 

@@ -10,9 +10,9 @@ build=build/gpu
 bundle=build/gpu_bundle
 rm -rf $bundle
 mkdir -p $bundle/tests $bundle/lib $bundle/usr/bin $bundle/usr/share
-cp $build/{generate_trajectories,train_gpt2,evaluate_policy} $bundle/
+cp $build/{generate_trajectories,train_gpt2,evaluate_policy,analyze_policy} $bundle/
 cp $build/tests/{gpu_tests,step_time,closed_loop_speed} $bundle/tests/
-strip $bundle/train_gpt2 $bundle/evaluate_policy $bundle/generate_trajectories $bundle/tests/*
+strip $bundle/{generate_trajectories,train_gpt2,evaluate_policy,analyze_policy} $bundle/tests/*
 
 # Open MPI finds its plug-ins and texts below OPAL_PREFIX; Open MPI 5 includes a separate launcher,
 # PRRTE, with different names.

@@ -117,6 +117,9 @@ if [[ $stages == *' training '* ]]; then
   try training 240 launch/local.sh 1 $build/train_gpt2 "${settings[@]}"
   stage 'closed loop on plants and starts it never saw'
   try evaluation 120 launch/local.sh 1 $build/evaluate_policy "${settings[@]}"
+  stage 'what the network knows: a few sections, few trials'
+  try analysis 60 launch/local.sh 1 $build/analyze_policy "${settings[@]}" --analysis.trials 16 \
+    --analysis.sections 'copycat open_loop swap'
   cp $run/metrics.jsonl $run/model_training_log.txt $run/evaluation/evaluation.json "$out/" || true
 fi
 

@@ -275,6 +275,47 @@ def long_episode_table(run):
     return table(["controller", "trials", *after, "off the track at the end"], rows)
 
 
+def identified_table(run):
+    """What is identified by anything, and when."""
+    identified = run.analysis["identified"]
+    last = max(row["layer"] for row in run.analysis["probes"])
+    columns = {
+        "the network's last layer": lambda name: name == f"hook_resid_post {last}",
+        "anywhere in the network": lambda name: name.startswith(("hook_", "context_")),
+        "all tokens, linearly": lambda name: name == "tokens",
+        "least squares": lambda name: name == "least_squares",
+    }
+    rows = []
+    for target in analysis_plots.unique(identified, "target"):
+        steps = [
+            min((row["step"]
+                 for row in identified
+                 if row["target"] == target and belongs(row["estimator"]) and row["step"] > 0),
+                default=None)
+            for belongs in columns.values()
+        ]
+        rows.append([target, *("never" if step is None else step for step in steps)])
+    return table(["", *columns], rows)
+
+
+def swap_table(run):
+    rows = []
+    for row in sorted(run.analysis["swap"], key=lambda row: row["behavior"]):
+        if row["behavior"] == "force_share" or row["layers"] not in ("all", "tokens"):
+            continue
+        unit, digits = {"force": ("N", 2), "response": ("m/s per N", 4)}[row["behavior"]]
+        own = "none" if row["layers"] == "tokens" else row["own_tokens"]
+        cells = [
+            row["behavior"], analysis_plots.CONTEXT[row["context"]][0], own,
+            number(row["transfer"], 3, [row["low"], row["high"]]),
+            number(row["moved"], digits, unit=f" {unit}"),
+            number(row["asked"], digits, unit=f" {unit}")
+        ]
+        if cells not in rows:  # the whole history is the same whatever else is kept
+            rows.append(cells)
+    return table(["", "history", "own tokens", "transfer [95%]", "moved", "asked"], rows)
+
+
 def one_step_table(splits):
     rows = []
     for split, result in splits.items():
@@ -343,8 +384,8 @@ def figures(run):
          "hold."),
         (plots.plot_failed_trials, run.measured
          and plots.failed_trials(run), "What happens when the network fails?",
-         "Recorded trials; the angle is 0 upright, dashed lines are the track's ends.",
-         "a network that stops trying: lines that stay flat away from 0."),
+         "The first that it fails of those recorded; the angle is 0 upright, dashed lines are the "
+         "track's ends.", "a network that stops trying: lines that stay flat away from 0."),
         (plots.plot_failure_map, run.measured, "From which starts, on which plants does it fail?",
          "A mark is a trial of the network, of all splits; plants inside the box resemble the "
          "training plants.",
@@ -362,9 +403,10 @@ def figures(run):
          "into a cross, upright.", "a path that keeps circling or ends elsewhere."),
         (analysis_plots.plot_copycat, known["copycat"],
          "Does it react to the state, or repeat its last command?",
-         "Left: how much of the noise on the last command its next force repeats, with 95% "
-         "intervals, 0 is right. Others: its force error beside that noise.",
-         "a blue dot clearly right of 0: it copies commands."),
+         "On the expert's path, whose commands carry noise. Left: slope of its force error on the "
+         "noise one step before, with 95% intervals. From 0 to “no force” it reacts too little to "
+         "what the noise did, or copies commands; beyond, it copies. Others: its force error.",
+         "a blue dot near “no force”, or right of it."),
         (plots.plot_force_error_by_step, run.measured,
          "Does it come closer to the oracle as it sees more?",
          "Root mean square difference from the force of the expert that knows plant and state, in "
@@ -372,47 +414,50 @@ def figures(run):
          "a blue line that falls no faster than the nominal expert's, or rises late."),
         (analysis_plots.plot_dynamics_by_step, known["dynamics_by_step"],
          "Does it predict the plant better as it sees more?",
-         "Error of the predicted next state, in units of how much a state usually changes.",
-         "a blue line as flat as the nominal expert's."),
+         "Error of the predicted next state, in units of how much a state usually changes; what "
+         "is below 0.02 is not shown.", "a blue line as flat as the nominal expert's."),
         (analysis_plots.plot_windows, known["contexts"], "How much must it see to succeed?",
          "The network with shorter windows, its 95% interval shaded; dashed: experts.",
          "a line that does not grow, or falls at its right end."),
-        (analysis_plots.plot_identified, known["identified"],
-         "After how many steps is the plant known?",
-         "The first probed step from which a linear probe explains 90% of a number's variance.",
-         "marks of the network far right of least squares', or never."),
         (analysis_plots.plot_open_loop, known["open_loop"],
          "How far ahead does it predict, without looking?",
-         "Skill on new plants under the recorded commands: 1 is perfect, 0 no better than “nothing "
-         "changes”; what is below -0.5 is not shown.",
-         "a blue line below the nominal expert's, or that falls to 0 within a few steps."),
+         "Squared error on new plants under the recorded commands, as share of that of “nothing "
+         "changes”; the network's 95% interval is shaded; what is below 0.0001 is not shown.",
+         "a blue line above the nominal expert's, or that rises to 1 within a few steps."),
         (analysis_plots.plot_start_map, known["start_map"], "From which starts does it succeed?",
-         "Share of trials by angle (0 upright, ±π hanging) and angular velocity at the start.",
+         "Share of a few trials for each angle (0 upright, ±π hanging) and angular velocity.",
          "dark cells of the model that are bright for the experts."),
         (analysis_plots.plot_plant_map, known["plant_map"], "With which poles does it succeed?",
-         "Share of trials by mass and half length of the pole; training plants are in the box.",
+         "Share of a few trials for each mass and half length; training plants are in the box.",
          "dark cells of the model that are bright for the experts, above all in the box."),
         (analysis_plots.plot_probes_by_step, known["probes"],
          "Does the network come to know the plant?",
-         "R² of linear probes on plants that no probe was fitted on, 95% intervals shaded; 1 knows "
-         "a number, 0 guesses the mean. Only what the motion can tell.",
-         "a blue line that stays low, below the linear reading of all tokens, or that the shuffled "
-         "one, which should be at 0, follows."),
+         "R² of linear probes on plants that no probe was fitted on, 95% intervals shaded: 0 is no "
+         "better than the mean, from the dotted line on a number counts as identified. Only "
+         "numbers that the motion can tell; what is below -0.3 is not shown.",
+         "black marks that stay low, or no higher than the linear reading of all tokens, or a "
+         "shuffled line that leaves 0."),
         (analysis_plots.plot_probes, known["probes"], "Where in the network is the plant written?",
-         "R² at the last probed step, by what is read (rows) and which number (columns).",
-         "no row of the network above the rows “tokens”: then it computes nothing of the plant."),
-        (analysis_plots.plot_swap, known["swap"], "Does it act on what it knows of the plant?",
-         "How much of the change that another plant calls for comes with its keys and values, with "
-         "95% intervals.",
-         "blue bars no higher than the gray ones: what is swapped is not knowledge of the plant."),
+         "R² at the last probed step, by what is read (rows: place, layer) and which number "
+         "(columns). Below the white line nothing of the network is read.",
+         "no row of the network above “all tokens, linearly”: then it computes nothing of the "
+         "plant."),
+        (analysis_plots.plot_swap, known["swap"], "Is what it remembers of the plant used?",
+         "But for its own last tokens the network gets the keys and values of another history. "
+         "Above: how far its force follows, 1 is as far as the expert's would; “tokens”: all that "
+         "it sees is of the stronger motor. Below: which layers carry the change. Lines are 95% "
+         "intervals.",
+         "green or purple marks at 0: what is remembered of a plant moves nothing. Blue ones no "
+         "higher than the gray: what moves the force is another past, not another plant."),
         (analysis_plots.plot_attention, run.attention, "What does each head look at?",
          "An example episode, titles are layer.head; rows sum to 1, lines mark a switch of mode, "
          "the color scale is stretched for small values.",
          "heads that all look alike, or only at the first step."),
         (analysis_plots.plot_heads, known["heads"],
          "How far back do the heads look, and at which mode?",
-         "Means over trials; colors run from 0 to the largest value, shares from 0 to 1.",
-         "only small distances: a network that forgets at once."),
+         "Means over trials; attention on stabilize tokens where both modes are in sight.",
+         "only small distances: a network that forgets at once. Or shares all as if spread evenly: "
+         "no head tells the modes apart."),
         (analysis_plots.plot_ablation, known["heads"], "Which heads does it need?",
          "Success on new plants without one head, with 95% intervals; the band is the whole "
          "network's.", "no head that matters: control would not need attention."),
@@ -493,8 +538,7 @@ accuracy: guessing gives 50%. Skill in predicting the next state: 1 is perfect, 
 
     adaptation = (figure["force_error_by_step"]
                   or old) + (analyzed if run.analysis else not_analyzed)
-    for name in ("dynamics_by_step", "windows", "identified", "open_loop", "start_map",
-                 "plant_map"):
+    for name in ("dynamics_by_step", "windows", "open_loop", "start_map", "plant_map"):
         adaptation += figure[name]
     if run.analysis and run.analysis["long_episode"]:
         adaptation += f"""<h3>Does it hold far beyond what it was trained on?</h3>
@@ -503,6 +547,20 @@ accuracy: guessing gives 50%. Skill in predicting the next state: 1 is perfect, 
 
     def analyzed_figures(*names):
         return analyzed + "".join(figure[name] for name in names) if run.analysis else not_analyzed
+
+    knowledge = analyzed_figures("probes_by_step", "probes")
+    if run.analysis and run.analysis["identified"]:
+        knowledge += f"""<details><summary>When is a number identified?</summary>
+{identified_table(run)}
+<p class="note">The first probed control step with R² of at least {analysis_plots.IDENTIFIED}. The
+products of keys and values are read at the last one only.</p></details>"""
+    if run.analysis and run.analysis["swap"]:
+        knowledge += f"""{figure["swap"]}
+<details><summary>All layers, as numbers, and the predicted response to a command</summary>
+{swap_table(run)}
+<p class="note">Transfer: slope of the network's change on what the expert, or the plant, would
+change; moved and asked are root mean squares of these. Response: how the cart's speed
+answers a command.</p></details>"""
 
     training = f"""<p>{training_text(run)}
 Evaluated: the checkpoint of step {evaluation["step"]:,}, which sees the last
@@ -519,7 +577,7 @@ Evaluated: the checkpoint of step {evaluation["step"]:,}, which sees the last
         ("How it moves", figure["rollout"] + figure["phase_portrait"]),
         ("One step at a time", prediction),
         ("How it adapts", adaptation),
-        ("Does it know the plant?", analyzed_figures("probes_by_step", "probes", "swap")),
+        ("Does it know the plant?", knowledge),
         ("What it attends to", analyzed_figures("attention", "heads", "ablation")),
         ("Training", training),
     ]

@@ -14,11 +14,19 @@ struct HeadAnalysis {
 HeadAnalysis attention_heads(const Manifest& manifest, const AnalysisConfig& config, int64_t steps,
                              const TrainedModel& model);
 
-// From attention [B, query, key] and the modes [B, T] of the tokens (0 swing-up, 1 stabilize), each
-// a mean over all queries but the first: how far back it looks (control steps), its entropy (bits),
-// and the share that falls on tokens in stabilize mode, beside that of an even spread. The last two
-// over queries whose past has both modes; 0 without any.
-struct HeadNumbers {
-  double distance = 0, entropy = 0, share_stabilise = 0, share_stabilise_even = 0;
+// What a head looks at, over all queries but the first of each episode.
+class HeadNumbers {
+ public:
+  // Attention [B, query, key] and the modes [B, T] of the tokens, 0 swing-up, 1 stabilize.
+  void add(const torch::Tensor& pattern, const torch::Tensor& modes);
+
+  double distance() const { return distance_ / queries_; }  // how far back, control steps
+  double entropy() const { return entropy_ / queries_; }    // bits
+  // The share that falls on tokens in stabilize mode, and that of an even spread, over queries
+  // whose past has both modes; not a number without any.
+  double share_stabilise() const { return stabilise_ / mixed_queries_; }
+  double share_stabilise_even() const { return even_ / mixed_queries_; }
+
+ private:
+  double queries_ = 0, distance_ = 0, entropy_ = 0, mixed_queries_ = 0, stabilise_ = 0, even_ = 0;
 };
-HeadNumbers head_numbers(const torch::Tensor& pattern, const torch::Tensor& modes);

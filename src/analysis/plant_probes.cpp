@@ -28,8 +28,15 @@ struct Site {
 };
 using Readings = std::vector<std::pair<Site, torch::Tensor>>;  // [n, features]
 
-// What there is to read once `step` tokens have been seen; at the `last` step also what takes long.
-Readings readings(const Trace& trace, const torch::Tensor& tokens, int64_t step, bool last) {
+// Means over tokens of all products of a and b [n, T, H, D]: [n, H, D, D].
+torch::Tensor mean_products(const torch::Tensor& a, const torch::Tensor& b) {
+  return torch::einsum("bthi,bthj->bhij", {a, b}) / static_cast<double>(a.size(1));
+}
+
+// What there is to read once `step` tokens have been seen; at the `last` step also what takes long,
+// and what an untrained network holds.
+Readings readings(const Trace& trace, const Trace& untrained, const torch::Tensor& tokens,
+                  int64_t step, bool last) {
   constexpr int64_t kTokens = 128;     // the most that are read side by side
   constexpr int64_t kProducts = 4096;  // the most products of keys and values
   const int64_t t = step - 1;
@@ -40,6 +47,11 @@ Readings readings(const Trace& trace, const torch::Tensor& tokens, int64_t step,
   result.push_back({{"token", -1, step}, tokens.select(1, t)});
   result.push_back({{"tokens", -1, step},
                     tokens.slice(1, std::max<int64_t>(0, step - kTokens), step).flatten(1)});
+  if (step > 1) {
+    const auto pairs =
+        torch::cat({tokens.slice(1, 0, step - 1), tokens.slice(1, 1, step)}, 2).unsqueeze(2);
+    result.push_back({{"token_products", -1, step}, mean_products(pairs, pairs).flatten(1)});
+  }
   for (size_t l = 0; l < trace.layers.size(); ++l) {
     const LayerTrace& at = trace.layers[l];
     add("hook_resid_pre", l, at.resid_pre.select(1, t));
@@ -50,8 +62,12 @@ Readings readings(const Trace& trace, const torch::Tensor& tokens, int64_t step,
     const auto k = at.k.slice(1, 0, step), v = at.v.slice(1, 0, step);
     add("context_k", l, k.mean(1));
     add("context_v", l, v.mean(1));
-    if (last && k.size(2) * k.size(3) * k.size(3) <= kProducts)
-      add("context_kv", l, torch::einsum("bthi,bthj->bhij", {k, v}) / static_cast<double>(step));
+    if (!last) continue;
+    const LayerTrace& never = untrained.layers[l];
+    add("untrained_resid_post", l, never.resid_post.select(1, t));
+    if (k.size(2) * k.size(3) * k.size(3) > kProducts) continue;
+    add("context_kv", l, mean_products(k, v));
+    add("untrained_kv", l, mean_products(never.k.slice(1, 0, step), never.v.slice(1, 0, step)));
   }
   return result;
 }
@@ -72,18 +88,19 @@ struct Block {
   size_t begin, end;
   Recording recording;
   torch::Tensor tokens;
-  Trace trace;
+  Trace trace, untrained;
 };
 
 // Shared among the ranks.
-void for_each_block(const Trials& trials, const TrainedModel& model,
+void for_each_block(const Trials& trials, const TrainedModel& model, const TrainedModel& untrained,
                     const std::function<void(const Block&)>& use) {
   const auto rows = static_cast<size_t>(rows_to_trace(model.config, model.window));
   share_blocks(trials, {rows, false}, MPI_COMM_WORLD, [&](size_t begin, const Trials& part) {
-    Block block{begin, begin + part.size(), {}, {}, {}};
+    Block block{begin, begin + part.size(), {}, {}, {}, {}};
     block.recording = record(part, static_cast<uint32_t>(model.window), model);
     block.tokens = tokens_of(block.recording, part.size());
     block.trace = trace(model, block.tokens.to(model.device()));
+    block.untrained = trace(untrained, block.tokens.to(model.device()));
     use(block);
   });
 }
@@ -96,7 +113,10 @@ void sum_over_ranks(torch::Tensor& values) {
 class Prober {
  public:
   Prober(const Manifest& manifest, const AnalysisConfig& config, const TrainedModel& model)
-      : model_(model), config_(config_of(manifest)) {
+      : model_(model), untrained_(model), config_(config_of(manifest)) {
+    torch::manual_seed(0);
+    untrained_.network = ControlModel(model.config);
+    untrained_.network->to(model.device());
     for (int64_t step = 1; step <= model.window; step *= 2) steps_.push_back(step);
     if (steps_.back() != model.window) steps_.push_back(model.window);
     const auto fitted = static_cast<size_t>(config.probe_plants);
@@ -151,25 +171,26 @@ class Prober {
     std::map<Site, RegressionSums> result;
     // All ranks hold the same sums, also those without a block.
     const auto blank = torch::zeros({1, model_.window, kFeatures});
-    for_each_reading(trace(model_, blank.to(model_.device())), blank,
+    const Trace of_blank = trace(model_, blank.to(model_.device()));
+    for_each_reading({0, 1, {}, blank, of_blank, of_blank},
                      [&](const Site& site, const torch::Tensor& x) {
                        result.emplace(site, RegressionSums(x.size(1), both.size(1)));
                      });
-    for_each_block(trials, model_, [&](const Block& block) {
+    for_each_block(trials, model_, untrained_, [&](const Block& block) {
       const auto labels =
           both.slice(0, static_cast<int64_t>(block.begin), static_cast<int64_t>(block.end));
-      for_each_reading(block.trace, block.tokens, [&](const Site& site, const torch::Tensor& x) {
-        result.at(site).add(x, labels);
-      });
+      for_each_reading(
+          block, [&](const Site& site, const torch::Tensor& x) { result.at(site).add(x, labels); });
     });
     for (auto& [site, samples] : result) samples.sum_over_ranks(MPI_COMM_WORLD);
     return result;
   }
 
-  void for_each_reading(const Trace& trace, const torch::Tensor& tokens,
+  void for_each_reading(const Block& block,
                         const std::function<void(const Site&, const torch::Tensor&)>& use) const {
     for (const int64_t step : steps_)
-      for (const auto& [site, x] : readings(trace, tokens, step, step == steps_.back()))
+      for (const auto& [site, x] :
+           readings(block.trace, block.untrained, block.tokens, step, step == steps_.back()))
         use(site, x);
   }
 
@@ -183,10 +204,10 @@ class Prober {
       result.errors[site] = {blank.clone(), blank.clone(), probe.features()};
     for (const int64_t step : steps_)
       result.errors[{"least_squares", -1, step}] = {blank.clone(), blank.clone(), 0};
-    for_each_block(trials, model_, [&](const Block& block) {
+    for_each_block(trials, model_, untrained_, [&](const Block& block) {
       const auto begin = static_cast<int64_t>(block.begin), end = static_cast<int64_t>(block.end);
       const auto truth = y.slice(0, begin, end);
-      for_each_reading(block.trace, block.tokens, [&](const Site& site, const torch::Tensor& x) {
+      for_each_reading(block, [&](const Site& site, const torch::Tensor& x) {
         auto& errors = result.errors.at(site);
         const auto found = probes_.at(site)(x);
         errors.honest.slice(0, begin, end) = (found.slice(1, 0, K) - truth).square();
@@ -259,6 +280,7 @@ class Prober {
   }
 
   const TrainedModel& model_;
+  TrainedModel untrained_;
   Config config_;
   std::vector<int64_t> steps_;  // probed: powers of two, and the window
   std::vector<PlantTarget> targets_;

@@ -209,7 +209,9 @@ ordered_json open_loop_rows(const Trials& trials, double force_noise, const Delt
     Rollout rollout = play_on_expert_path(PolicyKind::kExpert, part, end, model);
     const Played played{part, std::move(rollout.recording)};
     for (size_t i = 0; i < part.size(); ++i)
-      used[begin + i] = rollout.outcome[i].length == end && !kicked(part, i, start + 1, end);
+      used[begin + i] =
+          rollout.outcome[i].length == end && !kicked(part, i, start + 1, end) &&
+          !(part.changed_plants.size() > 0 && part.change_step > start && part.change_step < end);
     for (size_t p = 0; p < kPredictors.size(); ++p) {
       const auto predicted = open_loop_predictions(kPredictors[p], model, delta_rms, played, start);
       for (size_t k = 0; k < ahead.size(); ++k) {

@@ -16,8 +16,8 @@
 // the expert drives with noise of `force_noise` (N) on its commands, half of the network's window
 // passes, and what follows is predicted 1, 10, 25 and 50 steps ahead, as far as the window reaches,
 // under the commands that were sent. The network reads its own predictions. Trials in which the
-// cart leaves the track or a kick comes by the last step predicted are left out; `n` counts the
-// others.
+// cart leaves the track, a kick comes or the plant changes by the last step predicted are left out;
+// `n` counts the others.
 nlohmann::ordered_json open_loop_rows(const Trials& trials, double force_noise,
                                       const std::array<double, kStateSize>& delta_rms,
                                       const TrainedModel& model, MPI_Comm communicator);

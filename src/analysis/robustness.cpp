@@ -1,5 +1,6 @@
 #include "analysis/robustness.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -72,10 +73,10 @@ ordered_json context_rows(const Manifest& manifest, const Config& config,
   for (int64_t window = 1;; window = std::min(4 * window, model.window)) {
     TrainedModel forgetful = model;
     forgetful.window = window;
-    ordered_json row = success_of(play_shared(PolicyKind::kModel, trials,
-                                              static_cast<uint32_t>(config.evaluation.steps),
-                                              forgetful, MPI_COMM_WORLD));
-    row["window"] = window;
+    ordered_json row{{"window", window}};
+    row.update(success_of(play_shared(PolicyKind::kModel, trials,
+                                      static_cast<uint32_t>(config.evaluation.steps), forgetful,
+                                      MPI_COMM_WORLD)));
     row["n"] = trials.size();
     rows.push_back(row);
     if (window == model.window) return rows;
@@ -130,32 +131,36 @@ ordered_json long_episode_rows(const Manifest& manifest, const Config& config,
   for (uint32_t end = steps; end >= last; end /= 2) ends.insert(ends.begin(), end);
   ordered_json rows = ordered_json::array();
   for (const auto policy : kMapped) {
-    // [ends][upright, off the track]
-    std::vector<std::array<uint64_t, 2>> count(ends.size());
-    const Blocks blocks{blocks_for(model).size, false};
-    share_blocks(trials, blocks, MPI_COMM_WORLD, [&](size_t, const Trials& part) {
-      const Rollout played = play_policy(policy, part, {steps, steps}, model);
+    // [ends, trials]: upright, off the track.
+    std::vector<uint8_t> upright(ends.size() * trials.size()), off(upright.size());
+    share_blocks(trials, {16, true}, MPI_COMM_WORLD, [&](size_t begin, const Trials& part) {
+      const Rollout played = play(make_policy(policy, part, model), part, {steps, steps});
       for (size_t i = 0; i < part.size(); ++i)
         for (size_t e = 0; e < ends.size(); ++e) {
-          // The track was left in the period after `length` of them.
-          const bool off = played.outcome[i].length < ends[e];
-          count[e][1] += off;
-          count[e][0] +=
-              !off &&
+          const size_t at = e * trials.size() + begin + i;
+          off[at] = played.outcome[i].length < ends[e];
+          upright[at] =
+              !off[at] &&
               upright_at_end(&played.recording.state[i * (steps + 1) * kStateSize], ends[e], last);
         }
     });
-    MPI_Allreduce(MPI_IN_PLACE, count.data(), static_cast<int>(2 * count.size()), MPI_UINT64_T,
-                  MPI_SUM, MPI_COMM_WORLD);
+    for (auto* flags : {&upright, &off})
+      MPI_Allreduce(MPI_IN_PLACE, flags->data(), static_cast<int>(flags->size()), MPI_UINT8_T,
+                    MPI_SUM, MPI_COMM_WORLD);
+    const auto count = [&](const std::vector<uint8_t>& flags, size_t e) {
+      const auto first = flags.begin() + static_cast<ptrdiff_t>(e * trials.size());
+      return static_cast<size_t>(
+          std::count(first, first + static_cast<ptrdiff_t>(trials.size()), 1));
+    };
     const auto all = static_cast<double>(trials.size());
     for (size_t e = 0; e < ends.size(); ++e) {
-      const auto interval = wilson_interval(count[e][0], trials.size());
+      const auto interval = wilson_interval(count(upright, e), trials.size());
       rows.push_back({{"policy", name_of(policy)},
                       {"steps", ends[e]},
-                      {"upright", static_cast<double>(count[e][0]) / all},
+                      {"upright", static_cast<double>(count(upright, e)) / all},
                       {"low", interval[0]},
                       {"high", interval[1]},
-                      {"off_track", static_cast<double>(count[e][1]) / all},
+                      {"off_track", static_cast<double>(count(off, e)) / all},
                       {"n", trials.size()}});
     }
   }

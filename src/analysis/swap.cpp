@@ -58,7 +58,9 @@ class Swapper {
       : model_(model),
         delta_x_dot_(manifest.statistics.delta_rms[1]),
         // Neither the plants that probes are fitted on, nor those of the held-out splits.
-        trials_(fresh_trials(config_of(manifest), 1 << 24, static_cast<size_t>(config.trials))) {
+        trials_(fresh_trials(config_of(manifest), 1 << 24, static_cast<size_t>(config.trials))),
+        others_(shifted(trials_)),
+        restarted_(with_next_start(trials_)) {
     const auto L = static_cast<size_t>(model.config.n_layer);
     layers_.emplace_back("none", std::vector<bool>(L, false));
     for (size_t l = 0; l < L; ++l) {
@@ -73,9 +75,7 @@ class Swapper {
   }
 
   ordered_json rows() {
-    // Two at least: the other plant is the next one of the block.
-    const auto block =
-        std::max<size_t>(2, static_cast<size_t>(rows_to_trace(model_.config, model_.window)));
+    const auto block = static_cast<size_t>(rows_to_trace(model_.config, model_.window));
     share_blocks(trials_, {block, false}, MPI_COMM_WORLD,
                  [&](size_t begin, const Trials& part) { swap(begin, part); });
     for (auto* sums : {&answers_, &asked_})
@@ -95,18 +95,18 @@ class Swapper {
     const auto mine = [&](const torch::Tensor& of_all) {
       return of_all.slice(-1, static_cast<int64_t>(begin), static_cast<int64_t>(begin) + n);
     };
-    const Trials other = shifted(here);
+    const Trials other = others_.slice(begin, begin + here.size()),
+                 restarted = restarted_.slice(begin, begin + here.size());
     const Recording played = record(here, steps, model_);
     const Trace sources[] = {traced(record(other, steps, model_), here.size()),
-                             traced(record(with_next_start(here), steps, model_), here.size()),
+                             traced(record(restarted, steps, model_), here.size()),
                              traced(with_commands_times(kWeakerCommands, played), here.size())};
     const auto tokens = tokens_of(played, here.size()).to(model_.device());
     const auto rows = torch::arange(n, tokens.device());
     for (int64_t k = 0; k < K; ++k)
       for (int64_t c = 0; c < C; ++c)
         for (size_t s = 0; s < layers_.size(); ++s) {
-          const Swap swap{sources[c], rows, layers_[s].second,
-                          std::min(kOwnTokens[k], model_.window - 1)};
+          const Swap swap{sources[c], rows, layers_[s].second, own_tokens(k)};
           const bool whole = layers_[s].first == "tokens";
           mine(answers_[k][c][static_cast<int64_t>(s)])
               .copy_(answers(whole ? sources[c].heads : trace(model_, tokens, &swap).heads));
@@ -147,7 +147,7 @@ class Swapper {
         return x.square().mean().sqrt().item<double>();
       };
       rows.push_back({{"context", context},
-                      {"own_tokens", kOwnTokens[k]},
+                      {"own_tokens", own_tokens(k)},
                       {"layers", layers_[static_cast<size_t>(s)].first},
                       {"behavior", behavior},
                       {"transfer", share.value},
@@ -170,14 +170,16 @@ class Swapper {
       if (!whole) add(kContexts[c], "force_share", changes[c][s][0], changes[c][-2][0]);
   }
 
+  int64_t own_tokens(int64_t k) const { return std::min(kOwnTokens[k], model_.window - 1); }
+
   // Where no command is answered within its period there is no response to compare.
   bool moves(int64_t context, int64_t behavior) const {
     return asked_[context][behavior].abs().max().item<double>() > 0;
   }
 
   const TrainedModel& model_;
-  double delta_x_dot_;  // m/s, what a change of x_dot is in units of
-  Trials trials_;
+  double delta_x_dot_;                  // m/s, what a change of x_dot is in units of
+  Trials trials_, others_, restarted_;  // the next plant; the same plant from the next start
   std::vector<std::pair<std::string, std::vector<bool>>> layers_;  // which are swapped
   torch::Tensor answers_;  // [own tokens, contexts, layers, behaviors, n]
   torch::Tensor asked_;    // [contexts, behaviors, n]: what the other plant asks for, less its own

@@ -47,6 +47,14 @@ void refuse_other_constants(const PlantConstants& trained, const Manifest& manif
   compare("gravity", trained.gravity, given.gravity);
 }
 
+void refuse_short_trials(const char* key, int64_t steps, const PlantConstants& constants) {
+  const int64_t least = success_steps(constants);
+  if (steps < least)
+    throw UserError(ExitCode::kConfiguration, std::string(key) + " " + std::to_string(steps) +
+                                                  " are less than the " + std::to_string(least) +
+                                                  " over which success is judged");
+}
+
 nlohmann::ordered_json dataset_world(const Manifest& manifest) {
   nlohmann::ordered_json world;
   const std::string section = "world.";

@@ -22,5 +22,9 @@ Judged read_judged(const Config& config, bool warns);
 // network was trained for: they are part of what it learned.
 void refuse_other_constants(const PlantConstants& trained, const Manifest& manifest);
 
+// Throws UserError(kConfiguration) naming the setting `key` if its trials are shorter than what
+// success is judged over: the command line may not say which world the dataset is of.
+void refuse_short_trials(const char* key, int64_t steps, const PlantConstants& constants);
+
 // The world's settings, for whoever reads the result.
 nlohmann::ordered_json dataset_world(const Manifest& manifest);

@@ -140,16 +140,22 @@ TEST(Swap, MovesNothingInANetworkWithoutAttention) {
 
 TEST(AttentionHeads, NumbersOfKnownPatterns) {
   const auto modes = torch::tensor({{0, 0, 1, 1}});
-  const auto itself = head_numbers(torch::eye(4).unsqueeze(0), modes);
-  EXPECT_DOUBLE_EQ(itself.distance, 0.0);
-  EXPECT_NEAR(itself.entropy, 0.0, 1e-9);
-  EXPECT_DOUBLE_EQ(itself.share_stabilise, 1.0);  // queries 2 and 3, whose past has both modes
-  EXPECT_NEAR(itself.share_stabilise_even, (1.0 / 3 + 1.0 / 2) / 2, 1e-6);
+  HeadNumbers itself;
+  itself.add(torch::eye(4).unsqueeze(0), modes);
+  EXPECT_DOUBLE_EQ(itself.distance(), 0.0);
+  EXPECT_NEAR(itself.entropy(), 0.0, 1e-9);
+  EXPECT_DOUBLE_EQ(itself.share_stabilise(), 1.0);  // queries 2 and 3, whose past has both modes
+  EXPECT_NEAR(itself.share_stabilise_even(), (1.0 / 3 + 1.0 / 2) / 2, 1e-6);
   const auto even = torch::ones({4, 4}).tril() / torch::arange(1, 5).unsqueeze(1);
-  const auto spread = head_numbers(even.unsqueeze(0), modes);
-  EXPECT_NEAR(spread.distance, (0.5 + 1.0 + 1.5) / 3, 1e-6);
-  EXPECT_NEAR(spread.entropy, (1.0 + std::log2(3.0) + 2.0) / 3, 1e-6);
-  EXPECT_NEAR(spread.share_stabilise, spread.share_stabilise_even, 1e-6);
+  HeadNumbers spread;
+  spread.add(even.unsqueeze(0), modes);
+  EXPECT_NEAR(spread.distance(), (0.5 + 1.0 + 1.5) / 3, 1e-6);
+  EXPECT_NEAR(spread.entropy(), (1.0 + std::log2(3.0) + 2.0) / 3, 1e-6);
+  EXPECT_NEAR(spread.share_stabilise(), spread.share_stabilise_even(), 1e-6);
+  // Together with an episode without a stabilize token, which says nothing of shares.
+  spread.add(torch::eye(4).unsqueeze(0), torch::zeros({1, 4}, torch::kInt64));
+  EXPECT_NEAR(spread.distance(), (0.5 + 1.0 + 1.5) / 6, 1e-6);
+  EXPECT_NEAR(spread.share_stabilise(), spread.share_stabilise_even(), 1e-6);
 }
 
 TEST(AttentionHeads, AblationLeavesTheNetworkAsItWas) {
