@@ -38,7 +38,10 @@ SITE_NAME = {
     "hook_resid_pre": "residual, before", "hook_resid_mid": "residual, after attention",
     "hook_resid_post": "residual, after MLP", "hook_k": "keys", "hook_v": "values", "context_k":
         "all keys, mean", "context_v": "all values, mean", "context_kv": "all keys × values, mean",
-    "token": "last token", "tokens": "all tokens, linearly", "least_squares": "least squares"
+    "untrained_resid_post": "untrained: residual, after MLP", "untrained_kv":
+        "untrained: all keys × values, mean", "token": "last token", "tokens":
+            "all tokens, linearly", "token_products":
+                "products of successive tokens, mean", "least_squares": "least squares"
 }
 CONTEXT = dict(
     other_plant=("another plant", COLOR["model"]),
@@ -238,16 +241,19 @@ def plot_probes_by_step(run):
     for axes, target in zip(panels, targets):
         these = rows(run, "probes", target=target)
         layer = rows(run, "probes", target=target, site="hook_resid_post", layer=last)
-        best, products = {}, None
+        best, products, untrained = {}, None, None
         for row in filter(in_network, these):
             if row["site"] != "context_kv":
                 best[row["step"]] = max(row, best.get(row["step"], row), key=r2_of)
             else:
                 products = max(row, products or row, key=r2_of)
+        for row in these:
+            if row["site"] == "untrained_kv":
+                untrained = max(row, untrained or row, key=r2_of)
         lines = [([best[step] for step in sorted(best)], INK, "its best reading at each step"),
                  (layer, COLOR["model"], "the network's last layer"),
-                 (rows(run, "probes", target=target,
-                       site="tokens"), COLOR["nominal_expert"], "all tokens, linearly"),
+                 (rows(run, "probes", target=target, site="token_products"),
+                  COLOR["nominal_expert"], "no network: products of tokens"),
                  (rows(run, "probes", target=target,
                        site="least_squares"), COLOR["adaptive_expert"], "least squares")]
         for line, color, label in lines:
@@ -256,6 +262,9 @@ def plot_probes_by_step(run):
         if products:
             axes.plot(products["step"], products["r2"], "D", color=INK, markersize=5,
                       label="its keys × values, at the last step")
+        if untrained:
+            axes.plot(untrained["step"], untrained["r2"], "D", color=FAINT, markersize=5,
+                      label="those of an untrained network")
         axes.plot(column(layer, "step"), column(layer, "r2_shuffled"), color=FAINT, linestyle="--",
                   label="the last layer, shuffled plants")
         axes.axhline(IDENTIFIED, color=INK, linewidth=0.8, linestyle=":", zorder=0)
@@ -293,7 +302,8 @@ def plot_probes(run):
     axes.set_yticks(
         range(len(places)),
         [SITE_NAME[site] + (f", {layer}" if layer >= 0 else "") for site, layer in places])
-    axes.axhline([site for site, _ in places].index("token") - 0.5, color="white", linewidth=3)
+    trained = sum(site.startswith(("hook_", "context_")) for site, _ in places)
+    axes.axhline(trained - 0.5, color="white", linewidth=3)
     axes.set_xticks(range(len(targets)), targets, rotation=60, ha="right", rotation_mode="anchor")
     axes.set_title("at control step " + str(measured[0]["step"]))
     figure.colorbar(image, label="R² (at and below 0 the same color)", shrink=0.5)

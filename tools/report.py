@@ -435,13 +435,13 @@ def figures(run):
          "R² of linear probes on plants that no probe was fitted on, 95% intervals shaded: 0 is no "
          "better than the mean, from the dotted line on a number counts as identified. Only "
          "numbers that the motion can tell; what is below -0.3 is not shown.",
-         "black marks that stay low, or no higher than the linear reading of all tokens, or a "
-         "shuffled line that leaves 0."),
+         "a black mark no higher than the gray one or the reading of products: then it was not the "
+         "training that put the plant there; or a shuffled line that leaves 0."),
         (analysis_plots.plot_probes, known["probes"], "Where in the network is the plant written?",
          "R² at the last probed step, by what is read (rows: place, layer) and which number "
-         "(columns). Below the white line nothing of the network is read.",
-         "no row of the network above “all tokens, linearly”: then it computes nothing of the "
-         "plant."),
+         "(columns). Below the white line nothing of the trained network is read.",
+         "no row above those below the line but for least squares: then its training added "
+         "nothing."),
         (analysis_plots.plot_swap, known["swap"], "Is what it remembers of the plant used?",
          "But for its own last tokens the network gets the keys and values of another history. "
          "Above: how far its force follows, 1 is as far as the expert's would; “tokens”: all that "
