@@ -302,11 +302,14 @@ def failed_trials(run):
 
 def plot_failed_trials(run):
     trials, period = failed_trials(run), run.world["control_period"]
+    # Until 3 s after the last of them has left the track.
+    end = max(len(run.rollout("model", trial, split)) for split, trial in trials) + round(
+        3 / period)
     figure, panels = plt.subplots(len(trials), 2, figsize=(7.2, 0.8 + 1.5 * len(trials)),
                                   sharex=True, sharey="col", squeeze=False)
     for (theta, x), (split, trial) in zip(panels, trials):
         for policy, width in (("expert", 3), ("model", 1.5)):
-            steps = run.rollout(policy, trial, split)
+            steps = run.rollout(policy, trial, split)[:end]
             theta.plot(period * steps["step"], wrapped(steps["theta"]), color=COLOR[policy],
                        linewidth=width)
             x.plot(period * steps["step"], steps["x"], color=COLOR[policy], linewidth=width,

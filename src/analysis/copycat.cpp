@@ -3,12 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
-using nlohmann::ordered_json;
+#include "analysis/episodes.h"
+#include "evaluation/summary.h"
 
-void sum_over_ranks(std::vector<double>& numbers, MPI_Comm communicator) {
-  MPI_Allreduce(MPI_IN_PLACE, numbers.data(), static_cast<int>(numbers.size()), MPI_DOUBLE, MPI_SUM,
-                communicator);
-}
+using nlohmann::ordered_json;
 
 Trials with_force_noise(Trials trials, double force_noise) {
   constexpr uint32_t kAnalysis = 0x600;  // no other Purpose
@@ -56,7 +54,7 @@ Slope slope_over_trials(const std::vector<PairSums>& trials) {
     scores += score * score;
   }
   const double correction = clusters / (clusters - 1) * (all.n - 1) / (all.n - 2);
-  const double margin = 1.96 * std::sqrt(correction * scores) / spread;
+  const double margin = kNormal95 * std::sqrt(correction * scores) / spread;
   return {slope, slope - margin, slope + margin};
 }
 

@@ -7,9 +7,6 @@
 
 #include "evaluation/policies.h"
 
-// Collective. One rank has set a number that is not 0.
-void sum_over_ranks(std::vector<double>& numbers, MPI_Comm communicator);
-
 // With so much noise (N) on every trial's commands, the same whenever it is called.
 Trials with_force_noise(Trials trials, double force_noise);
 

@@ -53,6 +53,15 @@ torch::Tensor tokens_of(const Recording& recording, size_t n) {
   return tokens;
 }
 
+void sum_over_ranks(std::span<double> numbers, MPI_Comm communicator) {
+  MPI_Allreduce(MPI_IN_PLACE, numbers.data(), static_cast<int>(numbers.size()), MPI_DOUBLE, MPI_SUM,
+                communicator);
+}
+
+std::span<double> numbers_of(const torch::Tensor& tensor) {
+  return {tensor.data_ptr<double>(), static_cast<size_t>(tensor.numel())};
+}
+
 void show(const Recording& recording, const Policy& policy, size_t n, const Seen& see) {
   std::vector<double> force(n), sent(n, 0.0);
   std::vector<uint8_t> mode(n, 0);

@@ -2,6 +2,8 @@
 // done.
 #pragma once
 
+#include <span>
+
 #include "data/dataset.h"
 #include "evaluation/policies.h"
 
@@ -14,6 +16,11 @@ torch::Tensor tokens_of(const Recording& recording, size_t n);
 // The true states that period t of recorded trials began in, and what was measured of them.
 std::vector<CartPoleState> states_at(const Recording& recording, size_t n, uint32_t t);
 std::vector<CartPoleState> measured_at(const Recording& recording, size_t n, uint32_t t);
+
+// Collective: each number becomes the sum of all ranks'.
+void sum_over_ranks(std::span<double> numbers, MPI_Comm communicator);
+// Those of a float64 tensor on the CPU.
+std::span<double> numbers_of(const torch::Tensor& tensor);
 
 // Shows recorded trials to a policy that does not play them; calls `see(t, force, mode)` after
 // period t with what it would have done.

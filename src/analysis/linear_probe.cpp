@@ -3,9 +3,10 @@
 #include <cmath>
 #include <limits>
 
-namespace {
+#include "analysis/episodes.h"
+#include "evaluation/summary.h"
 
-constexpr double kDeviations = 1.959964;  // of a 95% interval
+namespace {
 
 torch::Tensor with_one(const torch::Tensor& x) {
   const auto wide = x.to(torch::kCPU, torch::kFloat64);
@@ -27,9 +28,7 @@ void RegressionSums::add(const torch::Tensor& x, const torch::Tensor& y) {
 }
 
 void RegressionSums::sum_over_ranks(MPI_Comm communicator) {
-  for (auto* sums : {&xx_, &xy_, &yy_})
-    MPI_Allreduce(MPI_IN_PLACE, sums->data_ptr<double>(), static_cast<int>(sums->numel()),
-                  MPI_DOUBLE, MPI_SUM, communicator);
+  for (auto* sums : {&xx_, &xy_, &yy_}) ::sum_over_ranks(numbers_of(*sums), communicator);
 }
 
 LinearProbe::LinearProbe(const RegressionSums& fit, const RegressionSums& choose) {
@@ -71,13 +70,13 @@ Share explained(const torch::Tensor& squared_errors, const torch::Tensor& square
   const double all = squared_deviations.sum().item<double>(),
                ratio = squared_errors.sum().item<double>() / all;
   const double half =
-      kDeviations *
+      kNormal95 *
       (squared_errors - ratio * squared_deviations).square().sum().sqrt().item<double>() / all;
   return {1 - ratio, 1 - ratio - half, 1 - ratio + half};
 }
 
 Share slope(const torch::Tensor& x, const torch::Tensor& y) {
   const double xx = x.square().sum().item<double>(), value = (x * y).sum().item<double>() / xx;
-  const double half = kDeviations * (x * (y - value * x)).square().sum().sqrt().item<double>() / xx;
+  const double half = kNormal95 * (x * (y - value * x)).square().sum().sqrt().item<double>() / xx;
   return {value, value - half, value + half};
 }

@@ -105,11 +105,6 @@ void for_each_block(const Trials& trials, const TrainedModel& model, const Train
   });
 }
 
-void sum_over_ranks(torch::Tensor& values) {
-  MPI_Allreduce(MPI_IN_PLACE, values.data_ptr<double>(), static_cast<int>(values.numel()),
-                MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
-}
-
 class Prober {
  public:
   Prober(const Manifest& manifest, const AnalysisConfig& config, const TrainedModel& model)
@@ -219,8 +214,8 @@ class Prober {
             (believed - truth).square();
     });
     for (auto& [site, errors] : result.errors) {
-      sum_over_ranks(errors.honest);
-      sum_over_ranks(errors.shuffled);
+      sum_over_ranks(numbers_of(errors.honest), MPI_COMM_WORLD);
+      sum_over_ranks(numbers_of(errors.shuffled), MPI_COMM_WORLD);
     }
     return result;
   }

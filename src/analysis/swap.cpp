@@ -78,9 +78,7 @@ class Swapper {
     const auto block = static_cast<size_t>(rows_to_trace(model_.config, model_.window));
     share_blocks(trials_, {block, false}, MPI_COMM_WORLD,
                  [&](size_t begin, const Trials& part) { swap(begin, part); });
-    for (auto* sums : {&answers_, &asked_})
-      MPI_Allreduce(MPI_IN_PLACE, sums->data_ptr<double>(), static_cast<int>(sums->numel()),
-                    MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
+    for (const auto* sums : {&answers_, &asked_}) sum_over_ranks(numbers_of(*sums), MPI_COMM_WORLD);
     ordered_json result = ordered_json::array();
     for (int64_t k = 0; k < K; ++k)
       for (size_t s = 1; s < layers_.size(); ++s) add_rows(k, static_cast<int64_t>(s), result);

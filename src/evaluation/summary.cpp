@@ -9,8 +9,6 @@ using nlohmann::ordered_json;
 
 namespace {
 
-constexpr double kZ = 1.959964;  // 95% of a normal distribution lie within
-
 double share(size_t part, size_t whole) {
   return whole ? static_cast<double>(part) / static_cast<double>(whole) : 0.0;
 }
@@ -36,7 +34,7 @@ void add_mean(ordered_json& summary, const std::string& name, const std::vector<
   for (const double value : values) sum += value;
   const double mean = sum / n;
   for (const double value : values) squares += (value - mean) * (value - mean);
-  const double half = kZ * std::sqrt(squares / (n - 1) / n);
+  const double half = kNormal95 * std::sqrt(squares / (n - 1) / n);
   summary[name] = mean;
   summary[name + "_interval"] = {mean - half, mean + half};
 }
@@ -65,9 +63,9 @@ ordered_json force_error_by_step(const std::vector<MeasuredTrial>& trials, uint3
 std::array<double, 2> wilson_interval(size_t successes, size_t trials) {
   if (trials == 0) return {0.0, 1.0};
   const auto n = static_cast<double>(trials);
-  const double p = static_cast<double>(successes) / n, z2 = kZ * kZ / n;
+  const double p = static_cast<double>(successes) / n, z2 = kNormal95 * kNormal95 / n;
   const double center = (p + z2 / 2) / (1 + z2),
-               half = kZ / (1 + z2) * std::sqrt(p * (1 - p) / n + z2 / n / 4);
+               half = kNormal95 / (1 + z2) * std::sqrt(p * (1 - p) / n + z2 / n / 4);
   return {std::max(0.0, center - half), std::min(1.0, center + half)};
 }
 
@@ -86,7 +84,7 @@ std::array<double, 2> median_interval(std::vector<double> values) {
   const auto of_rank = [&](double rank) {  // from 1
     return values[static_cast<size_t>(std::clamp(std::round(rank), 1.0, n)) - 1];
   };
-  const double half = kZ * std::sqrt(n) / 2;
+  const double half = kNormal95 * std::sqrt(n) / 2;
   return {of_rank(n / 2 - half), of_rank(1 + n / 2 + half)};
 }
 

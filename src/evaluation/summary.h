@@ -7,6 +7,9 @@
 
 #include "evaluation/trial_measures.h"
 
+// So many standard deviations around its mean a normal distribution has 95%.
+constexpr double kNormal95 = 1.959964;
+
 // Wilson score interval of a proportion, 95%.
 std::array<double, 2> wilson_interval(size_t successes, size_t trials);
 

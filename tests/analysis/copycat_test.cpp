@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "evaluation/summary.h"
 #include "tiny_model.h"
 
 namespace {
@@ -43,7 +44,7 @@ TEST(Copycat, IntervalIsRobustToClusters) {
   trials[1].add(1, 0);
   const auto [slope, low, high] = slope_over_trials(trials);
   EXPECT_DOUBLE_EQ(slope, 1.0);
-  EXPECT_DOUBLE_EQ(high, 1.0 + 1.96 * std::sqrt(3.0 * 8.0) / 4.0);
+  EXPECT_DOUBLE_EQ(high, 1.0 + kNormal95 * std::sqrt(3.0 * 8.0) / 4.0);
   EXPECT_DOUBLE_EQ(low, 2.0 - high);
 }
 
