@@ -147,7 +147,7 @@ class Analysis {
         all.push_back(std::move(with_world));
       }
     };
-    for (const auto& split : kHeldOut) add(split, first_trials(judged_.manifest, split.c_str(), n));
+    for (const auto& split : kHeldOut) add(split, Dataset(judged_.manifest, split).first_trials(n));
     for (const auto& condition : judged_.conditions)
       add(condition.name, condition.trials(n, config_.evaluation.steps));
     return all;

@@ -84,7 +84,7 @@ void HeadNumbers::add(const torch::Tensor& pattern, const torch::Tensor& modes) 
 HeadAnalysis attention_heads(const Manifest& manifest, const AnalysisConfig& config, int64_t steps,
                              const TrainedModel& model) {
   constexpr size_t kEpisodes = 64;
-  const Trials trials = first_trials(manifest, "test", static_cast<size_t>(config.trials));
+  const Trials trials = Dataset(manifest, "test").first_trials(static_cast<size_t>(config.trials));
   const auto L = model.config.n_layer, H = model.config.n_head, D = model.config.n_embd / H;
   const auto window = static_cast<uint32_t>(model.window);
   const size_t episodes = std::min(kEpisodes, trials.size());

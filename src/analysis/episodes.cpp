@@ -1,9 +1,7 @@
 #include "analysis/episodes.h"
 
 #include <algorithm>
-#include <numeric>
 
-#include "data/splits.h"
 #include "model/token.h"
 
 namespace {
@@ -72,24 +70,6 @@ void show(const Recording& recording, const Policy& policy, size_t n, const Seen
     for (size_t i = 0; i < n; ++i)
       sent[i] = static_cast<double>(recording.force_sent[i * recording.steps + t]);
   }
-}
-
-Trials first_trials(const Manifest& manifest, const char* split, size_t n) {
-  const Dataset dataset(manifest, split);
-  std::vector<size_t> first(std::min(dataset.size(), n));
-  std::iota(first.begin(), first.end(), size_t{0});
-  return dataset.trials(first);
-}
-
-Trials fresh_trials(const Config& dataset, size_t first, size_t n) {
-  constexpr uint32_t kValidation = 1;
-  static_assert(std::string_view(kSplits[kValidation].name) == "validation");
-  Trials trials = trials_in(dataset);
-  for (size_t i = first; i < first + n; ++i) {
-    add_trial(draw_trial(dataset, kValidation, i, 0), trials);
-    trials.disturbances.back().force_noise = 0.0;  // as in every closed-loop trial
-  }
-  return trials;
 }
 
 Trials with_next_start(Trials trials) {

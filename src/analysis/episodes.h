@@ -4,7 +4,6 @@
 
 #include <span>
 
-#include "data/dataset.h"
 #include "evaluation/policies.h"
 
 // The first `steps` periods of trials in which the network plays.
@@ -26,13 +25,6 @@ std::span<double> numbers_of(const torch::Tensor& tensor);
 // period t with what it would have done.
 using Seen = std::function<void(uint32_t t, const std::vector<double>& force)>;
 void show(const Recording& recording, const Policy& policy, size_t n, const Seen& see);
-
-// The first trials of a split, n or what it has.
-Trials first_trials(const Manifest& manifest, const char* split, size_t n);
-
-// Trials of plants and starts that no split holds: of the split `validation` and beyond it, `first`
-// counts those passed over.
-Trials fresh_trials(const Config& dataset, size_t first, size_t n);
 
 // The same plants and disturbances, trial i with the start and the noise of trial i + 1.
 Trials with_next_start(Trials trials);

@@ -115,8 +115,8 @@ class Prober {
     for (int64_t step = 1; step <= model.window; step *= 2) steps_.push_back(step);
     if (steps_.back() != model.window) steps_.push_back(model.window);
     const auto fitted = static_cast<size_t>(config.probe_plants);
-    fit_ = fresh_trials(config_, 0, fitted);
-    choose_ = fresh_trials(config_, fitted, std::max<size_t>(1, fitted / 4));
+    fit_ = draw_trials(config_, kValidation, 0, fitted);
+    choose_ = draw_trials(config_, kValidation, fitted, std::max<size_t>(1, fitted / 4));
     // Those that vary, and no two that are the same here, as they are where the gain is always 1.
     std::vector<torch::Tensor> values;
     for (const auto& target : plant_targets()) {
@@ -128,7 +128,7 @@ class Prober {
       targets_.push_back(target);
     }
     for (const char* split : {"test", "test_ood"})
-      judged_.push_back(first_trials(manifest, split, std::max<size_t>(1, fitted / 4)));
+      judged_.push_back(Dataset(manifest, split).first_trials(std::max<size_t>(1, fitted / 4)));
   }
 
   ProbeRows rows() {

@@ -16,17 +16,6 @@ constexpr PolicyKind kMapped[] = {PolicyKind::kModel, PolicyKind::kExpert,
                                   PolicyKind::kAdaptiveExpert, PolicyKind::kKickAwareExpert,
                                   PolicyKind::kNominalExpert};
 
-// n trials as in `test`, beyond what the split holds where that is less.
-Trials as_in_test(const Manifest& manifest, size_t n) {
-  const Config config = config_of(manifest);
-  Trials trials = trials_in(config);
-  for (size_t i = 0; i < n; ++i) {
-    add_trial(draw_trial(config, kTest, i, 0), trials);
-    trials.disturbances.back().force_noise = 0.0;  // as in every closed-loop trial
-  }
-  return trials;
-}
-
 // The middles of `cells` equal parts of [low, high].
 std::vector<double> middles(double low, double high, int cells) {
   std::vector<double> result;
@@ -40,7 +29,7 @@ ordered_json map_rows(const Manifest& manifest, const Config& config, const Trai
                       const std::pair<const char*, std::vector<double>>& b,
                       const std::function<void(Trials&, size_t, double, double)>& set) {
   const auto n = static_cast<size_t>(config.analysis.cell_trials);
-  Trials trials = as_in_test(manifest, a.second.size() * b.second.size() * n);
+  Trials trials = draw_trials(config_of(manifest), kTest, 0, a.second.size() * b.second.size() * n);
   size_t i = 0;
   for (const double x : a.second)
     for (const double y : b.second)
@@ -68,7 +57,8 @@ ordered_json map_rows(const Manifest& manifest, const Config& config, const Trai
 
 ordered_json context_rows(const Manifest& manifest, const Config& config,
                           const TrainedModel& model) {
-  const Trials trials = first_trials(manifest, "test", static_cast<size_t>(config.analysis.trials));
+  const Trials trials =
+      Dataset(manifest, "test").first_trials(static_cast<size_t>(config.analysis.trials));
   ordered_json rows = ordered_json::array();
   for (int64_t window = 1;; window = std::min(4 * window, model.window)) {
     TrainedModel forgetful = model;
@@ -124,7 +114,7 @@ bool upright_at_end(const float* states, uint32_t end, uint32_t last) {
 ordered_json long_episode_rows(const Manifest& manifest, const Config& config,
                                const TrainedModel& model) {
   const size_t n = std::max<size_t>(2, static_cast<size_t>(config.analysis.trials) / 4);
-  const Trials trials = first_trials(manifest, "test", n);
+  const Trials trials = Dataset(manifest, "test").first_trials(n);
   const auto steps = static_cast<uint32_t>(config.analysis.long_steps);
   const uint32_t last = success_steps(trials.constants);
   std::vector<uint32_t> ends;

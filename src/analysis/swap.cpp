@@ -58,7 +58,8 @@ class Swapper {
       : model_(model),
         delta_x_dot_(manifest.statistics.delta_rms[1]),
         // Neither the plants that probes are fitted on, nor those of the held-out splits.
-        trials_(fresh_trials(config_of(manifest), 1 << 24, static_cast<size_t>(config.trials))),
+        trials_(draw_trials(config_of(manifest), kValidation, 1 << 24,
+                            static_cast<size_t>(config.trials))),
         others_(shifted(trials_)),
         restarted_(with_next_start(trials_)) {
     const auto L = static_cast<size_t>(model.config.n_layer);

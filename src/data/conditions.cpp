@@ -128,13 +128,9 @@ class File {
 Trials Condition::trials(size_t n, int64_t steps) const {
   Config drawn = config;
   drawn.dataset.steps = steps;
-  Trials result = trials_in(drawn);
-  for (size_t i = 0; i < n; ++i) {
-    const Draw draw = draw_trial(drawn, kTest, i, 0);
-    add_trial(draw, result);
-    result.disturbances.back().force_noise = 0.0;  // as in every closed-loop trial
-    if (changed.empty()) continue;
-    CartPoleParameters later = draw.plant;
+  Trials result = draw_trials(drawn, kTest, 0, n);
+  for (size_t i = 0; i < n && !changed.empty(); ++i) {
+    CartPoleParameters later = result.plants[i];
     const CartPoleParameters other = draw_trial(change, kTest, n + i, 0).plant;
     for (const auto& [name, value] : changed) later.*value = other.*value;
     result.changed_plants.push_back(later);

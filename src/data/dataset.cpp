@@ -1,6 +1,7 @@
 #include "data/dataset.h"
 
 #include <algorithm>
+#include <numeric>
 #include <set>
 
 #include "data/splits.h"
@@ -156,6 +157,12 @@ Trials Dataset::trials(const std::vector<size_t>& trajectories) const {
          .sensor_random = sensor_random(config_.dataset, split_, trajectory)});
   }
   return result;
+}
+
+Trials Dataset::first_trials(size_t n) const {
+  std::vector<size_t> first(std::min(size(), n));
+  std::iota(first.begin(), first.end(), size_t{0});
+  return trials(first);
 }
 
 json dataset_settings(const Config& config) {

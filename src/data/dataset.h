@@ -68,6 +68,8 @@ class Dataset {
   // The plants and starts of these trajectories, in their world: with its kicks and sensors, and
   // without the noise on commands that the recording has.
   Trials trials(const std::vector<size_t>& trajectories) const;
+  // Those of the first n, or of all that there are.
+  Trials first_trials(size_t n) const;
 
  private:
   Config config_;

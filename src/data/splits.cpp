@@ -157,6 +157,15 @@ void add_trial(const Draw& draw, Trials& trials) {
   trials.disturbances.push_back(draw.disturbance);
 }
 
+Trials draw_trials(const Config& config, uint32_t split, size_t first, size_t n) {
+  Trials trials = trials_in(config);
+  for (size_t i = first; i < first + n; ++i) {
+    add_trial(draw_trial(config, split, i, 0), trials);
+    trials.disturbances.back().force_noise = 0.0;
+  }
+  return trials;
+}
+
 CounterRandom sensor_random(const DatasetConfig& config, uint32_t split, size_t index) {
   return {static_cast<uint64_t>(config.seed), static_cast<uint32_t>(Purpose::kSensor) + split,
           index};

@@ -29,8 +29,9 @@ constexpr std::array<Split, 5> kSplits{{
     {"test_ood", {0.5, 0.5, 2.0}, true, false, false},
     {"test_ic", {1.5, 2.0, 8.0}, false, false, false},
 }};
-constexpr uint32_t kTrain = 0, kTest = 2;  // positions in it
+constexpr uint32_t kTrain = 0, kValidation = 1, kTest = 2;  // positions in it
 static_assert(std::string_view(kSplits[kTrain].name) == "train" &&
+              std::string_view(kSplits[kValidation].name) == "validation" &&
               std::string_view(kSplits[kTest].name) == "test");
 
 // One trial of a split, before anything moves.
@@ -57,3 +58,6 @@ ExpertLaw law_of(const ExpertConfig& expert);
 // None yet, in the world of the configuration.
 Trials trials_in(const Config& config);
 void add_trial(const Draw& draw, Trials& trials);
+// n trials of a split from index `first` on, also beyond what a dataset holds of it: for closed
+// loop, without the noise that recordings have on commands.
+Trials draw_trials(const Config& config, uint32_t split, size_t first, size_t n);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <map>
-#include <numeric>
 #include <set>
 
 #include "evaluation/one_step.h"
@@ -76,9 +75,7 @@ std::string trial_columns() {
 SplitVerdict judge_split(const std::string& split, const Dataset& dataset,
                          const EvaluationConfig& config, size_t examples, const TrainedModel& model,
                          const MpiSession& mpi) {
-  std::vector<size_t> first(std::min(dataset.size(), static_cast<size_t>(config.trajectories)));
-  std::iota(first.begin(), first.end(), size_t{0});
-  const Trials trials = dataset.trials(first);
+  const Trials trials = dataset.first_trials(static_cast<size_t>(config.trajectories));
   const auto steps = static_cast<uint32_t>(config.steps);
   std::map<PolicyKind, std::vector<MeasuredTrial>> outcomes;
   for (const auto policy : kPolicies)

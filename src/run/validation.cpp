@@ -1,7 +1,6 @@
 #include "run/validation.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "evaluation/policies.h"
 
@@ -41,9 +40,7 @@ ValidationReport validate(const Dataset& dataset, const ValidationConfig& config
   const auto mine = share_of(n, communicator);
   const auto batches = first_windows(dataset, mine, model.window);
 
-  std::vector<size_t> all(n);
-  std::iota(all.begin(), all.end(), size_t{0});
-  const auto outcomes = play_shared(PolicyKind::kModel, dataset.trials(all),
+  const auto outcomes = play_shared(PolicyKind::kModel, dataset.first_trials(n),
                                     static_cast<uint32_t>(config.steps), model, communicator.mpi());
   const auto successes = std::count_if(outcomes.begin(), outcomes.end(),
                                        [](const TrialOutcome& outcome) { return outcome.success; });

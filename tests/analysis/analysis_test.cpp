@@ -8,6 +8,7 @@
 #include "analysis/plant_probes.h"
 #include "analysis/robustness.h"
 #include "analysis/swap.h"
+#include "data/splits.h"
 #include "tiny_model.h"
 
 namespace {
@@ -45,7 +46,7 @@ TrainedModel without_attention() {
 
 TEST(Episodes, TokensAreWhatTheNetworkSaw) {
   const auto model = tiny_trained_model();
-  const Trials trials = first_trials(tiny_manifest(), "test", 4);
+  const Trials trials = Dataset(tiny_manifest(), "test").first_trials(4);
   const Recording recording = record(trials, 16, model);
   const torch::InferenceMode inference;
   const auto force = model(tokens_of(recording, 4)).force.clamp(-1, 1) * 10.0;
@@ -57,7 +58,7 @@ TEST(Episodes, TokensAreWhatTheNetworkSaw) {
 
 TEST(Episodes, AShownExpertDoesWhatItDidWhenItPlayed) {
   const auto model = tiny_trained_model();
-  const Trials trials = first_trials(tiny_manifest(), "test", 5);
+  const Trials trials = Dataset(tiny_manifest(), "test").first_trials(5);
   const auto played = play_policy(PolicyKind::kExpert, trials, {60, 60}, model).recording;
   show(played, make_policy(PolicyKind::kExpert, trials, model), 5,
        [&](uint32_t t, const std::vector<double>& force) {
@@ -66,8 +67,8 @@ TEST(Episodes, AShownExpertDoesWhatItDidWhenItPlayed) {
        });
 }
 
-TEST(Episodes, FreshTrialsAreOfOtherPlantsAndShiftedOnesOfTheNext) {
-  const Trials trials = fresh_trials(config_of(tiny_manifest()), 100, 3);
+TEST(Episodes, DrawnTrialsAreOfOtherPlantsAndShiftedOnesOfTheNext) {
+  const Trials trials = draw_trials(config_of(tiny_manifest()), kValidation, 100, 3);
   EXPECT_NE(trials.plants[0].cart_mass, trials.plants[1].cart_mass);
   const Trials other = shifted(trials), started = with_next_start(trials);
   EXPECT_EQ(other.plants[2].cart_mass, trials.plants[0].cart_mass);
