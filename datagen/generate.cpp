@@ -39,7 +39,7 @@ void print_summary(const fs::path& folder, const Generation& generation, double 
 }
 
 ExitCode generate(const CommandLine& command_line, const MpiSession& mpi) {
-  refuse_dry_run(command_line);
+  refuse_flags(command_line);
   const Config& config = command_line.config;
   keep_freed_memory();
   const double begin = MPI_Wtime();

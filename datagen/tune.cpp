@@ -181,7 +181,7 @@ void follow_elites(const std::vector<Numbers>& candidates, const std::vector<dou
 }
 
 ExitCode tune(const CommandLine& command_line, const MpiSession& mpi) {
-  refuse_dry_run(command_line);
+  refuse_flags(command_line);
   const Config& config = command_line.config;
   Numbers mean = numbers_of(law_of(config.expert)), deviation;
   for (size_t k = 0; k < kNumbers; ++k) {

@@ -160,7 +160,7 @@ class Analysis {
 };
 
 ExitCode analyze(const CommandLine& command_line, const MpiSession& mpi) {
-  refuse_dry_run(command_line);
+  refuse_flags(command_line);
   const Config& config = command_line.config;
   const bool first_rank = mpi.rank() == 0;
   Judged judged;

@@ -59,7 +59,7 @@ void print_condition(const std::string& name, const ordered_json& numbers) {
 }
 
 ExitCode evaluate(const CommandLine& command_line, const MpiSession& mpi) {
-  refuse_dry_run(command_line);
+  refuse_flags(command_line);
   const Config& config = command_line.config;
   const bool first_rank = mpi.rank() == 0;
   Judged input;

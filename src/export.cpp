@@ -174,7 +174,7 @@ Statistics statistics_of(const Config& config, const Checkpoint& checkpoint) {
 }
 
 ExitCode export_policy(const CommandLine& command_line, const MpiSession& mpi) {
-  refuse_dry_run(command_line);
+  refuse_flags(command_line);
   if (mpi.rank() > 0) return ExitCode::kDone;
   const Config& config = command_line.config;
   const auto checkpoint = chosen_checkpoint(config, std::cerr);

@@ -13,6 +13,7 @@
 #include "gpu/gpu_sharing.h"
 #include "gpu/peak_flops.h"
 #include "program/agreement.h"
+#include "program/host_name.h"
 
 namespace {
 
@@ -29,13 +30,6 @@ int loaded_nccl() {
   int version = 0;
   ncclGetVersion(&version);
   return version;
-}
-
-std::string host_name() {
-  char name[MPI_MAX_PROCESSOR_NAME];
-  int length = 0;
-  MPI_Get_processor_name(name, &length);
-  return {name, static_cast<size_t>(length)};
 }
 
 int device_count() { return c10::cuda::device_count(); }

@@ -9,6 +9,7 @@
 
 #include "program/durable_file.h"
 #include "program/exit_code.h"
+#include "program/staging_folder.h"
 
 namespace fs = std::filesystem;
 
@@ -22,9 +23,12 @@ c10::impl::GenericDict dictionary() {
 
 c10::IValue to_dictionary(const NamedTensors& tensors) {
   auto result = dictionary();
-  // A view would be stored with all of the flat buffer behind it.
-  for (const auto& [name, tensor] : tensors)
-    result.insert(name, tensor.detach().to(torch::kCPU, /*non_blocking=*/false, /*copy=*/true));
+  for (const auto& [name, tensor] : tensors) {
+    const auto own = tensor.detach().to(torch::kCPU).contiguous();
+    // A view would be stored with all of the flat buffer behind it.
+    result.insert(name, torch::from_blob(
+                            own.data_ptr(), own.sizes(), [own](void*) {}, own.options()));
+  }
   return result;
 }
 
@@ -79,13 +83,13 @@ std::vector<int64_t> steps_on_disk(const fs::path& folder) {
 
 // Makes `link` a relative link to `target`, in one step. Returns why that could not be, "" if it
 // could: the links are for people, and never the truth.
-std::string point_link(const fs::path& link, const fs::path& target) {
+std::string point_link(const fs::path& link, const fs::path& target, const fs::path& staging) {
   std::error_code error;
   if (fs::exists(fs::symlink_status(link, error)) && !fs::is_symlink(link, error))
     return link.string() +
            " is not a link that this program made, so it was left alone; the checkpoints are next "
            "to it";
-  const fs::path temporary = temporary_name(link);
+  const fs::path temporary = temporary_name(staging / link.filename());
   fs::remove(temporary, error);
   fs::create_symlink(target.filename(), temporary, error);
   if (!error) fs::rename(temporary, link, error);
@@ -94,16 +98,38 @@ std::string point_link(const fs::path& link, const fs::path& target) {
                : "";
 }
 
+// path.ENDING, or path.ENDING_1 and so on: one that no file has.
+fs::path free_name(const fs::path& path, const std::string& ending) {
+  fs::path result;
+  int number = 0;
+  do result = path.string() + ending + (number ? "_" + std::to_string(number) : "");
+  while (++number && fs::exists(fs::symlink_status(result)));
+  return result;
+}
+
 // What bears a checkpoint's name without a record was cut off from it, or is somebody's own: it is
 // kept under another name. Returns what was done, "" for nothing.
-std::string move_aside(const fs::path& path) {
+std::string move_aside(const fs::path& path, const fs::path& staging) {
   if (!fs::exists(fs::symlink_status(path)) || fs::exists(record_path(path))) return "";
-  fs::path aside;
-  int number = 0;
-  do aside = path.string() + ".unrecorded" + (number ? "_" + std::to_string(number) : "");
-  while (++number && fs::exists(fs::symlink_status(aside)));
-  fs::rename(path, aside);
+  const fs::path aside = free_name(path, ".unrecorded");
+  std::error_code error;
+  fs::create_hard_link(path, aside, error);  // so that an earlier attempt cannot take the file away
+  if (error && error != std::errc::file_exists)  // a folder, or a file system without such links
+    fs::rename(path, aside);
+  else if (error || !remove_through(staging, path))
+    throw UserError(ExitCode::kIo, "cannot move " + path.string() + " out of the way");
   return path.string() + " had no commit record and is now " + aside.filename().string();
+}
+
+// The links of a folder whose newest checkpoint is `path`. Returns what went wrong.
+std::vector<std::string> point_links(const fs::path& path, int64_t best_step,
+                                     const fs::path& staging) {
+  const fs::path folder = path.parent_path();
+  std::vector<std::string> troubles{point_link(folder / "state.pt", path, staging)};
+  if (best_step >= 0)
+    troubles.push_back(
+        point_link(folder / "checkpoint_best.pt", checkpoint_path(folder, best_step), staging));
+  return troubles;
 }
 
 // Of bytes that were verified.
@@ -117,6 +143,10 @@ Checkpoint parse(const fs::path& path, const std::string& bytes) {
   checkpoint.progress.attempt = root.at("attempt").toInt();
   checkpoint.trained_window = root.at("trained_window").toInt();
   checkpoint.progress.updates = root.at("updates").toDouble();
+  if (root.contains("skipped")) {  // none in a checkpoint of before batches could be skipped
+    checkpoint.progress.skipped = root.at("skipped").toInt();
+    checkpoint.progress.skipped_batches = root.at("skipped_batches").toInt();
+  }
   checkpoint.progress.best_step = root.at("best_step").toInt();
   checkpoint.progress.best_success = root.at("best_success").toDouble();
   checkpoint.config = root.at("config").toStringRef();
@@ -136,13 +166,17 @@ fs::path checkpoint_path(const fs::path& folder, int64_t step) {
   return folder / ("checkpoint_" + std::to_string(step) + ".pt");
 }
 
-std::vector<std::string> publish_checkpoint(const fs::path& folder, const Checkpoint& checkpoint) {
+std::vector<std::string> publish_checkpoint(const fs::path& folder, const Checkpoint& checkpoint,
+                                            const fs::path& staging_folder) {
+  const fs::path staging = staging_folder.empty() ? folder : staging_folder;
   auto root = dictionary();
   root.insert("format", kFormat);
   root.insert("step", checkpoint.progress.step);
   root.insert("attempt", checkpoint.progress.attempt);
   root.insert("trained_window", checkpoint.trained_window);
   root.insert("updates", checkpoint.progress.updates);
+  root.insert("skipped", checkpoint.progress.skipped);
+  root.insert("skipped_batches", checkpoint.progress.skipped_batches);
   root.insert("best_step", checkpoint.progress.best_step);
   root.insert("best_success", checkpoint.progress.best_success);
   root.insert("config", checkpoint.config);
@@ -153,13 +187,10 @@ std::vector<std::string> publish_checkpoint(const fs::path& folder, const Checkp
   root.insert("exp_avg", to_dictionary(checkpoint.first_moment));
   root.insert("exp_avg_sq", to_dictionary(checkpoint.second_moment));
   const fs::path path = checkpoint_path(folder, checkpoint.progress.step);
-  std::vector<std::string> troubles{move_aside(path)};
-  publish_with_record(path, serialize(root));
-
-  troubles.push_back(point_link(folder / "state.pt", path));
-  if (checkpoint.progress.best_step >= 0)
-    troubles.push_back(point_link(folder / "checkpoint_best.pt",
-                                  checkpoint_path(folder, checkpoint.progress.best_step)));
+  std::vector<std::string> troubles{move_aside(path, staging)};
+  publish_with_record(path, serialize(root), staging);
+  for (auto& trouble : point_links(path, checkpoint.progress.best_step, staging))
+    troubles.push_back(std::move(trouble));
   std::erase(troubles, "");
   return troubles;
 }
@@ -180,8 +211,10 @@ Checkpoint read_checkpoint(const fs::path& path) {
   }
 }
 
-std::optional<Checkpoint> find_newest_checkpoint(const fs::path& folder, std::ostream& warn) {
-  const auto steps = steps_on_disk(folder);
+std::optional<Checkpoint> find_newest_checkpoint(const fs::path& folder, std::ostream& warn,
+                                                 int64_t last_step) {
+  auto steps = steps_on_disk(folder);
+  std::erase_if(steps, [=](int64_t step) { return step > last_step; });
   for (const int64_t step : steps) {
     const fs::path path = checkpoint_path(folder, step);
     try {
@@ -203,25 +236,40 @@ std::optional<Checkpoint> find_newest_checkpoint(const fs::path& folder, std::os
 
 bool has_checkpoints(const fs::path& folder) { return !steps_on_disk(folder).empty(); }
 
-void prune_checkpoints(const fs::path& folder, int64_t newest, int64_t keep_last,
-                       int64_t keep_every, int64_t best) {
-  int64_t kept = 0;
+void set_later_aside(const fs::path& folder, const TrainingProgress& progress,
+                     const fs::path& staging, std::ostream& say) {
+  for (const int64_t step : steps_on_disk(folder)) {
+    const fs::path path = checkpoint_path(folder, step), record = record_path(path);
+    if (step <= progress.step || !fs::exists(record)) continue;
+    const fs::path aside = free_name(path, ".set_aside");
+    // First the record: without it there is no checkpoint.
+    fs::rename(record, staging / record.filename());
+    fs::rename(staging / record.filename(), record_path(aside));
+    fs::rename(path, aside);
+    say << path.string() << " is now " << aside.filename().string() << std::endl;
+  }
+  const auto best = fs::path(folder / "checkpoint_best.pt");
+  if (progress.best_step < 0 && fs::is_symlink(best)) remove_through(staging, best);
+  for (const auto& trouble :
+       point_links(checkpoint_path(folder, progress.step), progress.best_step, staging))
+    if (!trouble.empty()) say << "warning: " << trouble << std::endl;
+}
+
+void prune_checkpoints(const fs::path& folder, const fs::path& staging, int64_t newest,
+                       int64_t keep_last, int64_t keep_every, int64_t best) {
+  int64_t kept = 0, intact = 0;
   for (const int64_t step : steps_on_disk(folder)) {
     const fs::path path = checkpoint_path(folder, step);
     // Of later steps than the newest of this run: not ours to judge, and not to be counted as a
     // state we could resume.
     if (step > newest) continue;
     if (!fs::exists(record_path(path))) continue;
-    if (kept++ < keep_last || step == best || (keep_every > 0 && step % keep_every == 0)) continue;
-    // The record goes first: a checkpoint that is half deleted has none and does not count.
-    std::error_code ignored;
-    fs::remove(record_path(path), ignored);
-    fs::remove(path, ignored);
+    const bool keep =
+        kept++ < keep_last || step == best || (keep_every > 0 && step % keep_every == 0);
+    // The newest was read back when it was written.
+    if (intact < 2 && (step == newest || is_intact(path)))
+      ++intact;
+    else if (!keep && remove_through(staging, path))  // in one step; a record alone is nothing
+      remove_through(staging, record_path(path));
   }
-  for (const auto& entry : fs::directory_iterator(folder))
-    if (is_temporary_of(entry.path(), R"(checkpoint_[0-9]+\.pt(\.sha256)?|checkpoint_best\.pt|)"
-                                      R"(state\.pt|config\.yaml|DONE)")) {
-      std::error_code not_ours_to_remove;
-      fs::remove(entry.path(), not_ours_to_remove);
-    }
 }

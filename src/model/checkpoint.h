@@ -10,6 +10,7 @@
 
 #include <torch/torch.h>
 
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -22,9 +23,13 @@ using NamedTensors = std::vector<std::pair<std::string, torch::Tensor>>;
 
 // How far a run is: the numbers that a checkpoint holds next to its tensors.
 struct TrainingProgress {
-  int64_t step = 0;         // optimizer steps done
-  int64_t attempt = 0;      // times the run was started before
-  double updates = 0;       // AdamW updates done: steps less the skipped ones
+  int64_t step = 0;     // optimizer steps done
+  int64_t attempt = 0;  // times the run was started before
+  double updates = 0;   // AdamW updates done: steps less the skipped ones
+  int64_t skipped = 0;  // updates skipped in a row at the last steps, not finite
+  // Batches left out since the start, with which updates were not finite: step n draws what step
+  // n + skipped_batches would have drawn.
+  int64_t skipped_batches = 0;
   int64_t best_step = -1;   // that of checkpoint_best.pt; -1: nothing validated yet
   double best_success = 0;  // its closed-loop success on the validation split
 };
@@ -44,26 +49,33 @@ std::filesystem::path checkpoint_path(const std::filesystem::path& folder, int64
 // Throws UserError(kIo); what was published before stays as it was. Points checkpoint_best.pt to
 // the step that `checkpoint` names as the best. After return the checkpoint is committed; what
 // else went wrong (a link, a file without a record that had to be moved out of its way) is
-// returned, for people, a line each.
+// returned, for people, a line each. `staging`: that of this attempt (program/staging_folder.h),
+// or `folder` itself. Not for the main thread only: saving runs beside the training.
 std::vector<std::string> publish_checkpoint(const std::filesystem::path& folder,
-                                            const Checkpoint& checkpoint);
+                                            const Checkpoint& checkpoint,
+                                            const std::filesystem::path& staging = {});
 
 // Throws UserError(kData) unless the file's bytes match its commit record, UserError(kIo) when it
 // cannot be read.
 Checkpoint read_checkpoint(const std::filesystem::path& path);
 
-// The newest valid checkpoint; none when the folder holds no checkpoint at all. Names those that
-// had to be skipped on `warn`. Throws UserError(kData) when there are checkpoints and none is
-// valid: never start over silently; UserError(kIo) when one cannot be read, for an older one would
-// cost the steps since.
+// The newest valid checkpoint of at most `last_step`; none when the folder holds no such checkpoint
+// at all. Names those that had to be skipped on `warn`. Throws UserError(kData) when there are
+// checkpoints and none is valid: never start over silently; UserError(kIo) when one cannot be read,
+// for an older one would cost the steps since.
 std::optional<Checkpoint> find_newest_checkpoint(const std::filesystem::path& folder,
-                                                 std::ostream& warn);
+                                                 std::ostream& warn, int64_t last_step = INT64_MAX);
 
 // Whether the folder holds any checkpoint, valid or not.
 bool has_checkpoints(const std::filesystem::path& folder);
 
+// Goes back to the checkpoint of `progress`: later ones get another name, NAME.set_aside, which
+// stays until somebody removes it, and the links point to this one. Says what it renamed.
+void set_later_aside(const std::filesystem::path& folder, const TrainingProgress& progress,
+                     const std::filesystem::path& staging, std::ostream& say);
+
 // After `newest` was published: deletes earlier checkpoints but the last `keep_last` (the newest
-// among them), the multiples of `keep_every` (0: none) and `best`, and what an interrupted save
-// left. A file without a commit record is not known to be ours, and stays.
-void prune_checkpoints(const std::filesystem::path& folder, int64_t newest, int64_t keep_last,
-                       int64_t keep_every, int64_t best = -1);
+// among them), the multiples of `keep_every` (0: none) and `best`; and not before two of those that
+// stay are intact. A file without a commit record is not known to be ours, and stays.
+void prune_checkpoints(const std::filesystem::path& folder, const std::filesystem::path& staging,
+                       int64_t newest, int64_t keep_last, int64_t keep_every, int64_t best = -1);

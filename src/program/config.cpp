@@ -231,6 +231,8 @@ po::options_description list_options(const Settings& settings) {
   options.add_options()("help", "this text")(
       "config", po::value<std::string>()->value_name("FILE.yaml"), "configuration file")(
       "dry_run", "train_gpt2: check everything, print what the run would cost, and stop")(
+      "fall_back",
+      "train_gpt2: set the newest checkpoint aside, and resume from the one before it")(
       "show", po::value<std::string>()->value_name("KEY"),
       "print the value of KEY, for scripts, and stop");
   for (const auto& setting : settings.all())
@@ -272,6 +274,7 @@ std::optional<CommandLine> parse_command_line(int argc, const char* const* argv,
       apply(settings, setting.key, values[setting.key]);
     }
   result.dry_run = given.count("dry_run") > 0;
+  result.fall_back = given.count("fall_back") > 0;
   check_consistency(result.config, values);
   if (given.count("show")) {
     const auto key = given["show"].as<std::string>();

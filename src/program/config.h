@@ -54,6 +54,7 @@ struct TrainingConfig {
   int64_t print_every_steps;
   int64_t validate_every_steps;
   int64_t hang_seconds;
+  int64_t check_replicas_every_steps;
   CurriculumConfig curriculum;
 };
 
@@ -152,6 +153,7 @@ struct Config {
 struct CommandLine {
   Config config;
   bool dry_run = false;
+  bool fall_back = false;
 };
 
 // Defaults, then --config FILE.yaml, then --section.key value. Nothing when --help (every key with

@@ -4,8 +4,8 @@
 #include <openssl/evp.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
-#include <climits>
 #include <cstring>
 #include <fstream>
 #include <memory>
@@ -13,6 +13,7 @@
 #include <sstream>
 
 #include "program/exit_code.h"
+#include "program/host_name.h"
 
 namespace {
 
@@ -33,10 +34,30 @@ class Descriptor {
   const int fd;
 };
 
-void sync(const std::filesystem::path& path, int flags) {
-  const Descriptor file(path, flags, "open");
+// Throws unless the file holds `bytes`, as the disk gives them back where the kernel lets go of its
+// own copy.
+void require_content(int fd, std::string_view bytes, const std::filesystem::path& path) {
+  ::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+  std::string buffer(1 << 20, '\0');
+  ssize_t got = 0;
+  for (size_t at = 0; (got = ::pread(fd, buffer.data(), buffer.size(), static_cast<off_t>(at))) > 0;
+       at += static_cast<size_t>(got)) {
+    if (bytes.substr(std::min(at, bytes.size()), static_cast<size_t>(got)) !=
+        std::string_view(buffer.data(), static_cast<size_t>(got)))
+      fail("write", path, EIO);
+    if (at + static_cast<size_t>(got) == bytes.size()) return;
+  }
+  if (got < 0) fail("read back", path);
+  if (!bytes.empty()) fail("write", path, EIO);
+}
+
+// Of a file that is on the disk already.
+void rename_into_place(const std::filesystem::path& temporary, const std::filesystem::path& path) {
+  if (::rename(temporary.c_str(), path.c_str()) != 0) fail("rename to", path);
+  const auto folder = path.has_parent_path() ? path.parent_path() : ".";
+  const Descriptor directory(folder, O_RDONLY | O_DIRECTORY, "open");
   // Some file systems (FUSE, SMB) know no such thing for folders.
-  if (::fsync(file.fd) != 0 && !(flags & O_DIRECTORY && errno == EINVAL)) fail("sync", path);
+  if (::fsync(directory.fd) != 0 && errno != EINVAL) fail("sync", folder);
 }
 
 class Sha256 {
@@ -95,33 +116,34 @@ bool is_temporary_of(const std::filesystem::path& file, const std::string& publi
 }
 
 std::filesystem::path temporary_name(const std::filesystem::path& path) {
-  char host[HOST_NAME_MAX + 1] = "";
-  gethostname(host, sizeof host);
-  return path.string() + "." + host + "." + std::to_string(getpid()) + ".tmp";
+  return path.string() + "." + host_name() + "." + std::to_string(getpid()) + ".tmp";
 }
 
-void publish_file(const std::filesystem::path& path, std::string_view bytes) {
-  const auto temporary = temporary_name(path);
+void publish_file(const std::filesystem::path& path, std::string_view bytes,
+                  const std::filesystem::path& staging) {
+  const auto temporary = temporary_name(staging.empty() ? path : staging / path.filename());
   try {
-    {
-      // Never through a link: in a folder that others may write, it could lead anywhere.
-      const Descriptor file(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, "write");
-      while (!bytes.empty()) {
-        const ssize_t written = ::write(file.fd, bytes.data(), bytes.size());
-        if (written < 0 && errno != EINTR) fail("write", path);
-        if (written > 0) bytes.remove_prefix(static_cast<size_t>(written));
-      }
+    // Never through a link: in a folder that others may write, it could lead anywhere.
+    const Descriptor file(temporary, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW, "write");
+    for (std::string_view left = bytes; !left.empty();) {
+      const ssize_t written = ::write(file.fd, left.data(), left.size());
+      if (written < 0 && errno != EINTR) fail("write", path);
+      if (written > 0) left.remove_prefix(static_cast<size_t>(written));
     }
-    publish_by_rename(temporary, path);
+    if (::fsync(file.fd) != 0) fail("sync", path);
+    require_content(file.fd, bytes, path);
+    rename_into_place(temporary, path);
   } catch (...) {
     ::unlink(temporary.c_str());
     throw;
   }
 }
 
-void publish_with_record(const std::filesystem::path& path, std::string_view bytes) {
-  publish_file(path, bytes);
-  publish_file(record_path(path), sha256_hex(bytes) + "  " + path.filename().string() + "\n");
+void publish_with_record(const std::filesystem::path& path, std::string_view bytes,
+                         const std::filesystem::path& staging) {
+  publish_file(path, bytes, staging);
+  publish_file(record_path(path), sha256_hex(bytes) + "  " + path.filename().string() + "\n",
+               staging);
 }
 
 std::filesystem::path record_path(const std::filesystem::path& path) {
@@ -159,10 +181,20 @@ VerifiedFile read_verified(const std::filesystem::path& path, const std::string&
   throw refused("does not match its SHA-256 record: damaged or torn" + remedy);
 }
 
+bool is_intact(const std::filesystem::path& path) {
+  try {
+    return read_file(record_path(path)).starts_with(sha256_file(path) + " ");
+  } catch (const UserError&) {
+    return false;
+  }
+}
+
 void publish_by_rename(const std::filesystem::path& temporary, const std::filesystem::path& path) {
-  sync(temporary, O_RDONLY);
-  if (::rename(temporary.c_str(), path.c_str()) != 0) fail("rename to", path);
-  sync(path.has_parent_path() ? path.parent_path() : ".", O_RDONLY | O_DIRECTORY);
+  {
+    const Descriptor file(temporary, O_RDONLY, "open");
+    if (::fsync(file.fd) != 0) fail("sync", temporary);
+  }
+  rename_into_place(temporary, path);
 }
 
 void make_folder(const std::filesystem::path& path) {

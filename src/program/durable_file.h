@@ -14,13 +14,16 @@ std::string sha256_file(const std::filesystem::path& path);
 // Throws UserError(kIo) naming the path.
 std::string read_file(const std::filesystem::path& path);
 
-// After return, `path` holds exactly `bytes` and survives a power cut; on failure it is what it was
-// before. Throws UserError(kIo) naming the path and the cause.
-void publish_file(const std::filesystem::path& path, std::string_view bytes);
+// After return, `path` holds exactly `bytes`, which were read back, and survives a power cut; on
+// failure it is what it was before. Written first in the folder `staging`, of the same file system,
+// or next to `path`. Throws UserError(kIo) naming the path and the cause.
+void publish_file(const std::filesystem::path& path, std::string_view bytes,
+                  const std::filesystem::path& staging = {});
 
 // The same, and then its commit record next to it, in sha256sum format. Without a matching record
 // the file counts as not there.
-void publish_with_record(const std::filesystem::path& path, std::string_view bytes);
+void publish_with_record(const std::filesystem::path& path, std::string_view bytes,
+                         const std::filesystem::path& staging = {});
 std::filesystem::path record_path(const std::filesystem::path& path);  // path.sha256
 struct VerifiedFile {
   std::string bytes, sha256;
@@ -29,6 +32,8 @@ struct VerifiedFile {
 // UserError(kData) saying why a file does not count, and then `remedy` where it is damaged;
 // UserError(kIo) when it cannot be read, which says nothing about it.
 VerifiedFile read_verified(const std::filesystem::path& path, const std::string& remedy = "");
+// Whether the file can be read and has the SHA-256 that its record says.
+bool is_intact(const std::filesystem::path& path);
 
 // The last part of publishing for a file another library wrote: sync `temporary`, rename it to
 // `path`, sync the folder.

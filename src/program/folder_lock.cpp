@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <climits>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -20,10 +19,11 @@
 
 #include "program/durable_file.h"
 #include "program/exit_code.h"
+#include "program/host_name.h"
 
 namespace {
 
-constexpr auto kPatience = std::chrono::minutes(2);
+constexpr std::chrono::seconds kPatience{120}, kGrace{10};
 
 std::string environment(const char* name, const char* otherwise) {
   const char* value = std::getenv(name);
@@ -31,11 +31,9 @@ std::string environment(const char* name, const char* otherwise) {
 }
 
 std::string describe_process() {
-  char host[HOST_NAME_MAX + 1] = "";
-  gethostname(host, sizeof host);
   const auto time = std::chrono::system_clock::now().time_since_epoch().count();
   return environment("SLURM_JOB_ID", "-") + " " + environment("SLURM_RESTART_COUNT", "0") + " " +
-         host + " " + std::to_string(getpid()) + " " + std::to_string(time) + "\n";
+         host_name() + " " + std::to_string(getpid()) + " " + std::to_string(time) + "\n";
 }
 
 // What is written in the file: "" when there is none, nothing when it cannot be read.
@@ -100,7 +98,7 @@ int lock(const std::filesystem::path& file) {
 FolderLock::FolderLock(const std::filesystem::path& folder, const std::string& key,
                        bool wait_for_others)
     : file_(folder / "owner"), owner_(describe_process()) {
-  std::optional<std::chrono::steady_clock::time_point> deadline;  // of patience with our own job
+  std::optional<std::chrono::steady_clock::time_point> since;  // of patience with our own job
   bool claimed = false, waiting = false;
   for (;; std::this_thread::sleep_for(std::chrono::milliseconds(100))) {
     descriptor_ = lock(file_);
@@ -123,8 +121,9 @@ FolderLock::FolderLock(const std::filesystem::path& folder, const std::string& k
         claimed = true;
       }
     }
-    if (!deadline) deadline = std::chrono::steady_clock::now() + kPatience;
-    if (std::chrono::steady_clock::now() < *deadline) continue;
+    if (!since) since = std::chrono::steady_clock::now();
+    const auto patience = claimed && !wait_for_others ? kGrace : kPatience;
+    if (std::chrono::steady_clock::now() < *since + patience) continue;
     if (claimed) break;
     throw UserError(ExitCode::kIo, "another process still holds " + file_.string() +
                                        ": start again when it has ended");

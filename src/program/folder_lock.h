@@ -12,11 +12,12 @@ class FolderLock {
   //   - one of another job: refused (UserError kConfiguration; `key` is the setting that chose the
   //     folder), or waited for;
   //   - an earlier start of the same Slurm job (SLURM_JOB_ID, SLURM_RESTART_COUNT): Slurm has given
-  //     it up, and it may run on, on a node that was lost sight of. Takes over, and waits at most
-  //     two minutes for it to exit (a file server may take one and a half to forget a lost
-  //     client's lock); what it still wants to publish is stopped by its `check`;
-  //   - of the same start: a rank that is still dying. Waits as long, then UserError(kIo). Where
-  //     others are waited for, so is this.
+  //     it up, and it may run on, on a node that was lost sight of. Takes over, and waits ten
+  //     seconds for it to exit; what it still wants to publish is stopped by its `check`, and in a
+  //     run's folder, for good, by StagingFolder;
+  //   - of the same start: a rank that is still dying. Waits two minutes (a file server may take
+  //     one and a half to forget a lost client's lock), then UserError(kIo). Where others are
+  //     waited for, so is this, and for an earlier start as long.
   // An earlier start that comes late is refused. A file system without locks is warned of.
   FolderLock(const std::filesystem::path& folder, const std::string& key,
              bool wait_for_others = false);

@@ -75,20 +75,23 @@ void refuse_isolated_ranks() {
 // Everything that must be equal on all ranks, by name.
 std::map<std::string, std::string> describe_start(const std::string& yaml,
                                                   const std::string& dry_run,
+                                                  const std::string& fall_back,
                                                   const std::string& revision) {
   auto values = flatten_yaml(yaml);
   values["--dry_run"] = dry_run;
+  values["--fall_back"] = fall_back;
   values["the program's revision"] = revision;
   return values;
 }
 
 // Collective. How rank `rank`, this one, was started differently from rank 0, "" for not at all.
 std::string difference_from_first(const CommandLine& command_line, int rank) {
-  std::string yaml = to_yaml(command_line.config),
-              dry_run = command_line.dry_run ? "set" : "not set", revision = program_revision();
-  const auto mine = describe_start(yaml, dry_run, revision);
-  for (auto* text : {&yaml, &dry_run, &revision}) broadcast_text(*text);
-  const auto first = describe_start(yaml, dry_run, revision);
+  const auto text_of = [](bool flag) { return flag ? "set" : "not set"; };
+  std::string yaml = to_yaml(command_line.config), dry_run = text_of(command_line.dry_run),
+              fall_back = text_of(command_line.fall_back), revision = program_revision();
+  const auto mine = describe_start(yaml, dry_run, fall_back, revision);
+  for (auto* text : {&yaml, &dry_run, &fall_back, &revision}) broadcast_text(*text);
+  const auto first = describe_start(yaml, dry_run, fall_back, revision);
   for (const auto& [key, value] : mine) {
     const auto found = first.find(key);
     if (found != first.end() && found->second == value) continue;
@@ -121,9 +124,11 @@ void end_job(const MpiSession& mpi, const std::string& reason, ExitCode code) {
   std::_Exit(static_cast<int>(code));
 }
 
-void refuse_dry_run(const CommandLine& command_line) {
-  if (command_line.dry_run)
-    throw AgreedError(ExitCode::kConfiguration, "--dry_run is only for train_gpt2");
+void refuse_flags(const CommandLine& command_line) {
+  if (command_line.dry_run || command_line.fall_back)
+    throw AgreedError(ExitCode::kConfiguration,
+                      std::string(command_line.dry_run ? "--dry_run" : "--fall_back") +
+                          " is only for train_gpt2");
 }
 
 int run_program(int argc, char** argv, const std::string& description,

@@ -18,8 +18,8 @@ int run_program(int argc, char** argv, const std::string& description,
                 const std::function<ExitCode(const CommandLine&, const MpiSession&)>& body,
                 bool one_process = false);
 
-// Throws the same UserError on all ranks: --dry_run is for train_gpt2.
-void refuse_dry_run(const CommandLine& command_line);
+// Throws the same UserError on all ranks: --dry_run and --fall_back are for train_gpt2.
+void refuse_flags(const CommandLine& command_line);
 
 // What is freed and allocated again at every step or shard keeps its pages instead of returning
 // them to the kernel.

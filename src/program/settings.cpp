@@ -123,6 +123,11 @@ void Settings::add_training(TrainingConfig& training) {
       kDefinesRun, "steps between validations; 0: none");
   add("training.hang_seconds", training.hang_seconds, 600, {1, 1 << 30}, kFree,
       "a run that makes no progress for this long is ended with exit code 76");
+  add("training.check_replicas_every_steps", training.check_replicas_every_steps, 100,
+      {0, kNoLimit}, kFree,
+      "steps between comparisons of the ranks' weights, also before every save; 0: none. Where "
+      "they "
+      "differ, the run goes back to its last checkpoint");
   add("training.curriculum.points.start", training.curriculum.points.start, 0, {0, 1 << 20},
       kDefinesRun, "first window length; 0: 128, or n_positions if that is less");
   add("training.curriculum.points.end", training.curriculum.points.end, 0, {0, 1 << 20},

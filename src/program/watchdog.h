@@ -10,11 +10,16 @@
 #include <thread>
 #include <utility>
 
+#include "program/heartbeats.h"
+
 class Watchdog {
  public:
-  // Checks about every tenth of `seconds`, at least every second. `end_job` is called once, with
-  // the reason, in the watchdog's thread.
-  Watchdog(double seconds, std::function<void(const std::string& reason)> end_job);
+  // Checks about every tenth of `seconds`, at least twice a second. `end_job` is called once, with
+  // the reason, in the watchdog's thread. With `heartbeats`, which must outlive it, the reason
+  // names the rank that has stopped; ranks of a node that knows none leave the word to other nodes
+  // for half a second.
+  Watchdog(double seconds, std::function<void(const std::string& reason)> end_job,
+           Heartbeats* heartbeats = nullptr);
 
   // "I am alive, and from now on doing this", with `times` the usual timeout: what waits for other
   // ranks' startup, validation or disks takes longer than a step.
@@ -54,7 +59,9 @@ class Watchdog {
 
  private:
   void watch_for(std::function<std::string()> find_error);
+  std::string stalled(double seconds) const;
 
+  Heartbeats* heartbeats_;
   using Clock = std::chrono::steady_clock;
   std::mutex mutex_;
   std::condition_variable_any changed_;

@@ -21,16 +21,19 @@ int64_t number_after(std::string_view head, std::string_view line) {
   return number;
 }
 
-// Truncates the file before its first line of a step after `step`, which follows `head` in it, and
-// before an incomplete last line. Returns its last line then.
-std::string cut_after(const fs::path& path, int64_t step, std::string_view head) {
+// Publishes the file anew, without its first line of a step after `step`, which follows `head` in
+// it, and what comes after that, and without an incomplete last line: a process of an earlier
+// attempt, if one is still alive, goes on writing to the old file, which has no name any more.
+// Returns its last line then.
+std::string cut_after(const fs::path& path, int64_t step, std::string_view head,
+                      const fs::path& staging) {
   if (!fs::exists(path)) return "";
   const std::string text = read_file(path);
   size_t kept = 0;
   const std::string_view all(text);
   for (size_t end = 0; (end = all.find('\n', kept)) != std::string::npos; kept = end + 1)
     if (number_after(head, all.substr(kept, end - kept)) > step) break;
-  if (kept < text.size()) fs::resize_file(path, kept);
+  publish_file(path, all.substr(0, kept), staging);
   if (kept < 2) return "";
   const size_t begin = text.rfind('\n', kept - 2) + 1;
   return text.substr(begin, kept - begin);
@@ -38,17 +41,17 @@ std::string cut_after(const fs::path& path, int64_t step, std::string_view head)
 
 }  // namespace
 
-Metrics::Metrics(const fs::path& folder, int64_t step) {
+Metrics::Metrics(const fs::path& folder, int64_t step, const fs::path& staging) {
   if (const char* columns = std::getenv("PROGRESS_COLUMNS"))
     columns_ = static_cast<size_t>(std::max(0, std::atoi(columns)));
   constexpr std::string_view head = "{\"step\":";
-  const std::string last = cut_after(folder / "metrics.jsonl", step, head);
+  const std::string last = cut_after(folder / "metrics.jsonl", step, head, staging);
   const auto last_has = [&](const char* key) {
     return number_after(head, last) == step && last.find(key) != last.npos;
   };
   round_played_ = last_has("round_seconds");
   validated_ = round_played_ || last_has("validation_loss");  // the round comes last
-  cut_after(folder / "model_training_log.txt", step, "step ");
+  cut_after(folder / "model_training_log.txt", step, "step ", staging);
   for (auto [log, name] :
        {std::pair(&jsonl_, "metrics.jsonl"), {&text_, "model_training_log.txt"}}) {
     log->path = folder / name;

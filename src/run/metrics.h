@@ -11,9 +11,11 @@ class Metrics {
  public:
   // Continues the files of `folder` after `step`: lines of later steps, and a torn last one, are
   // cut off, so that the curves stay single-valued across interruptions. Other lines stay, with
-  // any content. Throws UserError(kIo) when the files cannot be opened. A line that later cannot
-  // be written is lost, with a warning, and leaves no trace: training and later lines continue.
-  Metrics(const std::filesystem::path& folder, int64_t step);
+  // any content. `staging` as in publish_file. Throws UserError(kIo) when the files cannot be
+  // opened. A line that later cannot be written is lost, with a warning, and leaves no trace:
+  // training and later lines continue.
+  Metrics(const std::filesystem::path& folder, int64_t step,
+          const std::filesystem::path& staging = {});
 
   // Whether the step that is continued was validated, and whether a round was played then.
   bool validated() const { return validated_; }

@@ -1,6 +1,8 @@
 #include "run/run_folder.h"
 
+#include <chrono>
 #include <iostream>
+#include <tuple>
 
 #include "program/agreement.h"
 #include "program/durable_file.h"
@@ -56,20 +58,21 @@ void refuse_other_run(const std::string& folder, const std::string& stored_yaml,
 }
 
 RunFolder::RunFolder(const Config& config, const Manifest& manifest, const RunPlan& plan,
-                     const MpiSession& mpi)
+                     const MpiSession& mpi, bool fall_back)
     : config_(config), plan_(plan), manifest_sha256_(manifest.sha256), root_(mpi.rank() == 0) {
   agree_on_errors([&] {
-    if (root_) open();
+    if (root_) open(fall_back);
   });
 }
 
-void RunFolder::open() {
+void RunFolder::open(bool fall_back) {
   const fs::path folder = config_.out_dir;
   make_folder(folder);
   lock_ = std::make_unique<FolderLock>(folder, "out_dir");
+  staging_ = std::make_unique<StagingFolder>(folder);  // before looking: nothing is added from now
   newest_ = find_newest_checkpoint(folder, std::cerr);
   if (newest_) {
-    refuse_other_run(config_.out_dir, newest_->config, config_);
+    refuse_other_run(checkpoint_path(folder, newest_->progress.step), newest_->config, config_);
     if (newest_->manifest_sha256 != manifest_sha256_)
       refuse(config_.out_dir + " holds a run on a different dataset than " + config_.dataset.path +
              ": restore dataset.path, or choose another out_dir");
@@ -78,46 +81,84 @@ void RunFolder::open() {
   } else {
     refuse_foreign_files(folder);
   }
+  if (fall_back) {
+    const int64_t step = newest_ ? newest_->progress.step : 0;
+    if (!find_before(step))
+      refuse("--fall_back: " + config_.out_dir + " holds no other valid checkpoint" +
+             (step ? " than that of step " + std::to_string(step) : ""));
+  }
+  if (newest_) saved_best_ = {newest_->progress.best_step, newest_->progress.best_success};
   if (!newest_ || newest_->progress.step < plan_.steps) {
     check_disk(config_, plan_);
     fs::remove(folder / "DONE");
   }
-  publish_file(folder / "config.yaml", to_yaml(config_));
+  publish_file(folder / "config.yaml", to_yaml(config_), staging());
 }
 
-// Rank 0. Returns why the checkpoint could not be written, "" if it was.
-std::string RunFolder::publish(const TrainingState& state, RunLog& log) {
-  lock_->check();
+// Of rank 0.
+Checkpoint RunFolder::describe(const TrainingState& state) const {
   Checkpoint checkpoint = state.snapshot();
-  const auto& progress = checkpoint.progress;
-  checkpoint.trained_window = progress.step > 0 ? plan_.curriculum.at(progress.step - 1).window : 0;
+  const int64_t step = checkpoint.progress.step;
+  checkpoint.trained_window = step > 0 ? plan_.curriculum.at(step - 1).window : 0;
   checkpoint.config = to_yaml(config_);
   checkpoint.manifest_sha256 = manifest_sha256_;
-  try {
-    for (const auto& trouble : publish_checkpoint(config_.out_dir, checkpoint))
-      if (reported_.insert(trouble).second) log.print("warning: " + trouble);
-    prune_checkpoints(config_.out_dir, progress.step, config_.training.keep_last,
-                      config_.training.keep_every_steps, progress.best_step);
-  } catch (const std::exception& error) {
-    const std::string what = error.what();
-    return what.empty() ? "unknown error" : what;
-  }
-  return "";
+  return checkpoint;
 }
 
-bool RunFolder::save(const TrainingState& state, RunLog& log) {
-  const int64_t step = state.progress.step;
-  if (saved_step_ == step) return true;
-  std::string error;
-  if (root_) error = publish(state, log);
-  broadcast_text(error);
-  if (error.empty()) {
-    saved_step_ = step;
+RunFolder::Saved RunFolder::publish(const Checkpoint& checkpoint) const {
+  const auto begin = std::chrono::steady_clock::now();
+  Saved saved;
+  try {
+    saved.troubles = publish_checkpoint(config_.out_dir, checkpoint, staging());
+    prune_checkpoints(config_.out_dir, staging(), checkpoint.progress.step,
+                      config_.training.keep_last, config_.training.keep_every_steps,
+                      checkpoint.progress.best_step);
+  } catch (const std::exception& error) {
+    saved.error = *error.what() ? error.what() : "unknown error";
+  }
+  saved.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return saved;
+}
+
+void RunFolder::begin_save(TrainingState& state, RunLog& log) {
+  finish_save(state, log);
+  const auto& progress = state.progress;
+  if (saved_step_ == progress.step) return;
+  saving_ = true;
+  begun_step_ = progress.step;
+  begun_best_ = {progress.best_step, progress.best_success};
+  if (!root_) return;
+  lock_->check();
+  // An earlier attempt that woke up while it started takes it away once.
+  if (!staging_->exists()) staging_ = std::make_unique<StagingFolder>(config_.out_dir);
+  writing_ = std::async(std::launch::async, [this, checkpoint = describe(state)] {
+               return publish(checkpoint);
+             }).share();
+}
+
+bool RunFolder::finish_save(TrainingState& state, RunLog& log) {
+  if (!std::exchange(saving_, false)) return saved_step_ == begun_step_;
+  Saved saved;
+  if (root_) {
+    saved = writing_.get();
+    if (!saved.error.empty()) lock_->check();  // a later start takes the staging folder away
+    log.saved(saved.seconds);
+    for (const auto& trouble : saved.troubles)
+      if (reported_.insert(trouble).second) log.print("warning: " + trouble);
+    if (!saved.error.empty()) warn(saved.error, log);
+  }
+  broadcast_text(saved.error);
+  if (saved.error.empty()) {
+    saved_step_ = begun_step_;
+    saved_best_ = begun_best_;
     failed_saves_ = 0;
     return true;
   }
-  log.print("warning: no checkpoint at step " + std::to_string(step) + ": " + error);
-  if (std::exchange(failed_step_, step) != step) ++failed_saves_;
+  auto& progress = state.progress;
+  MPI_Bcast(&saved_best_, sizeof saved_best_, MPI_BYTE, 0, MPI_COMM_WORLD);
+  if (progress.best_step == begun_step_)
+    std::tie(progress.best_step, progress.best_success) = saved_best_;
+  if (std::exchange(failed_step_, begun_step_) != begun_step_) ++failed_saves_;
   if (failed_saves_ == 3)
     throw AgreedError(ExitCode::kIo, "3 checkpoints in a row could not be written to " +
                                          config_.out_dir +
@@ -126,14 +167,41 @@ bool RunFolder::save(const TrainingState& state, RunLog& log) {
   return false;
 }
 
-void RunFolder::check_owner() {
+void RunFolder::warn(const std::string& error, RunLog& log) {
+  if (std::exchange(warned_step_, begun_step_) != begun_step_)
+    log.print("warning: no checkpoint at step " + std::to_string(begun_step_) + ": " + error);
+}
+
+// Rank 0.
+bool RunFolder::find_before(int64_t step) {
+  newest_ = find_newest_checkpoint(config_.out_dir, std::cerr, step - 1);
+  if (newest_) set_later_aside(config_.out_dir, newest_->progress, staging(), std::cout);
+  return newest_.has_value();
+}
+
+bool RunFolder::go_back(int64_t last_step) {
+  int found = 0;
+  agree_on_errors([&] {
+    if (!root_) return;
+    lock_->check();
+    found = find_before(last_step + 1);
+  });
+  MPI_Bcast(&found, 1, MPI_INT, 0, MPI_COMM_WORLD);
+  saved_step_ = begun_step_ = failed_step_ = -1;
+  if (newest_) saved_best_ = {newest_->progress.best_step, newest_->progress.best_success};
+  return found;
+}
+
+void RunFolder::look_around(RunLog& log) {
   const double now = MPI_Wtime();
-  if (!lock_ || now - lock_checked_ < 1) return;
+  if (!root_ || now - looked_ < 1) return;
+  looked_ = now;
   lock_->check();
-  lock_checked_ = now;
+  if (saving_ && writing_.wait_for(std::chrono::seconds(0)) == std::future_status::ready)
+    if (const auto& error = writing_.get().error; !error.empty()) warn(error, log);
 }
 
 void RunFolder::mark_done(int64_t step) {
   const fs::path done = fs::path(config_.out_dir) / "DONE";
-  if (!fs::exists(done)) publish_file(done, std::to_string(step) + "\n");
+  if (!fs::exists(done)) publish_file(done, std::to_string(step) + "\n", staging());
 }

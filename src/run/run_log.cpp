@@ -1,5 +1,6 @@
 #include "run/run_log.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <ctime>
@@ -32,23 +33,33 @@ std::string losses_text(const Losses& losses) {
 }  // namespace
 
 RunLog::RunLog(const Config& config, const RunPlan& plan, const TrainingProgress& progress,
-               double peak_flops, const MpiSession& mpi)
-    : training_(config.training),
+               double peak_flops, const MpiSession& mpi, std::filesystem::path staging)
+    : folder_(config.out_dir),
+      staging_(std::move(staging)),
+      training_(config.training),
       model_(config.model),
       plan_(plan),
-      attempt_(progress.attempt),
-      first_step_(progress.step),
       peak_flops_(peak_flops),
       ranks_(mpi.size()),
+      root_(mpi.rank() == 0),
       advice_(plan.steps),
-      rounds_(config.rounds),
-      begin_(MPI_Wtime()) {
+      rounds_(config.rounds) {
+  go_back(progress);
+}
+
+void RunLog::go_back(const TrainingProgress& progress) {
   agree_on_errors([&] {
-    if (mpi.rank() == 0) metrics_.emplace(config.out_dir, progress.step);
+    if (root_) metrics_.emplace(folder_, progress.step, staging_);
   });
   int validated = metrics_ && metrics_->validated();
   MPI_Bcast(&validated, 1, MPI_INT, 0, MPI_COMM_WORLD);
   validated_ = validated;
+  attempt_ = progress.attempt;
+  first_step_ = progress.step;
+  since_metrics_ = since_line_ = since_start_ = {};
+  begin_ = MPI_Wtime();
+  validation_seconds_ = round_seconds_ = saving_seconds_ = 0;
+  saves_ = 0;
 }
 
 void RunLog::print(const std::string& line) {
@@ -76,7 +87,7 @@ void RunLog::one_step(int64_t step, const StepReport& report, const StepTime& ti
     since_metrics_ = {};
   }
   if (const auto advice = advice_.observe(report.losses.total, time)) metrics_->print(*advice);
-  if (!std::isfinite(report.gradient_norm))
+  if (report.skipped())
     metrics_->print("warning: step " + std::to_string(step) +
                     ": the gradient is not finite, the update was skipped");
   const bool last = step == plan_.steps || report.stop_requested;
@@ -104,6 +115,7 @@ void RunLog::append_metrics(int64_t step, const StepReport& report) {
   line["tokens"] = report.tokens;
   line["step_seconds"] = interval.seconds / steps;
   line["exposed_communication_seconds"] = interval.exposed / steps;
+  line["saving_seconds"] = interval.held / steps;
   line["tokens_per_second"] = rate;
   line["tflops"] = flops / 1e12;
   line["data_wait_share"] = interval.waited / interval.seconds;
@@ -179,14 +191,27 @@ void RunLog::round(int64_t step, int64_t round, const RoundReport& report) {
   metrics_->print(line);
 }
 
+void RunLog::held(double seconds) {
+  for (auto* interval : {&since_metrics_, &since_line_, &since_start_}) interval->held += seconds;
+}
+
+void RunLog::saved(double seconds) {
+  saving_seconds_ += seconds;
+  ++saves_;
+}
+
 void RunLog::done(int64_t step) {
   if (!metrics_) return;
-  char line[256];
+  const double elapsed = MPI_Wtime() - begin_;
+  char line[320];
   std::snprintf(line, sizeof line,
                 "done: step %ld, %s, %s tokens/s on %d ranks while training, %.1f%% of it waiting "
-                "for data",
-                step, clock_text(MPI_Wtime() - begin_).c_str(),
+                "for data; %ld checkpoints held the steps for %.2f%% of the time, %.0f ms each "
+                "beside them",
+                step, clock_text(elapsed).c_str(),
                 short_number(since_start_.tokens_per_second()).c_str(), ranks_,
-                100 * since_start_.waited / since_start_.seconds);
+                100 * since_start_.waited / since_start_.seconds, saves_,
+                100 * since_start_.held / elapsed,
+                1e3 * saving_seconds_ / static_cast<double>(std::max<int64_t>(saves_, 1)));
   metrics_->print(line);
 }

@@ -1,19 +1,21 @@
 #include "run/trainer.h"
 
-#include <cmath>
+#include <algorithm>
 #include <iostream>
 #include <optional>
-#include <tuple>
 
 #include "model/exported_model.h"
 #include "program/agreement.h"
+#include "program/host_name.h"
 #include "program/program.h"
 #include "program/stop_signal.h"
 #include "run/banner.h"
 #include "run/rounds.h"
 #include "run/run_folder.h"
+#include "run/stragglers.h"
 #include "run/training_data.h"
 #include "training/device.h"
+#include "training/replica_check.h"
 
 namespace {
 
@@ -30,6 +32,16 @@ struct Run {
   TrainingState& state;
   RunFolder& folder;
   RunLog& log;
+  const std::vector<std::string>& hosts;  // by rank, on rank 0
+};
+
+// The run cannot go on from here, but from the newest checkpoint of at most `last_step`. All ranks
+// throw it at the same step.
+struct Setback : std::runtime_error {
+  Setback(const std::string& what, int64_t last_step, int64_t leave_out_until = 0)
+      : std::runtime_error(what), last_step(last_step), leave_out_until(leave_out_until) {}
+  int64_t last_step;
+  int64_t leave_out_until;  // the batches of steps up to this one are not used again
 };
 
 // Collective. Also fixes the global batch size in `config`, so that what is saved says what was
@@ -62,38 +74,103 @@ void start_step(StepRunner& runner, const Run& run) {
   }
 }
 
-// Throws on all ranks after three steps in a row without an update. `skipped`: updates skipped in a
-// row so far; `last_step`: the step of the last report.
+// Throws Setback after three steps in a row without an update. `last_step`: the step of the last
+// report.
 void refuse_endless_skips(const std::vector<StepReport>& reports, int64_t last_step,
-                          int64_t& skipped) {
+                          TrainingProgress& progress) {
   int64_t step = last_step - static_cast<int64_t>(reports.size());
   for (const auto& report : reports) {
     ++step;
-    skipped = std::isfinite(report.gradient_norm) ? 0 : skipped + 1;
-    if (skipped == 3)
-      throw AgreedError(ExitCode::kNoProgress,
-                        "the gradient was not finite for 3 steps in a row, up to step " +
-                            std::to_string(step) +
-                            ": lower training.learning_rate and choose another out_dir, or "
-                            "check the data");
+    progress.skipped = report.skipped() ? progress.skipped + 1 : 0;
+    if (progress.skipped == 3)
+      throw Setback(
+          "the gradient was not finite for 3 steps in a row, up to step " + std::to_string(step),
+          step - 3, step);
   }
 }
 
-// Collective.
-bool save(const Run& run) {
-  const Watchdog::Activity activity(run.watchdog, "saving a checkpoint", Watchdog::kLong);
-  return run.folder.save(run.state, run.log);
+// Collective. Throws Setback where ranks have come to hold different bits.
+void compare_replicas(const Run& run) {
+  const auto& state = run.state;
+  const auto differing = differing_replicas(
+      {state.parameters.values, state.optimizer.first_moment, state.optimizer.second_moment},
+      run.communicator);
+  if (differing.empty()) return;
+  std::string who;
+  for (const int rank : differing)
+    who += (who.empty() ? "" : ", ") + std::to_string(rank) +
+           (run.hosts.empty() ? "" : " on " + run.hosts[static_cast<size_t>(rank)]);
+  throw Setback("at step " + std::to_string(state.progress.step) +
+                    " the weights of these ranks differ from the others': " + who +
+                    ". If that comes again, the machine is faulty",
+                state.progress.step);
+}
+
+// Collective, every few steps. Names ranks for which the others wait.
+class StragglerWatch {
+ public:
+  explicit StragglerWatch(const Run& run) : run_(run), stragglers_(run.hosts) {}
+
+  void observe(const StepRunner::Collected& collected) {
+    const auto steps = static_cast<int64_t>(collected.reports.size());
+    busy_ += (collected.time.seconds - collected.time.exposed) * static_cast<double>(steps);
+    steps_ += steps;
+    if (steps_ < Stragglers::kSteps || run_.communicator.size() == 1) return;
+    const double mine = busy_ / static_cast<double>(steps_);
+    std::vector<double> all(static_cast<size_t>(run_.communicator.size()));
+    MPI_Gather(&mine, 1, MPI_DOUBLE, all.data(), 1, MPI_DOUBLE, 0, run_.communicator.mpi());
+    if (!run_.hosts.empty())
+      for (const auto& line : stragglers_.observe(all, steps_)) run_.log.print(line);
+    busy_ = 0;
+    steps_ = 0;
+  }
+
+ private:
+  const Run& run_;
+  Stragglers stragglers_;
+  double busy_ = 0;  // seconds of this rank's own, over steps_ steps
+  int64_t steps_ = 0;
+};
+
+// While one of RunFolder's collective functions saves: counts for how long the steps are held.
+class Saving {
+ public:
+  explicit Saving(const Run& run)
+      : log_(run.log), activity_(run.watchdog, "saving a checkpoint", Watchdog::kLong) {}
+  ~Saving() { log_.held(MPI_Wtime() - begin_); }
+  Saving(const Saving&) = delete;
+  Saving& operator=(const Saving&) = delete;
+
+ private:
+  RunLog& log_;
+  Watchdog::Activity activity_;
+  double begin_ = MPI_Wtime();
+};
+
+// Collective. Begins a checkpoint, which is written beside the steps.
+void begin_save(const Run& run) {
+  const Saving saving(run);
+  run.folder.begin_save(run.state, run.log);
+}
+
+// Collective. Waits for it.
+void finish_save(const Run& run) {
+  const Saving saving(run);
+  run.folder.finish_save(run.state, run.log);
 }
 
 // Collective. Throws on all ranks if the checkpoint cannot be written; `what` names it.
 void save_or_throw(const Run& run, const std::string& what) {
-  if (!save(run))
+  const Saving saving(run);
+  if (!run.folder.save(run.state, run.log))
     throw AgreedError(ExitCode::kIo, what + " could not be written to " + run.config.out_dir);
 }
 
-// Collective. Judges the current weights; a new best is saved before anything points to it.
+// Collective. Judges the current weights, and begins to save them where they are the best. Nothing
+// points to a best checkpoint before it is on disk.
 void validate_and_keep_best(const Run& run) {
   auto& progress = run.state.progress;
+  finish_save(run);  // is what was the best until now on disk?
   run.watchdog.progress("validating", Watchdog::kLong);
   const auto report = validate(
       *run.validation_data, run.config.validation,
@@ -109,10 +186,9 @@ void validate_and_keep_best(const Run& run) {
       rank_of(progress.step, report.success) >= rank_of(progress.best_step, progress.best_success);
   run.log.validation(progress.step, report, best);
   if (!best) return;
-  const auto before = std::pair(progress.best_step, progress.best_success);
   progress.best_step = progress.step;
   progress.best_success = report.success;
-  if (!save(run)) std::tie(progress.best_step, progress.best_success) = before;
+  begin_save(run);
 }
 
 // Collective. Of the rounds that a resumed run has behind it, verifies and gives to the loader
@@ -147,11 +223,11 @@ void play_due_round(const Run& run) {
 bool is_due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
 // Collective. From state.progress.step to step `end`, or to a stop request. The last step, and one
-// before a round, is saved.
+// before a round, is saved. Throws Setback.
 ExitCode run_steps(const Run& run, StepRunner& runner, int64_t end) {
   const auto& training = run.config.training;
   int64_t& step = run.state.progress.step;
-  int64_t skipped = 0;
+  StragglerWatch stragglers(run);
   const auto due = [&](int64_t every) { return is_due(step, every); };
   while (step < end) {
     run.watchdog.progress("training up to step " + std::to_string(step + 1));
@@ -159,15 +235,19 @@ ExitCode run_steps(const Run& run, StepRunner& runner, int64_t end) {
     ++step;
     const bool last = step == run.plan.steps;
     const bool validating = run.validation_data && (due(training.validate_every_steps) || last);
-    const bool saving = due(training.save_every_steps);
-    if (step < end && !validating && !saving && !runner.is_due()) continue;
+    const bool saving = due(training.save_every_steps) || step == end;
+    const bool comparing = due(training.check_replicas_every_steps);
+    if (!validating && !saving && !comparing && !runner.is_due()) continue;
     const auto collected = runner.collect();
     run.watchdog.progress("writing the log", Watchdog::kLong);
-    run.folder.check_owner();
+    run.folder.look_around(run.log);
     run.log.steps(step, collected);
-    refuse_endless_skips(collected.reports, step, skipped);
-    run.watchdog.rest();
+    stragglers.observe(collected);
+    refuse_endless_skips(collected.reports, step, run.state.progress);
     const bool stopping = collected.stop_requested() && !last;
+    if (training.check_replicas_every_steps && (comparing || saving || validating || stopping))
+      compare_replicas(run);  // what is saved is the same on all ranks
+    run.watchdog.rest();
     if (validating && !stopping) validate_and_keep_best(run);
     if (stopping) {
       save_or_throw(run, "stop requested, but the checkpoint");
@@ -175,7 +255,7 @@ ExitCode run_steps(const Run& run, StepRunner& runner, int64_t end) {
                     " saved, stopping as requested; start again to resume");
       return ExitCode::kStopRequested;
     }
-    if (saving && step < end) save(run);
+    if (saving && step < end) begin_save(run);
   }
   save_or_throw(run, end == run.plan.steps ? "the last checkpoint" : "the checkpoint of a round");
   return ExitCode::kDone;
@@ -203,15 +283,12 @@ Step make_step(const Run& run, const Statistics& statistics, GradientSum& gradie
                           });
 }
 
-// Collective. From the step after the last checkpoint, with what only the steps need.
-ExitCode run_remaining_steps(const Run& run, const Statistics& statistics, bool validated) {
-  GradientSum gradient_sum(run.state.parameters, run.communicator);
-  const Step train = make_step(run, statistics, gradient_sum);
-  const auto step = [&train](const StepInput& input) { return train(input); };
+// Collective. From the step after the checkpoint that the run has come from. Throws Setback.
+ExitCode run_rounds(const Run& run, const Step& step) {
   const auto& progress = run.state.progress;
   // A run that stopped at a validation step has not validated it yet.
   if (progress.step > 0 && is_due(progress.step, run.config.training.validate_every_steps) &&
-      !validated)
+      !run.log.validated())
     validate_and_keep_best(run);
   while (progress.step < run.plan.steps) {  // from round to round
     play_due_round(run);
@@ -226,6 +303,57 @@ ExitCode run_remaining_steps(const Run& run, const Statistics& statistics, bool 
   }
   run.log.done(progress.step);
   return ExitCode::kDone;
+}
+
+// Collective. Continues from an earlier checkpoint. Throws on all ranks if there is none.
+void go_back(const Run& run, const Setback& setback) {
+  const Watchdog::Activity activity(run.watchdog, "going back to a checkpoint", Watchdog::kLong);
+  auto& progress = run.state.progress;
+  const int64_t left_out = progress.skipped_batches;
+  if (!run.folder.go_back(setback.last_step))
+    throw AgreedError(ExitCode::kNoProgress,
+                      setback.what() + std::string(", and no checkpoint is from before that: lower "
+                                                   "training.learning_rate and choose another "
+                                                   "out_dir, or check the data"));
+  run.state.restore(run.folder.take_newest(), run.communicator);
+  std::string without;
+  if (setback.leave_out_until) {
+    progress.skipped = 0;
+    progress.skipped_batches = left_out + setback.leave_out_until - progress.step;
+    without = ", without the batches of the steps up to " + std::to_string(setback.leave_out_until);
+  }
+  run.loader.skip_batches(progress.skipped_batches);
+  run.log.go_back(progress);
+  run.log.print(std::string("warning: ") + setback.what() + "; going on from step " +
+                std::to_string(progress.step) + without);
+}
+
+// Collective. From the step after the last checkpoint, with what only the steps need.
+ExitCode run_remaining_steps(const Run& run, const Statistics& statistics) {
+  GradientSum gradient_sum(run.state.parameters, run.communicator);
+  const Step train = make_step(run, statistics, gradient_sum);
+  const auto step = [&train](const StepInput& input) { return train(input); };
+  constexpr int kSetbacks = 3;  // without a checkpoint of a later step in between
+  int setbacks = 0;
+  int64_t reached = -1;
+  while (true) {
+    std::optional<Setback> setback;
+    try {
+      return run_rounds(run, step);
+    } catch (const Setback& thrown) {
+      setback = thrown;
+    }
+    finish_save(run);
+    if (run.folder.saved_step() > reached) setbacks = 0;
+    reached = std::max(reached, run.state.progress.step);
+    if (++setbacks == kSetbacks)
+      throw AgreedError(
+          ExitCode::kNoProgress,
+          setback->what() + std::string(", and going back twice did not help: lower "
+                                        "training.learning_rate and choose another out_dir, or "
+                                        "check the data and the machine"));
+    go_back(run, *setback);
+  }
 }
 
 // Collective. What a run of training.init_from begins with, on rank 0; nothing where it begins with
@@ -265,8 +393,10 @@ ExitCode train(const CommandLine& command_line, const MpiSession& mpi) {
   start_torch(mpi);
   keep_freed_memory();
   Config config = command_line.config;
-  Watchdog watchdog(static_cast<double>(config.training.hang_seconds),
-                    [&mpi](const std::string& reason) { end_job(mpi, reason, ExitCode::kHang); });
+  Heartbeats heartbeats(mpi);
+  Watchdog watchdog(
+      static_cast<double>(config.training.hang_seconds),
+      [&mpi](const std::string& reason) { end_job(mpi, reason, ExitCode::kHang); }, &heartbeats);
   if (command_line.dry_run) return dry_run(config, mpi, watchdog);
 
   // Bad input is refused before the first byte is written.
@@ -289,11 +419,12 @@ ExitCode train(const CommandLine& command_line, const MpiSession& mpi) {
   watchdog.progress("connecting the ranks");
   connect(*communicator, device);
   watchdog.progress("loading the last checkpoint", Watchdog::kLong);
-  RunFolder folder(config, manifest, plan, mpi);
+  RunFolder folder(config, manifest, plan, mpi, command_line.fall_back);
   if (plan.rounds) refuse_private_folders(config, mpi);
   watchdog.progress("broadcasting the weights", Watchdog::kLong);
   if (!first.empty()) state.begin_with(first);
   state.restore(folder.take_newest(), *communicator);
+  loader->skip_batches(state.progress.skipped_batches);
   reopen_rounds(config, state, *loader, mpi, watchdog);
   watchdog.progress("choosing the attention");
   const auto attention =
@@ -306,14 +437,16 @@ ExitCode train(const CommandLine& command_line, const MpiSession& mpi) {
                mpi);
   watchdog.progress("opening the log", Watchdog::kLong);
   RunLog log(config, plan, state.progress,
-             peak_flops(device, config.training.precision) * mpi.size(), mpi);
+             peak_flops(device, config.training.precision) * mpi.size(), mpi, folder.staging());
+  const auto hosts = gather_texts(host_name());
   watchdog.rest();
-  const Run run{config,   plan,  mpi,    *loader, validation_data.get(), device, *communicator,
-                watchdog, state, folder, log};
+  const Run run{config, plan,          mpi,      *loader, validation_data.get(),
+                device, *communicator, watchdog, state,   folder,
+                log,    hosts};
 
   auto code = ExitCode::kDone;
   if (state.progress.step < plan.steps)
-    code = run_remaining_steps(run, manifest.statistics, log.validated());
+    code = run_remaining_steps(run, manifest.statistics);
   else if (mpi.rank() == 0)
     std::cout << "nothing to do: the run is complete at step " << state.progress.step << std::endl;
   if (code == ExitCode::kDone)

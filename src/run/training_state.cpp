@@ -19,6 +19,13 @@ FlatOptions flat_options(const TrainingConfig& training, torch::Device device) {
   return {precision, training.reduce_precision == "fp32" ? torch::kFloat32 : precision, device};
 }
 
+// A copy in the host's memory, pinned where a GPU writes it.
+torch::Tensor host_copy(const torch::Tensor& flat) {
+  auto copy =
+      torch::empty_like(flat, flat.options().device(torch::kCPU).pinned_memory(flat.is_cuda()));
+  return copy.copy_(flat);
+}
+
 // Collective.
 void broadcast(TrainingProgress& progress, const Communicator& communicator) {
   static_assert(std::is_trivially_copyable_v<TrainingProgress>);
@@ -66,8 +73,10 @@ std::string TrainingState::weights_sha256() const {
   return sha256_hex({static_cast<const char*>(values.data_ptr()), values.nbytes()});
 }
 
-NamedTensors TrainingState::weights() const {
-  return with_buffers(parameters.views(parameters.values), *model);
+NamedTensors TrainingState::weights() const { return weights_in(parameters.values); }
+
+NamedTensors TrainingState::weights_in(const torch::Tensor& values) const {
+  return with_buffers(parameters.views(values), *model);
 }
 
 Checkpoint TrainingState::snapshot() const {
@@ -75,9 +84,9 @@ Checkpoint TrainingState::snapshot() const {
   checkpoint.progress = progress;
   checkpoint.progress.updates = optimizer.updates.item<double>();
   checkpoint.rounds = rounds;
-  checkpoint.model = weights();
-  checkpoint.first_moment = parameters.views(optimizer.first_moment);
-  checkpoint.second_moment = parameters.views(optimizer.second_moment);
+  checkpoint.model = weights_in(host_copy(parameters.values));
+  checkpoint.first_moment = parameters.views(host_copy(optimizer.first_moment));
+  checkpoint.second_moment = parameters.views(host_copy(optimizer.second_moment));
   return checkpoint;
 }
 

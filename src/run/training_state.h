@@ -21,7 +21,7 @@ class TrainingState {
   // another network.
   void restore(const std::optional<Checkpoint>& checkpoint, const Communicator& communicator);
 
-  // Progress and tensors, which stay views of this state.
+  // Progress, and copies of the tensors in the host's memory.
   Checkpoint snapshot() const;
 
   // The network that evaluate_policy would load, with fp32 master weights.
@@ -37,8 +37,10 @@ class TrainingState {
   AdamW optimizer;
 
  private:
-  // Views of the fp32 master weights and the network's buffers, by name.
+  // Views of the fp32 master weights (or of `values`, as they are laid out) and the network's
+  // buffers, by name.
   NamedTensors weights() const;
+  NamedTensors weights_in(const torch::Tensor& values) const;
 
   ModelConfig config_;
   PlantConstants constants_;

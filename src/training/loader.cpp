@@ -59,7 +59,7 @@ size_t Loader::draw_start(const Dataset::Row& source, int64_t window, CounterRan
 }
 
 Window Loader::window_of(int64_t step, int64_t row, const Lesson& lesson) const {
-  const auto sample = static_cast<uint64_t>(step * global_batch_size_ + row);
+  const auto sample = static_cast<uint64_t>((step + skipped_batches_) * global_batch_size_ + row);
   const auto pick = [&](uint64_t size) {
     return permute(sample % size, size, seed_, sample / size);
   };

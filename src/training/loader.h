@@ -1,6 +1,6 @@
-// (seed, step) -> a batch. A pure function of these and of the rounds played before the step: any
-// number of ranks cuts the same global batch into shares, and a checkpoint needs a step number, not
-// a loader's state.
+// (seed, step) -> a batch. A pure function of these, of the batches left out and of the rounds
+// played before the step: any number of ranks cuts the same global batch into shares, and a
+// checkpoint needs a step number, not a loader's state.
 #pragma once
 
 #include <array>
@@ -19,6 +19,10 @@ class Loader {
 
   // A round that was played, of the dataset's world. Not while a batch is read.
   void add_round(int64_t round, std::shared_ptr<const Dataset> played);
+
+  // From now on a step draws what the step `count` later would have drawn: the batches in between
+  // are left out. Not while a batch is read.
+  void skip_batches(int64_t count) { skipped_batches_ = count; }
 
   // The first of the rounds that the batches from `step` on need.
   int64_t first_round(int64_t step) const { return rounds_of(step).first; }
@@ -47,7 +51,7 @@ class Loader {
   std::map<int64_t, std::shared_ptr<const Dataset>> played_;
   uint64_t seed_;
   double start_share_;
-  int64_t global_batch_size_;
+  int64_t global_batch_size_, skipped_batches_ = 0;
   std::array<std::vector<size_t>, kStages> by_stage_;  // trajectories; empty without stages
 };
 

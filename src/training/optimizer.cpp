@@ -18,12 +18,13 @@ AdamW::AdamW(FlatParameters& parameters, const TrainingConfig& config)
       weight_decay_(config.weight_decay),
       gradient_clip_(config.gradient_clip) {}
 
-torch::Tensor AdamW::step(const torch::Tensor& learning_rate) {
+torch::Tensor AdamW::step(const torch::Tensor& learning_rate, const torch::Tensor& loss) {
   const torch::NoGradGuard no_grad;
   auto norm = parameters_.gradients.norm();
   // The fused kernel divides gradients by grad_scale and skips everything when found_inf is 1.
   const auto grad_scale = (norm / gradient_clip_).clamp_min(1.0);
-  const auto found_inf = norm.isfinite().logical_not().to(torch::kFloat32);
+  const auto found_inf =
+      norm.isfinite().logical_and(loss.isfinite()).logical_not().to(torch::kFloat32);
   updates.add_(1.0 - found_inf);
   const auto updates_in_fp32 = updates.to(torch::kFloat32);  // as the kernel wants them
   const auto part = [&](const torch::Tensor& flat, bool decayed) {

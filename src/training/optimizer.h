@@ -9,9 +9,9 @@ class AdamW {
   AdamW(FlatParameters& parameters, const TrainingConfig& config);
 
   // One update from parameters.gradients, scaled down where their norm exceeds the clip. Does
-  // nothing when the norm is not finite. `learning_rate` [] float32. Returns the norm before
-  // clipping, [] float32. All on the parameters' device, without synchronizing with it.
-  torch::Tensor step(const torch::Tensor& learning_rate);
+  // nothing when the norm or the loss is not finite. Both arguments [] float32. Returns the norm
+  // before clipping, [] float32. All on the parameters' device, without synchronizing with it.
+  torch::Tensor step(const torch::Tensor& learning_rate, const torch::Tensor& loss);
 
   torch::Tensor first_moment, second_moment;  // [n] float32
   torch::Tensor updates;                      // [] float64: updates done, for the bias correction

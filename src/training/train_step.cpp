@@ -35,7 +35,7 @@ torch::Tensor train_step(const StepInput& input, const torch::Tensor& force_scal
   }
   gradient_sum.finish();
 
-  const auto norm = optimizer.step(learning_rate);
+  const auto norm = optimizer.step(learning_rate, losses[0]);
   parameters.round_weights();
   return torch::cat(
       {losses, norm.unsqueeze(0), counts.slice(0, 0, kTargetCounts + 1, kTargetCounts)});

@@ -1,6 +1,8 @@
 // One optimizer step.
 #pragma once
 
+#include <cmath>
+
 #include "model/control_loss.h"
 #include "training/gradient_sum.h"
 #include "training/optimizer.h"
@@ -15,9 +17,12 @@ torch::Tensor step_scalars(double learning_rate, bool stop_requested);
 
 struct StepReport {
   Losses losses;                // of the global batch, before the update
-  double gradient_norm = 0;     // before clipping; not finite: the update was skipped, on all ranks
+  double gradient_norm = 0;     // before clipping
   int64_t tokens = 0;           // valid control steps in the global batch
   bool stop_requested = false;  // some rank has received a stop request
+
+  // The loss or the gradient is not finite: the update was skipped, on all ranks.
+  bool skipped() const { return !std::isfinite(losses.total) || !std::isfinite(gradient_norm); }
 
   StepReport() = default;
   explicit StepReport(const torch::Tensor& row);  // what train_step returned; waits for it

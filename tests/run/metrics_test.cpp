@@ -73,3 +73,15 @@ TEST(Metrics, KnowsWhetherTheStepItContinuesWasValidated) {
   EXPECT_TRUE(Metrics(folder.path, 4).validated());
   EXPECT_FALSE(Metrics(folder.path, 0).validated());
 }
+
+TEST(Metrics, AnEarlierAttemptWritesToAFileWithoutAName) {
+  const TemporaryFolder folder;
+  Metrics earlier(folder.path, 0);
+  earlier.append_values({{"step", 1}});
+  Metrics later(folder.path, 1);
+  earlier.append_values({{"step", 2}});
+  earlier.print("late");
+  later.append_values({{"step", 3}});
+  EXPECT_EQ(read_file(folder.path / "metrics.jsonl"), "{\"step\":1}\n{\"step\":3}\n");
+  EXPECT_EQ(read_file(folder.path / "model_training_log.txt"), "");
+}

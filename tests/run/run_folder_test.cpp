@@ -148,3 +148,77 @@ TEST(RunFolder, GivesUpAfterThreeFailedSaves) {
   EXPECT_FALSE(save(5));
   EXPECT_THROW(save(6), AgreedError);
 }
+
+TEST(RunFolder, ABestCheckpointThatCouldNotBeSavedIsNotTheBest) {
+  TinyRun run;
+  const RunPlan plan = run.plan();
+  TrainingState state(run.config, torch::kCPU);
+  RunFolder folder(run.config, run.manifest, plan, *mpi_session);
+  RunLog log(run.config, plan, state.progress, 0, *mpi_session);
+  auto& progress = state.progress;
+  progress.step = progress.best_step = 1;
+  progress.best_success = 0.5;
+  EXPECT_TRUE(folder.save(state, log));
+  {
+    const SmallFiles full(4000);
+    progress.step = progress.best_step = 2;
+    progress.best_success = 0.75;
+    folder.begin_save(state, log);
+    EXPECT_EQ(progress.best_step, 2);  // not known yet
+    EXPECT_FALSE(folder.finish_save(state, log));
+  }
+  EXPECT_EQ(progress.best_step, 1);
+  EXPECT_EQ(progress.best_success, 0.5);
+  EXPECT_EQ(folder.saved_step(), 1);
+}
+
+TEST(RunFolder, TheTrainingMayGoOnWhileItsSnapshotIsWritten) {
+  TinyRun run;
+  const RunPlan plan = run.plan();
+  TrainingState state(run.config, torch::kCPU);
+  RunFolder folder(run.config, run.manifest, plan, *mpi_session);
+  RunLog log(run.config, plan, state.progress, 0, *mpi_session);
+  state.progress.step = 1;
+  state.parameters.values.fill_(1);
+  folder.begin_save(state, log);
+  state.parameters.values.fill_(2);
+  EXPECT_TRUE(folder.finish_save(state, log));
+  if (run.communicator.rank() != 0) return;
+  const auto saved = read_checkpoint(checkpoint_path(run.config.out_dir, 1));
+  EXPECT_EQ(saved.model[0].second.max().item<float>(), 1);
+}
+
+TEST(RunFolder, GoesBackAndFallsBack) {
+  TinyRun run;
+  const RunPlan plan = run.plan();
+  TrainingState state(run.config, torch::kCPU);
+  const bool root = run.communicator.rank() == 0;
+  {
+    RunFolder folder(run.config, run.manifest, plan, *mpi_session);
+    RunLog log(run.config, plan, state.progress, 0, *mpi_session);
+    for (const int64_t step : {1, 2, 3, 4}) {
+      state.progress.step = step;
+      EXPECT_TRUE(folder.save(state, log));
+    }
+    EXPECT_FALSE(folder.go_back(0));
+    EXPECT_TRUE(folder.go_back(3));
+    const auto found = folder.take_newest();
+    ASSERT_EQ(found.has_value(), root);
+    EXPECT_EQ(found ? found->progress.step : 3, 3);
+    state.progress.step = 4;
+    EXPECT_TRUE(folder.save(state, log));  // again
+  }
+  {
+    RunFolder folder(run.config, run.manifest, plan, *mpi_session, /*fall_back=*/true);
+    const auto found = folder.take_newest();
+    EXPECT_EQ(found ? found->progress.step : 3, 3);
+  }
+  try {
+    RunFolder(run.config, run.manifest, plan, *mpi_session, /*fall_back=*/true);
+    RunFolder(run.config, run.manifest, plan, *mpi_session, /*fall_back=*/true);
+    FAIL() << "no error";
+  } catch (const UserError& error) {
+    EXPECT_EQ(error.code, ExitCode::kConfiguration);
+    expect_in("holds no other valid checkpoint than that of step 2", error.what());
+  }
+}

@@ -198,3 +198,10 @@ TEST(Loader, AShareOfTheRowsComesFromTheRoundsBeforeTheStep) {
   newest.add_round(1, played);
   for (int64_t row = 0; row < 64; ++row) EXPECT_NE(newest.window_of(25, row, {16}).round, 0);
 }
+
+TEST(Loader, BatchesThatAreLeftOutAreNeverDrawn) {
+  TinyLoader tiny;
+  const Batch later = tiny.loader.batch(12, 0, 8, {16});
+  tiny.loader.skip_batches(7);
+  EXPECT_TRUE(torch::equal(tiny.loader.batch(5, 0, 8, {16}).features, later.features));
+}

@@ -16,8 +16,10 @@ TrainingConfig training() {
   return config;
 }
 
-double step(AdamW& optimizer, double learning_rate) {
-  return optimizer.step(torch::tensor(learning_rate, torch::kFloat32)).item<double>();
+double step(AdamW& optimizer, double learning_rate, double loss = 1.0) {
+  return optimizer
+      .step(torch::tensor(learning_rate, torch::kFloat32), torch::tensor(loss, torch::kFloat32))
+      .item<double>();
 }
 
 }  // namespace
@@ -85,7 +87,7 @@ TEST(Optimizer, UpdatesAreThoseOfAdamW) {
   EXPECT_EQ(optimizer.updates.item<double>(), 5.0);
 }
 
-TEST(Optimizer, AGradientThatIsNotFiniteChangesNothing) {
+TEST(Optimizer, AGradientOrLossThatIsNotFiniteChangesNothing) {
   for (const float poison :
        {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
     ControlModel model = tiny_model();
@@ -98,6 +100,8 @@ TEST(Optimizer, AGradientThatIsNotFiniteChangesNothing) {
     flat.gradients.normal_();
     flat.gradients[flat.size() / 2] = poison;
     EXPECT_FALSE(std::isfinite(step(optimizer, 0.01)));
+    flat.gradients.normal_();
+    EXPECT_TRUE(std::isfinite(step(optimizer, 0.01, poison)));  // the loss is not
     EXPECT_TRUE(torch::equal(flat.values, values));
     EXPECT_TRUE(torch::equal(optimizer.first_moment, first));
     EXPECT_TRUE(torch::equal(optimizer.second_moment, second));
