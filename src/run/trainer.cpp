@@ -37,11 +37,10 @@ struct Run {
 
 // The run cannot go on from here, but from the newest checkpoint of at most `last_step`. All ranks
 // throw it at the same step.
-struct Setback : std::runtime_error {
-  Setback(const std::string& what, int64_t last_step, int64_t leave_out_until = 0)
-      : std::runtime_error(what), last_step(last_step), leave_out_until(leave_out_until) {}
+struct Setback {
+  std::string what, remedy;
   int64_t last_step;
-  int64_t leave_out_until;  // the batches of steps up to this one are not used again
+  int64_t leave_out_until = 0;  // the batches of steps up to this one are not used again
 };
 
 // Collective. Also fixes the global batch size in `config`, so that what is saved says what was
@@ -83,9 +82,10 @@ void refuse_endless_skips(const std::vector<StepReport>& reports, int64_t last_s
     ++step;
     progress.skipped = report.skipped() ? progress.skipped + 1 : 0;
     if (progress.skipped == 3)
-      throw Setback(
+      throw Setback{
           "the gradient was not finite for 3 steps in a row, up to step " + std::to_string(step),
-          step - 3, step);
+          "lower training.learning_rate and choose another out_dir, or check the data", step - 3,
+          step};
   }
 }
 
@@ -100,10 +100,9 @@ void compare_replicas(const Run& run) {
   for (const int rank : differing)
     who += (who.empty() ? "" : ", ") + std::to_string(rank) +
            (run.hosts.empty() ? "" : " on " + run.hosts[static_cast<size_t>(rank)]);
-  throw Setback("at step " + std::to_string(state.progress.step) +
-                    " the weights of these ranks differ from the others': " + who +
-                    ". If that comes again, the machine is faulty",
-                state.progress.step);
+  throw Setback{"at step " + std::to_string(state.progress.step) +
+                    " the weights of these ranks differ from the others': " + who,
+                "test the memory of that machine, or leave it out", state.progress.step};
 }
 
 // Collective, every few steps. Names ranks for which the others wait.
@@ -312,9 +311,7 @@ void go_back(const Run& run, const Setback& setback) {
   const int64_t left_out = progress.skipped_batches;
   if (!run.folder.go_back(setback.last_step))
     throw AgreedError(ExitCode::kNoProgress,
-                      setback.what() + std::string(", and no checkpoint is from before that: lower "
-                                                   "training.learning_rate and choose another "
-                                                   "out_dir, or check the data"));
+                      setback.what + ", and no checkpoint is from before that: " + setback.remedy);
   run.state.restore(run.folder.take_newest(), run.communicator);
   std::string without;
   if (setback.leave_out_until) {
@@ -324,7 +321,7 @@ void go_back(const Run& run, const Setback& setback) {
   }
   run.loader.skip_batches(progress.skipped_batches);
   run.log.go_back(progress);
-  run.log.print(std::string("warning: ") + setback.what() + "; going on from step " +
+  run.log.print("warning: " + setback.what + "; going on from step " +
                 std::to_string(progress.step) + without);
 }
 
@@ -347,11 +344,8 @@ ExitCode run_remaining_steps(const Run& run, const Statistics& statistics) {
     if (run.folder.saved_step() > reached) setbacks = 0;
     reached = std::max(reached, run.state.progress.step);
     if (++setbacks == kSetbacks)
-      throw AgreedError(
-          ExitCode::kNoProgress,
-          setback->what() + std::string(", and going back twice did not help: lower "
-                                        "training.learning_rate and choose another out_dir, or "
-                                        "check the data and the machine"));
+      throw AgreedError(ExitCode::kNoProgress,
+                        setback->what + ", and going back twice did not help: " + setback->remedy);
     go_back(run, *setback);
   }
 }
