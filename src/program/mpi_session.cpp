@@ -5,13 +5,19 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <chrono>
 #include <cmath>
+#include <condition_variable>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
+
+#include "program/exit_code.h"
 
 namespace fs = std::filesystem;
 
@@ -44,6 +50,30 @@ double quota_of(const fs::path& group) {
   return microseconds > 0 && period > 0 ? microseconds / period : 0;
 }
 
+// Ends this process when the ranks do not find each other in time: one has stopped, or never came.
+class StartLimit {
+ public:
+  StartLimit()
+      : thread_([](const std::stop_token& stop) {
+          const char* given = std::getenv("MPI_START_SECONDS");
+          const int seconds = given && std::atoi(given) > 0 ? std::atoi(given) : 300;
+          std::mutex mutex;
+          std::unique_lock lock(mutex);
+          std::condition_variable_any over;
+          if (over.wait_for(lock, stop, std::chrono::seconds(seconds), [] { return false; }) ||
+              stop.stop_requested())
+            return;
+          std::fprintf(stderr,
+                       "the ranks did not find each other within %d s (MPI_START_SECONDS): a rank, "
+                       "a machine or the network between them has stopped. Start again\n",
+                       seconds);
+          std::_Exit(static_cast<int>(ExitCode::kHang));
+        }) {}
+
+ private:
+  std::jthread thread_;
+};
+
 }  // namespace
 
 int processors_of_quota(const fs::path& mounted, const fs::path& own) {
@@ -67,6 +97,7 @@ int processors_of_quota(const fs::path& mounted, const fs::path& own) {
 }
 
 MpiSession::MpiSession() {
+  const StartLimit limit;
   int provided = 0;
   MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
   if (provided < MPI_THREAD_FUNNELED) {

@@ -241,6 +241,37 @@ class Processes(FaultTest):
                       file=sys.stderr)
                 self.assertLess(late, 15)
 
+    def test_a_rank_that_stops_before_mpi_has_started_ends_the_job(self):
+        launcher, ranks, *train = self.train_command(self.folder / "run")
+        stop = '[[ $OMPI_COMM_WORLD_RANK != 1 ]] || kill -STOP $$; exec "$@"'
+        begin = time.monotonic()
+        result = finish([launcher, ranks, "bash", "-c", stop, "bash", *train],
+                        ENVIRONMENT | {"MPI_START_SECONDS": "3"})
+        print(
+            f"measured: start-up with a stopped rank ended after "
+            f"{time.monotonic() - begin:.1f} s, of which it waits 3", file=sys.stderr)
+        self.assertEqual(result.returncode, 76, result.stderr)
+        self.assertIn("the ranks did not find each other within 3 s", result.stderr)
+        self.expect_all_gone(self.folder / "run")
+
+    def test_a_clock_that_jumps_changes_nothing(self):
+        library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+        if not library:
+            print("a clock that jumps is not tested", file=sys.stderr)
+            return
+        out, clock = self.folder / "run", self.folder / "clock"
+        clock.write_text("+0")
+        process, log = self.start(
+            out, ENVIRONMENT | {
+                "LD_PRELOAD": str(library), "DONT_FAKE_MONOTONIC": "1", "FAKETIME_NO_CACHE": "1",
+                "FAKETIME_TIMESTAMP_FILE": str(clock)
+            }, hang_seconds=60)
+        for step, time_now in ((50, "-10y"), (150, "+10y")):
+            self.until(lambda: re.search(rf"(?m)^step +{step} / ", log.read_text()), process)
+            clock.write_text(time_now)
+        self.assertEqual(process.wait(timeout=120), 0, log.read_text())
+        self.expect_same_run(out)
+
 
 class Files(FaultTest):
     """Faults of the disk and its files: a run of a single process."""
@@ -263,6 +294,30 @@ class Files(FaultTest):
         """The numbers of the calls `name` whose path contains a text, among all calls `name`."""
         paths = [path for call, path in self.calls if call == name]
         return [number for number, path in enumerate(paths, 1) if text in path]
+
+    def test_what_is_published_survives_a_power_cut(self):
+        """Files are synced before they get their name, and the folder before anything builds on it.
+
+        What a disk loses in a power cut is what was not synced.
+        """
+        written, renamed, published = set(), set(), 0
+        for name, path in self.calls:
+            target = Path(path)
+            if name in WRITES.split(","):
+                written.add(path)
+            elif name == "fsync":
+                written.discard(path)
+                if target == self.unbroken:
+                    renamed.clear()
+            elif re.search(r"checkpoint_\d+\.pt(\.sha256)?$",
+                           path) and name in ("rename", "remove"):
+                self.assertEqual(renamed, set(), f"not synced before {name} {path}")
+                if target.parent == self.unbroken:
+                    half = [path for path in written if f"/{target.name}." in path]
+                    self.assertEqual(half, [])
+                    renamed.add(path)
+                    published += 1
+        self.assertEqual(published, 2 * 10)
 
     def test_killed_at_any_call_of_a_save_a_run_resumes_exactly(self):
         out = self.folder / "run"
