@@ -14,7 +14,7 @@ enum class ExitCode : int {
   kStopRequested = 75,  // USR1: a checkpoint is committed, start again to continue
   kHang = 76,           // a rank made no progress for training.hang_seconds; start again to resume
   kConfiguration = 78,
-  kNoProgress = 93,  // three non-finite steps in a row; job scripts: no progress after restarts
+  kNoProgress = 93,  // going back to checkpoints, or (job scripts) restarting, does not help
 };
 
 // An error whose text tells its reader what to do. Any other exception is a defect of the program.

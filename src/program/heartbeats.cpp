@@ -3,6 +3,7 @@
 #include <array>
 #include <atomic>
 #include <cstring>
+#include <exception>
 #include <new>
 
 #include "program/host_name.h"
@@ -42,7 +43,10 @@ Heartbeats::Heartbeats(const MpiSession& mpi)
   seen_.resize(slots_.size());
 }
 
-Heartbeats::~Heartbeats() { MPI_Win_free(&window_); }
+Heartbeats::~Heartbeats() {
+  // An error of this rank alone must reach MPI_Abort, and not wait here for the others.
+  if (!std::uncaught_exceptions()) MPI_Win_free(&window_);
+}
 
 void Heartbeats::beat(const std::string& doing) {
   slots_[mine_]->say(doing);

@@ -12,7 +12,7 @@
 
 class Heartbeats {
  public:
-  // Collective, as is the end.
+  // Collective, as is the end, unless that comes by an exception.
   explicit Heartbeats(const MpiSession& mpi);
   ~Heartbeats();
   Heartbeats(const Heartbeats&) = delete;

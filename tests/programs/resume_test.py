@@ -219,14 +219,15 @@ class Resume(TrainTest):
             self.assertEqual(other.returncode, 78, said)
             self.assertEqual(said.count("another process writes to"), 1, said)
             again = start("7", "1")
-            self.until(lambda: (out / "owner").read_text().startswith("7 1 "), again)
-        said = again.communicate(timeout=60)[0]
-        self.assertEqual(again.returncode, 0, said)
-        self.assertIn("resumed at step", said)
-        said = first.communicate(timeout=30)[0]
+            said = again.communicate(timeout=120)[0]
+            self.assertEqual(again.returncode, 0, said)
+            self.assertIn("resumed at step", said)
+            before = tree(out)
+        said = first.communicate(timeout=60)[0]  # it has woken up
         self.assertEqual(first.returncode, 78, said)
         self.assertIn(f"a later start has taken over {out}: this one stops without writing to it",
                       said)
+        self.assertEqual(tree(out), before)
         self.assertEqual(metrics(self.folder / "unbroken"), metrics(out))
         same_state(self, self.folder / "unbroken/state.pt", out / "state.pt")
 
