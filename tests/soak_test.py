@@ -4,6 +4,7 @@ Usage: soak_test.py BUILD_FOLDER
 """
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -14,16 +15,16 @@ from pathlib import Path
 
 import torch
 
-sys.path[:0] = [str(Path(__file__).resolve().parent / "programs"),
-                str(Path(__file__).resolve().parent.parent / "tools")]  # yapf: disable
+sys.path.insert(0, str(Path(__file__).resolve().parent / "programs"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 from programs import BUILD, ENVIRONMENT, ROOT, ProgramTest, processes  # takes BUILD_FOLDER
 from soak import FAULTS, difference
 
 
 def soak(out, *arguments, programs=BUILD):
     """The command of a soak that writes to `out`."""
-    return list(map(str,
-                    [ROOT / "tools/soak.sh", "--programs", programs, "--out", out, *arguments]))
+    words = [ROOT / "tools/soak.sh", "--programs", programs, "--out", out, *arguments]
+    return list(map(str, words))
 
 
 class Soak(unittest.TestCase):
@@ -31,7 +32,7 @@ class Soak(unittest.TestCase):
     def setUpClass(cls):
         cls.out = Path(tempfile.mkdtemp(prefix="cartpole_soak_"))
         cls.addClassCleanup(shutil.rmtree, cls.out)
-        cls.result = subprocess.run(soak(cls.out, "--minutes", 1, "--every", 10, "--keep"),
+        cls.result = subprocess.run(soak(cls.out, "--minutes", 1, "--every", 5, "--keep"),
                                     capture_output=True, text=True, env=ENVIRONMENT)
         cls.said = cls.result.stdout + cls.result.stderr
         print(f"\n{cls.said}", file=sys.stderr)
@@ -58,9 +59,7 @@ class Soak(unittest.TestCase):
         for kind in {fault["kind"] for fault in faults}:
             times = sum(fault["kind"] == kind for fault in faults)
             self.assertIn(f"| {FAULTS[kind][0]} | {times} | {times} | ", text)
-            self.assertRegex(
-                self.said, rf"(?m)^{FAULTS[kind][0]} .* {times} +{times} ".replace(
-                    "(SIG", r"\(SIG").replace("P)", r"P\)").replace("V)", r"V\)"))
+            self.assertRegex(self.said, rf"(?m)^{re.escape(FAULTS[kind][0])} +{times} +{times} ")
         self.assertIn("Equal to the unbroken run to the bit", text)
 
     def test_one_different_bit_is_noticed(self):
@@ -86,29 +85,55 @@ class Soak(unittest.TestCase):
 
 
 class Endings(ProgramTest):
-    def test_a_run_that_gives_up_fails_the_soak(self):
-        """With a program that ends its second start with 65."""
-        for program in ("generate_trajectories", "train_gpt2"):
-            (self.folder / program).symlink_to(BUILD / program)
-        program = self.folder / "train_gpt2"
-        program.unlink()
+    def results_with_a_faulty_start(self, start, does, minutes=60, every=1):
+        """Returns the results of a soak that fails: at a start of training, rank 0 does `does`.
+
+        Every few seconds a rank is killed.
+        """
+        programs, out = self.folder / "programs", self.folder / "out"
+        programs.mkdir()
+        for name in ("generate_trajectories", "tests"):
+            (programs / name).symlink_to(BUILD / name)
+        program = programs / "train_gpt2"
         program.write_text(f"""#!/bin/bash
-            if [[ " $* " != *" --show "* && ${{OMPI_COMM_WORLD_RANK:-}} == 0 ]]; then
+            if [[ ${{OMPI_COMM_WORLD_RANK:-}} == 0 ]]; then
               echo start >>{self.folder}/starts
-              if (($(wc -l <{self.folder}/starts) == 2)); then exit 65; fi
+              if (($(wc -l <{self.folder}/starts) == {start})); then {does}
+              fi
             fi
             exec -a "$0" {BUILD}/train_gpt2 "$@"
             """)
         program.chmod(0o755)
         result = subprocess.run(
-            soak(self.folder / "out", "--minutes", 5, "--every", 1, "--faults", "kill",
-                 programs=self.folder), capture_output=True, text=True, env=ENVIRONMENT)
+            soak(out, "--minutes", minutes, "--every", every, "--faults", "kill",
+                 programs=programs), capture_output=True, text=True, env=ENVIRONMENT)
         said = result.stdout + result.stderr
         self.assertEqual(result.returncode, 1, said)
-        self.assertIn("FAILED: the run ended with exit code 65", said)
-        results = json.loads((self.folder / "out/soak.json").read_text())
+        results = json.loads((out / "soak.json").read_text())
         self.assertFalse(results["equal"])
+        self.assertIn(f"FAILED: {results['failure']}", said)
+        self.assertTrue((out / "soak_runs/faulted/metrics.jsonl").exists())
+        return results
+
+    def test_a_run_that_gives_up_fails_the_soak(self):
+        results = self.results_with_a_faulty_start(2, "exit 65")
+        self.assertEqual(results["failure"], "the run ended with exit code 65")
         self.assertEqual([fault["recovered"] for fault in results["faults"]], [False])
+
+    def test_a_run_that_fails_without_a_fault_fails_the_soak(self):
+        checkpoint = self.folder / "out/soak_runs/faulted/checkpoint_75.pt.sha256"
+        results = self.results_with_a_faulty_start(
+            1, f"(until [[ -e {checkpoint} ]]; do sleep 0.1; done; kill -SEGV $$) &", every=1000)
+        self.assertEqual(results["failure"], "without a fault: restart: exit code 139")
+        self.assertEqual(results["faults"], [])
+
+    def test_a_run_that_skips_one_update_fails_the_soak(self):
+        faults = BUILD / "tests/faults/libsum_faults.so"
+        results = self.results_with_a_faulty_start(
+            2, f"export LD_PRELOAD={faults} SUM_FAULT_DO=nan SUM_FAULT_RANK=0 SUM_FAULT_CALL=9",
+            minutes=0.2)
+        self.assertIn("not equal to the unbroken run at step", results["failure"])
+        self.assertTrue(all(fault["recovered"] for fault in results["faults"]))
 
     def test_ctrl_c_leaves_nobody_behind(self):
         out = self.folder / "out"
