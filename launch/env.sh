@@ -40,6 +40,7 @@ is_open_mpi() {
 # it ends with the script that calls this function.
 relay_metrics() {
   local checkout=${BASH_SOURCE[0]%/*}/.. argument previous='' asked='' mode out_dir
+  if [[ ${RELAYED:-} ]]; then return 0; fi  # launch/restart.sh did it for all its starts
   case ${1##*/} in train_gpt2 | apptainer) ;; *) return 0 ;; esac
   # Asking takes a second, so ask only if an argument or configuration mentions wandb.
   for argument in "$@"; do
@@ -120,6 +121,21 @@ await_filter() {
   done
 }
 
+# Precedes a command that is to be ended when this script is killed.
+as_child=()
+if setpriv --pdeathsig TERM true 2>/dev/null; then as_child=(setpriv --pdeathsig TERM); fi
+
+# PROCESS: waits for a child and returns its exit code, although traps interrupt a wait.
+await() {
+  until wait "$1" || ! kill -0 "$1" 2>/dev/null; do :; done
+  wait "$1"
+}
+
+cannot_suspend() {
+  echo "$name: a training run cannot be suspended: its ranks would appear to hang;" \
+    "Ctrl-C saves and stops, the same command resumes" >&2 || true
+}
+
 # NAME PROGRAM LAUNCHER ...: runs the launcher and returns its exit code. SIGUSR1 to this script
 # sends the ranks a stop request, repeatedly, since launchers lose a signal that arrives before
 # their ranks run. A first Ctrl-C, TERM or HUP does the same if the program handles stop requests; a
@@ -127,7 +143,7 @@ await_filter() {
 # that a terminal that closes or suspends affects only this script, and no standard input, which
 # belongs to the user.
 launch_ranks() {
-  local name=$1 program=${2##*/} code errors filter asking='' ending='' asked_at=0 as_child=()
+  local name=$1 program=${2##*/} code errors filter asking='' ending='' asked_at=0
   shift 2
   ask() {
     if [[ ! $asking ]]; then
@@ -150,8 +166,6 @@ launch_ranks() {
   }
   job=''
   trap '' TSTP PIPE  # the reader of our output, such as tee, may end before us
-  # When this script is killed, the launcher is killed too.
-  if setpriv --pdeathsig TERM true 2>/dev/null; then as_child=(setpriv --pdeathsig TERM); fi
   exec {errors}> >(set +e; trap '' INT TERM HUP TSTP PIPE; without_epilogue)
   filter=$!
   (
@@ -164,15 +178,9 @@ launch_ranks() {
   trap ask USR1
   trap end INT TERM HUP
   if [[ ${stopping:-} ]]; then ask; fi
-  trap 'echo "$name: a training run cannot be suspended: its ranks would appear to hang;" \
-    "Ctrl-C saves and stops, the same command resumes" >&2' TSTP
-  while true; do
-    code=0
-    wait "$job" || code=$?
-    # Otherwise a trap interrupted the wait.
-    if ((code <= 128)) || ! kill -0 "$job" 2>/dev/null; then break; fi
-  done
-  wait "$job" || code=$?
+  trap cannot_suspend TSTP
+  code=0
+  await "$job" || code=$?
   await_filter "$filter"
   if [[ $asking ]]; then kill "$asking" 2>/dev/null || true; fi
   case $code in

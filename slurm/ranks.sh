@@ -7,18 +7,22 @@
 #       prints the value that KEY has for the programs
 #   carry_through FOLDER PATTERN PROGRAM [ARGUMENT ...]
 #       runs PROGRAM to its end, through restarts in the allocation and run segments of the job, and
-#       ends the script. Progress means that files PATTERN are written in FOLDER: three segments in
-#       a row without progress end the job (93). After 69, a GPU is missing, the next segment avoids
-#       that node
+#       ends the script. Progress means that files PATTERN are written in FOLDER: without it
+#       launch/restarts.sh limits the restarts, and three segments in a row end the job (93). After
+#       69, a GPU is missing, the next segment avoids that node
 # Environment, all optional:
 #   PROGRAMS      folder of the programs; otherwise build/gpu if the job has GPUs, else build/release
 #   CONTAINER     image that has the programs (launch/cartpole.def)
 #   LAUNCHER      srun (the default, with --mpi=pmix) or mpirun, Open MPI's
 #   NODES         how many of the nodes to use, with SLURM_NTASKS_PER_NODE tasks on each
 #   STOP_SECONDS  how long ranks may take to stop when asked (90; generate.sbatch: 0)
-#   RETRY_PAUSES  seconds before each restart in the allocation (5 30 300)
+#   RETRY_PAUSES  seconds before a restart in the allocation, after one, two and three failures in a
+#                 row (5 30 300)
 name=${SLURM_JOB_NAME:-slurm}
 source launch/env.sh
+source launch/restarts.sh
+# After three failures Slurm has noticed a lost node, and requeues the whole job.
+RETRY_PAUSES=${RETRY_PAUSES:-5 30 300}
 stopping='' ending=''
 trap 'stopping=1' USR1
 trap 'ending=1' TERM  # Slurm ends the job: nothing is restarted
@@ -125,10 +129,11 @@ is_over() {
   [[ $ending || ($starts && ${starts%% *} != "${SLURM_RESTART_COUNT:-0}") ]]
 }
 
-# FOLDER PATTERN: lists the files, each with its last write: a name that is written again counts as
-# another file.
-written() {
-  (cd "$1" 2>/dev/null && find . -maxdepth 2 -path "./$2" -printf '%p %i %T@\n' | sort) || true
+# Prints how many segments in a row, up to the one before this, made no progress; nothing for none.
+idle_segments() {
+  local segments=${SLURM_RESTART_COUNT:-0}
+  about_job Comment |
+    sed -n "s/^$segments segments done, the last \([0-9]*\) without progress: .*/\1/p"
 }
 
 # Sets `excluded`, the nodes that this job must avoid: those already excluded, and those that show
@@ -173,8 +178,7 @@ next_segment() {
   shift
   if is_over; then ended_from_outside "$code"; fi
   if [[ ! $progress ]]; then
-    idle=$(about_job Comment |
-      sed -n "s/^$((segments - 1)) segments done, the last \([0-9]*\) without progress: .*/\1/p")
+    idle=$(idle_segments)
     if ((++idle == 3)); then
       limit=$(about_job TimeLimit)
       echo "$name: three segments in a row without progress: giving up. Most often the time limit" \
@@ -203,49 +207,51 @@ next_segment() {
 }
 
 carry_through() {
-  local folder=$1 pattern=$2 pauses failures=0 previous now code
+  local code
+  excluded=''
+  count_starts "$1" "$2"
   shift 2
-  # Seconds before each restart. By the last restart Slurm has noticed a lost node and requeues the
-  # whole job.
-  read -ra pauses <<<"${RETRY_PAUSES:-5 30 300}"
-  progress='' excluded=''
-  previous=$(written "$folder" "$pattern")
+  # On several nodes a sick node or link is likelier than a checkpoint that ends every start, and
+  # falling back would cost all of them the work since the one before: the first segment without
+  # progress leaves the checkpoint to other nodes.
+  if ((SLURM_JOB_NUM_NODES > 1)) && [[ ! $(idle_segments) ]]; then
+    most_starts=4 may_fall_back=''
+  fi
   while true; do
     code=0
-    ranks "$@" || code=$?
-    case $code in
-      0) exit 0 ;;
-      65 | 78 | 93)
-        echo "$name: exit code $code: a restart cannot help. Fix what the program reported" \
-          "above, then submit again" >&2
-        exit "$code"
-        ;;
-    esac
-    now=$(written "$folder" "$pattern")
-    if [[ $(comm -13 <(echo "$previous") <(echo "$now")) ]]; then progress=1 failures=0; fi
-    previous=$now
+    ranks "$@" ${fall_back:+--fall_back} || code=$?
+    if ((code == 0)); then exit 0; fi
+    # 78 of a start with --fall_back: there is nothing to fall back to, but other nodes may do
+    # better.
+    if [[ $code == @(65|93) || ($code == 78 && ! $fall_back) ]]; then
+      echo "$name: exit code $code: a restart cannot help. Fix what the program reported" \
+        "above, then submit again" >&2
+      exit "$code"
+    fi
+    count_failure
     if ((code == 75)); then
       echo "$name: exit code 75: a checkpoint is saved"
       next_segment 75 "${@:3}"
-    elif [[ $stopping ]]; then
+    fi
+    if [[ ! $stopping ]]; then
+      if ((code == 69)); then
+        if ((${SLURM_GPUS_ON_NODE:-0} < ${tasks%%[!0-9]*})); then
+          echo "$name: exit code 69: Slurm gave this job ${SLURM_GPUS_ON_NODE:-no} GPU(s) on a" \
+            "node of ${tasks%%[!0-9]*} ranks: ask for one each (--gpus-per-node)" >&2
+          exit 69
+        fi
+        exclude_nodes_without_gpus
+        next_segment 69 "${@:3}"
+      elif ((failures == most_starts)); then
+        echo "$name: exit code $code, $failures starts in a row without progress" >&2
+        next_segment 93 "${@:3}"
+      fi
+      pause_after "$code"
+      if is_over; then ended_from_outside "$code"; fi
+    fi
+    if [[ $stopping ]]; then
       echo "$name: exit code $code near the time limit: what was written before is kept"
       next_segment "$code" "${@:3}"
-    elif ((code == 69)); then
-      if ((${SLURM_GPUS_ON_NODE:-0} < ${tasks%%[!0-9]*})); then
-        echo "$name: exit code 69: Slurm gave this job ${SLURM_GPUS_ON_NODE:-no} GPU(s) on a node" \
-          "of ${tasks%%[!0-9]*} ranks: ask for one each (--gpus-per-node)" >&2
-        exit 69
-      fi
-      exclude_nodes_without_gpus
-      next_segment 69 "${@:3}"
-    elif ((failures == ${#pauses[@]})); then
-      echo "$name: exit code $code, $failures restarts without progress" >&2
-      next_segment 93 "${@:3}"
     fi
-    sleep "${pauses[failures]}" &
-    wait $! || true  # a signal ends the wait
-    if is_over; then ended_from_outside "$code"; fi
-    echo "$name: exit code $code; restarting in the same allocation," \
-      "$((++failures)) of ${#pauses[@]}" >&2
   done
 }

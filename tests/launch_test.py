@@ -3,6 +3,7 @@
 Usage: launch_test.py BUILD_FOLDER
 """
 
+import itertools
 import os
 import pty
 import shlex
@@ -21,6 +22,8 @@ from programs import (BUILD, ENVIRONMENT, ROOT, TINY, ProgramTest, command, metr
                       publish_with_record, send)
 
 LOCAL = ROOT / "launch/local.sh"
+TWO_RANKS = (LOCAL, "2")
+UNATTENDED = (ROOT / "launch/restart.sh", *TWO_RANKS)
 ENDLESS = ("--training.train_steps", "1000000", "--training.epochs", "100000000",
            "--training.save_every_steps", "1000000", "--training.keep_every_steps", "0")
 
@@ -35,7 +38,7 @@ class Launch(ProgramTest):
         return subprocess.run([LOCAL, *map(str, command)], capture_output=True, text=True,
                               **options)
 
-    def start_training(self, launcher=(LOCAL, "2"), environment=ENVIRONMENT, **options):
+    def start_training(self, launcher=TWO_RANKS, environment=ENVIRONMENT, **options):
         """Starts a training run that continues until a stop request."""
         self.expect(self.generate(), 0)
         log = self.out / "metrics.jsonl"
@@ -108,8 +111,9 @@ class Launch(ProgramTest):
             ["seed", "1", "seed", "1", "seed", "2", "seed", "2", "seed", "3", "seed", "3"])
 
     def test_the_first_interrupt_saves_and_stops_and_the_run_continues(self):
-        for asked in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            process = self.start_training()
+        for launcher, asked in itertools.product((TWO_RANKS, UNATTENDED),
+                                                 (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
+            process = self.start_training(launcher)
             os.killpg(process.pid, asked)
             output, _ = process.communicate(timeout=30)
             self.assertEqual(process.returncode, 75, output)
@@ -119,15 +123,26 @@ class Launch(ProgramTest):
             self.assertNotIn("-----", output)
             self.assert_nobody_is_left()
         steps = [row[0] for row in metrics(self.out)]
-        self.assertEqual(steps, list(range(1, len(steps) + 1)))  # three segments of one curve
+        self.assertEqual(steps, list(range(1, len(steps) + 1)))  # segments of one curve
+
+    def test_a_run_that_is_asked_to_stop_is_not_restarted(self):
+        process = self.start_training(UNATTENDED)
+        process.send_signal(signal.SIGUSR1)
+        output, _ = process.communicate(timeout=30)
+        self.assertEqual(process.returncode, 75, output)
+        self.assertIn("saved, stopping as requested", output)
+        self.assertNotIn("restart: ", output)
+        self.assert_nobody_is_left()
 
     def test_a_reader_of_the_output_that_dies_first_costs_no_checkpoint(self):
         """Ctrl-C under "2>&1 | tee log" ends tee before the launcher can print."""
-        process = self.start_training()
-        process.stdout.close()
-        os.killpg(process.pid, signal.SIGINT)
-        self.assertEqual(process.wait(timeout=60), 75)
-        self.assertTrue(list(self.out.glob("checkpoint_*.pt.sha256")))
+        for launcher in (TWO_RANKS, UNATTENDED):
+            process = self.start_training(launcher)
+            before = set(self.out.glob("checkpoint_*.pt.sha256"))
+            process.stdout.close()
+            os.killpg(process.pid, signal.SIGINT)
+            self.assertEqual(process.wait(timeout=60), 75)
+            self.assertTrue({*self.out.glob("checkpoint_*.pt.sha256")} - before)
 
     def test_a_path_that_is_not_utf8_works(self):
         self.expect(self.generate(), 0)
@@ -140,14 +155,15 @@ class Launch(ProgramTest):
         self.assertEqual(result.returncode, 0, result.stderr)
 
     def test_the_second_interrupt_ends_it_immediately(self):
-        process = self.start_training()
-        send(processes("train_gpt2", self.out), signal.SIGSTOP)  # so that they cannot exit
-        while process.poll() is None:  # two within a second count as one
-            os.killpg(process.pid, signal.SIGINT)
-            time.sleep(1.5)
-        output, _ = process.communicate(timeout=30)
-        self.assertNotIn(process.returncode, (0, 75), output)
-        self.assert_nobody_is_left()
+        for launcher in (TWO_RANKS, UNATTENDED):
+            process = self.start_training(launcher)
+            send(processes("train_gpt2", self.out), signal.SIGSTOP)  # so that they cannot exit
+            while process.poll() is None:  # two within a second count as one
+                os.killpg(process.pid, signal.SIGINT)
+                time.sleep(1.5)
+            output, _ = process.communicate(timeout=30)
+            self.assertNotIn(process.returncode, (0, 75), output)
+            self.assert_nobody_is_left()
 
     def test_an_interrupted_generation_says_that_it_continues(self):
         many = ("--dataset.train_shards", "4000", "--dataset.trajectories_per_shard", "500")
@@ -162,32 +178,35 @@ class Launch(ProgramTest):
         self.assertEqual(processes("generate_trajectories", self.data), [])
 
     def test_a_closed_terminal_does_not_end_nohup(self):
-        process = self.start_training(launcher=("nohup", LOCAL, "2"))
-        os.killpg(process.pid, signal.SIGHUP)
-        before = (self.out / "metrics.jsonl").stat().st_size
-        time.sleep(1.5)
-        self.assertIsNone(process.poll())
-        self.assertGreater((self.out / "metrics.jsonl").stat().st_size, before)
-        process.send_signal(signal.SIGUSR1)
-        self.assertEqual(process.wait(timeout=30), 75)
+        for launcher in (TWO_RANKS, UNATTENDED):
+            process = self.start_training(("nohup", *launcher))
+            os.killpg(process.pid, signal.SIGHUP)
+            before = (self.out / "metrics.jsonl").stat().st_size
+            time.sleep(1.5)
+            self.assertIsNone(process.poll())
+            self.assertGreater((self.out / "metrics.jsonl").stat().st_size, before)
+            process.send_signal(signal.SIGUSR1)
+            self.assertEqual(process.wait(timeout=30), 75)
 
     def test_suspending_is_refused_with_advice(self):
         controller, terminal = pty.openpty()
-        process = self.start_training(stdin=terminal)
-        os.killpg(process.pid, signal.SIGTSTP)
-        time.sleep(0.5)
-        process.send_signal(signal.SIGUSR1)
-        output, _ = process.communicate(timeout=30)
-        self.assertEqual(process.returncode, 75, output)
-        self.assertIn("a training run cannot be suspended", output)
+        for launcher in (TWO_RANKS, UNATTENDED):
+            process = self.start_training(launcher, stdin=terminal)
+            os.killpg(process.pid, signal.SIGTSTP)
+            time.sleep(0.5)
+            process.send_signal(signal.SIGUSR1)
+            output, _ = process.communicate(timeout=30)
+            self.assertEqual(process.returncode, 75, output)
+            self.assertEqual(output.count("a training run cannot be suspended"), 1, output)
         os.close(controller)
         os.close(terminal)
 
     def test_ranks_do_not_outlive_a_killed_launcher(self):
-        process = self.start_training()
-        process.kill()
-        process.wait()
-        self.assert_nobody_is_left()
+        for launcher in (TWO_RANKS, UNATTENDED):
+            process = self.start_training(launcher)
+            process.kill()
+            process.communicate(timeout=60)  # until nobody has its output any more
+            self.assert_nobody_is_left()
 
     def test_one_process_saves_when_it_is_interrupted(self):
         process = self.start_training(launcher=())
@@ -209,8 +228,9 @@ class Launch(ProgramTest):
             """
         shim.with_suffix(".c").write_text(code)
         subprocess.run(["cc", "-shared", "-fPIC", "-o", shim, shim.with_suffix(".c")], check=True)
-        result = self.local(2, "env", f"LD_PRELOAD={shim}", BUILD / "tests/mpi_tests",
-                            "--gtest_filter=Communicator.*")
+        # AddressSanitizer expects to be the first library.
+        result = self.local(2, "env", f"LD_PRELOAD={shim}", "ASAN_OPTIONS=verify_asan_link_order=0",
+                            BUILD / "tests/mpi_tests", "--gtest_filter=Communicator.*")
         self.assertEqual((result.returncode, result.stderr), (0, ""), result.stdout)
 
     def test_an_allocation_of_slurm_does_not_move_the_ranks(self):

@@ -2,18 +2,28 @@
 # The only definition of green: setup, formatting, the build with CUDA and NCCL and every test that
 # needs no GPU, then a build without them, with sanitizers, and its unit tests. Ends with one line
 # of counts. Fails on any failure, any skipped test, and when no test ran.
-#   tools/check.sh [--no-slurm]    --no-slurm leaves out the tests of slurm/, which install Slurm
-#                                  and need root, and tests the page only where clang, lld and
-#                                  Chromium are there
+#   tools/check.sh [--all] [--no-slurm]
+#     --all        tests the whole programs with sanitizers too, and the unit tests with
+#                  ThreadSanitizer
+#     --no-slurm   leaves out the tests of slurm/, which install Slurm and need root, and tests the
+#                  page only where clang, lld and Chromium are there
 set -euo pipefail
 unset CDPATH PYTHONPATH PYTHONHOME MPLBACKEND  # set for other work
 cd "$(dirname "$0")/.."
-packages=--tests without=()
-if [[ ${1:-} && ${1:-} != --no-slurm ]]; then
-  echo "check: unknown option $1; there is --no-slurm" >&2
-  exit 64
-fi
-if [[ ${1:-} == --no-slurm ]]; then packages='' without=(--exclude-regex '^slurm$'); fi
+packages=--tests without=() presets=(gpu asan) all=''
+for option in "$@"; do
+  case $option in
+    --all)
+      export CHECK_ALL=1
+      presets+=(tsan) all=1
+      ;;
+    --no-slurm) packages='' without=(--exclude-regex '^slurm$') ;;
+    *)
+      echo "check: unknown option $option; there are --all and --no-slurm" >&2
+      exit 64
+      ;;
+  esac
+done
 if [[ $packages && $EUID != 0 ]]; then
   echo 'check: the tests of slurm/ start a Slurm of their own, as root: run in a container,' \
     'or with --no-slurm' >&2
@@ -34,12 +44,18 @@ for script in launch/*.sh slurm/*.sh slurm/*.sbatch tools/*.sh .ci/run; do bash 
 
 logs=()
 worst=0
-for preset in gpu asan; do
+for preset in "${presets[@]}"; do
   stage "build: $preset"
-  targets=()
-  if [[ $preset == asan ]]; then
+  targets=() chosen=()
+  if [[ $preset == tsan || ($preset == asan && ! $all) ]]; then
     targets=(--target generate_trajectories data_tests trainer_tests policy_tests analysis_tests
       mpi_tests)
+    chosen=(--label-regex '^unit$')
+    if [[ $preset == tsan ]]; then
+      targets+=(train_gpt2 planted_race)
+    else
+      targets+=(fault_tests)
+    fi
   fi
   cmake --preset $preset -DBUILD_TESTING=ON -DCMAKE_COMPILE_WARNING_AS_ERROR=ON \
     >build/check_$preset.log
@@ -50,14 +66,14 @@ for preset in gpu asan; do
   stage "tests: $preset"
   logs+=(build/check_tests_$preset.log)
   status=0
-  ctest --preset $preset --verbose "${without[@]}" 2>&1 | tee "${logs[-1]}" |
+  ctest --preset $preset --verbose "${chosen[@]}" "${without[@]}" 2>&1 | tee "${logs[-1]}" |
     grep --line-buffered -E '^ *[0-9]+/[0-9]+ Test' || status=${PIPESTATUS[0]}
   if ((status)); then
     worst=$status
     # Tests that ran in parallel are shown one after the other.
     sort -s -t : -k 1,1n "${logs[-1]}" |
       grep -E -B 12 -e ': Failure|FAILED|^[0-9]+: (FAIL|ERROR)|AssertionError' \
-        -e 'runtime error|ERROR: AddressSanitizer' | tail -n 120 || true
+        -e 'runtime error|ERROR: AddressSanitizer|WARNING: ThreadSanitizer' | tail -n 120 || true
     echo "check: tests of the $preset build failed; the full output is in ${logs[-1]}" >&2
   fi
 done

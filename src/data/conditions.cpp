@@ -1,12 +1,11 @@
 #include "data/conditions.h"
 
-#include <yaml-cpp/yaml.h>
-
 #include <algorithm>
 
 #include "program/durable_file.h"
 #include "program/exit_code.h"
 #include "program/settings.h"
+#include "program/yaml_documents.h"
 
 namespace {
 
@@ -29,15 +28,17 @@ class File {
   }
 
   std::vector<Condition> conditions() const {
-    YAML::Node root;
+    std::vector<YAML::Node> documents;
     try {
-      root = YAML::Load(read_file(path_));
+      documents = yaml_documents(read_file(path_));
     } catch (const UserError& error) {
       throw UserError(ExitCode::kConfiguration,
                       std::string("evaluation.conditions: ") + error.what());
     } catch (const YAML::Exception& error) {
       refuse(error.mark, error.msg);
     }
+    if (documents.size() > 1) refuse(documents[1].Mark(), "a second document, after a line ---");
+    const YAML::Node root = documents.empty() ? YAML::Node() : documents[0];
     if (!root.IsMap() || root.size() == 0) refuse(root.Mark(), "is not a list of conditions");
     std::vector<Condition> result;
     for (const auto& entry : root) {
@@ -101,7 +102,8 @@ class File {
 
   int64_t whole_number(const YAML::Node& node, const std::string& key) const {
     const auto value = node.as<int64_t>(0);
-    if (value < 1) refuse(node.Mark(), key + ": expected whole numbers above 0");
+    if (value < 1 || value > INT32_MAX)
+      refuse(node.Mark(), key + ": expected whole numbers above 0 and below 2^31");
     return value;
   }
 

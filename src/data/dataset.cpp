@@ -14,8 +14,12 @@ namespace fs = std::filesystem;
 
 namespace {
 
+// Throws json::exception for what is no whole number, which conversions would make one of.
+size_t count_of(const json& value) { return value.get_ref<const json::number_unsigned_t&>(); }
+
 ShardRecord to_record(const json& entry) {
-  return {entry.at("file"), entry.at("rows"), entry.at("bytes"), entry.at("sha256")};
+  return {entry.at("file"), count_of(entry.at("rows")), count_of(entry.at("bytes")),
+          entry.at("sha256")};
 }
 
 // Those of section `dataset` are without it.
@@ -67,12 +71,16 @@ Manifest Manifest::read(const fs::path& folder, const std::string& remedy) {
   manifest.folder = folder;
   manifest.sha256 = sha256;
   try {
-    const json document = json::parse(text);
-    if (const int version = document.at("schema_version"); version != kSchemaVersion)
+    const auto shallow = [&](int depth, json::parse_event_t, const json&) {
+      if (depth > 20) refuse("is nested too deeply" + again);  // copies are recursive
+      return true;
+    };
+    const json document = json::parse(text, shallow);
+    if (const size_t version = count_of(document.at("schema_version")); version != kSchemaVersion)
       refuse("has schema " + std::to_string(version) + ", but this program reads schema " +
              std::to_string(kSchemaVersion) + again);
     manifest.settings = document.at("settings");
-    manifest.steps = manifest.settings.at("steps");
+    manifest.steps = count_of(manifest.settings.at("steps"));
     const json& statistics = document.at("statistics");
     statistics.at("force_mean_square").get_to(manifest.statistics.force_mean_square);
     statistics.at("delta_rms").get_to(manifest.statistics.delta_rms);

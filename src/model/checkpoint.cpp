@@ -64,12 +64,14 @@ std::string serialize(const c10::IValue& value) {
   return archive;
 }
 
-// The steps of all checkpoint_<step>.pt in the folder, newest first.
-std::vector<int64_t> steps_on_disk(const fs::path& folder) {
+// The steps of all checkpoint_<step>.pt in the folder, newest first; with `lost`, also of those
+// that have left only their commit record.
+std::vector<int64_t> steps_on_disk(const fs::path& folder, bool lost = false) {
   std::vector<int64_t> steps;
   if (!fs::exists(folder)) return steps;
   for (const auto& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
+    const fs::path file = entry.path().filename();
+    const std::string name = (lost && file.extension() == ".sha256" ? file.stem() : file).string();
     constexpr std::string_view prefix = "checkpoint_", suffix = ".pt";
     if (!name.starts_with(prefix) || !name.ends_with(suffix)) continue;
     int64_t step = 0;
@@ -78,6 +80,7 @@ std::vector<int64_t> steps_on_disk(const fs::path& folder) {
     if (std::from_chars(first, last, step).ptr == last && first != last) steps.push_back(step);
   }
   std::sort(steps.rbegin(), steps.rend());
+  steps.erase(std::unique(steps.begin(), steps.end()), steps.end());
   return steps;
 }
 
@@ -213,7 +216,7 @@ Checkpoint read_checkpoint(const fs::path& path) {
 
 std::optional<Checkpoint> find_newest_checkpoint(const fs::path& folder, std::ostream& warn,
                                                  int64_t last_step) {
-  auto steps = steps_on_disk(folder);
+  auto steps = steps_on_disk(folder, /*lost=*/true);
   std::erase_if(steps, [=](int64_t step) { return step > last_step; });
   for (const int64_t step : steps) {
     const fs::path path = checkpoint_path(folder, step);
@@ -258,18 +261,22 @@ void set_later_aside(const fs::path& folder, const TrainingProgress& progress,
 void prune_checkpoints(const fs::path& folder, const fs::path& staging, int64_t newest,
                        int64_t keep_last, int64_t keep_every, int64_t best) {
   int64_t kept = 0, intact = 0;
-  for (const int64_t step : steps_on_disk(folder)) {
+  for (const int64_t step : steps_on_disk(folder, /*lost=*/true)) {
     const fs::path path = checkpoint_path(folder, step);
     // Of later steps than the newest of this run: not ours to judge, and not to be counted as a
     // state we could resume.
     if (step > newest) continue;
     if (!fs::exists(record_path(path))) continue;
+    if (!fs::exists(path)) {  // an earlier pruning ended here, or the file is lost
+      remove_through(staging, record_path(path));
+      continue;
+    }
     const bool keep =
         kept++ < keep_last || step == best || (keep_every > 0 && step % keep_every == 0);
     // The newest was read back when it was written.
     if (intact < 2 && (step == newest || is_intact(path)))
       ++intact;
-    else if (!keep && remove_through(staging, path))  // in one step; a record alone is nothing
+    else if (!keep && remove_through(staging, path))  // in one step
       remove_through(staging, record_path(path));
   }
 }

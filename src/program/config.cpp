@@ -1,7 +1,5 @@
 #include "program/config.h"
 
-#include <yaml-cpp/yaml.h>
-
 #include <cmath>
 #include <iostream>
 #include <numeric>
@@ -11,6 +9,7 @@
 #include "program/exit_code.h"
 #include "program/options.h"
 #include "program/settings.h"
+#include "program/yaml_documents.h"
 
 namespace po = boost::program_options;
 
@@ -70,8 +69,7 @@ void flatten(const YAML::Node& node, const std::string& prefix, const std::strin
 std::map<std::string, Given> load_yaml(const std::string& text, const std::string& file) {
   std::map<std::string, Given> values;
   try {
-    auto documents = YAML::LoadAll(text);
-    std::erase_if(documents, [](const YAML::Node& document) { return document.IsNull(); });
+    const auto documents = yaml_documents(text);
     if (documents.size() > 1)
       refuse(file + ":" + std::to_string(documents[1].Mark().line + 1) +
              ": a second YAML document, which would be ignored: remove the line --- before it, or "

@@ -1,12 +1,12 @@
 #include "program/settings.h"
 
-#include <yaml-cpp/yaml.h>
-
 #include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <regex>
 #include <stdexcept>
+
+#include "program/yaml_documents.h"
 
 namespace {
 
@@ -17,7 +17,8 @@ double parse_number(const std::string& text) {
   static const std::regex decimal(R"([-+]?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][-+]?[0-9]+)?)");
   double value = 0;
   const char* first = text.data() + (text.starts_with('+') ? 1 : 0);
-  if (!std::regex_match(text, decimal) ||
+  if (text.size() > 1000 ||  // a longer one overflows the regex's stack
+      !std::regex_match(text, decimal) ||
       std::from_chars(first, text.data() + text.size(), value).ec != std::errc{})
     return std::nan("");
   return value;
@@ -324,13 +325,10 @@ void Settings::add(const char* key, bool& field, bool preset, Role role, const c
 void Settings::add(const char* key, int64_t& field, int64_t preset, Range<int64_t> range, Role role,
                    const char* help) {
   add_setting(key, field, preset, role, help, [&field, range](const std::string& text) {
-    // 010 would be 8 to some readers, 10 to others.
-    static const std::regex integer("-?(0|[1-9][0-9]*)");
     int64_t value = 0;
-    const auto end = text.data() + text.size();
-    if (!std::regex_match(text, integer) ||
-        std::from_chars(text.data(), end, value).ec != std::errc{} || value < range.low ||
-        value > range.high)
+    std::from_chars(text.data(), text.data() + text.size(), value);
+    // 010 would be 8 to some readers, 10 to others.
+    if (yaml_text(value) != text || value < range.low || value > range.high)
       throw std::invalid_argument("a whole number from " + yaml_text(range.low) + " to " +
                                   yaml_text(range.high));
     field = value;
@@ -354,7 +352,9 @@ void Settings::add(const char* key, std::vector<double>& field, const std::vecto
   add_setting(key, field, preset, role, help, [&field, size, range](const std::string& text) {
     std::vector<double> values;
     try {
-      for (const auto& item : YAML::Load(text)) values.push_back(parse_number(item.Scalar()));
+      const auto documents = yaml_documents(text);
+      if (documents.size() == 1)
+        for (const auto& item : documents[0]) values.push_back(parse_number(item.Scalar()));
     } catch (const YAML::Exception&) {
       values.clear();
     }

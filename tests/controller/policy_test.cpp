@@ -13,7 +13,7 @@
 #include "temporary_folder.h"
 #include "tiny_model.h"
 
-#ifndef __SANITIZE_ADDRESS__
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 // Counts what is allocated in this process.
 namespace {
 std::atomic<int64_t> allocations = 0;
@@ -187,7 +187,7 @@ TEST(Policy, EightBitsStayClose) {
 }
 
 TEST(Policy, AStepAllocatesNothingAndTouchesNoNewPage) {
-#ifndef __SANITIZE_ADDRESS__
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
   for (const int bits : {32, 8}) {
     const Owned policy = loaded(file_of(model_of({96, 3, 2, 64}), bits));
     step(policy, state_at(0), 0.0);

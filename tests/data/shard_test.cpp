@@ -56,7 +56,8 @@ TEST(Shard, ReportsAnUnwritableTarget) {
   EXPECT_THROW(write_shard("/nowhere/at/all.h5", counting_trajectories(1, 2), {}), UserError);
 }
 
-#ifndef __SANITIZE_ADDRESS__  // which needs mappings of its own
+// Sanitizers need mappings of their own.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 // Every shard stays mapped, and the kernel counts mappings.
 TEST(Shard, MoreShardsThanTheKernelMapsAreExplained) {
   const TemporaryFolder folder;

@@ -18,6 +18,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent.parent
 BUILD = Path(sys.argv.pop(1)).resolve()
 TINY = ROOT / "tests/tiny.yaml"
+ASAN = BUILD.name == "asan"  # the preset with AddressSanitizer
 NEON = (BUILD / "CMakeFiles/control_neon.dir").is_dir()  # built for aarch64
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
 ENVIRONMENT.update(ASAN_OPTIONS="detect_leaks=0", CUDA_VISIBLE_DEVICES="")  # CPUs, wherever it runs

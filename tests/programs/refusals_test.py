@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 # Takes BUILD_FOLDER.
-from programs import (BUILD, ENVIRONMENT, ROOT, TINY, TrainTest, command, halted,
+from programs import (ASAN, BUILD, ENVIRONMENT, ROOT, TINY, TrainTest, command, halted,
                       publish_with_record, run, tree)
 
 
@@ -232,9 +232,14 @@ class Refusals(TrainTest):
         train = command("train_gpt2", "--dataset.path", self.data, "--out_dir", self.folder / "run",
                         "--training.batch_size", 1 << 17, "--training.global_batch_size", 1 << 17,
                         "--training.curriculum.points.start", 16, "--model.n_embd", 1024)
-        # A single activation has 8.6 GB.
-        result = subprocess.run(["bash", "-c", 'ulimit -v 8000000; exec "$@"', "bash", *train],
-                                capture_output=True, text=True, timeout=120, env=ENVIRONMENT)
+        # A single activation has 8.6 GB. AddressSanitizer itself needs more addresses.
+        limit = "ulimit -v 8000000; "
+        limited = ENVIRONMENT | {
+            "ASAN_OPTIONS": "detect_leaks=0:max_allocation_size_mb=8000:allocator_may_return_null=1"
+        }
+        result = subprocess.run(
+            ["bash", "-c", ("" if ASAN else limit) + 'exec "$@"', "bash", *train],
+            capture_output=True, text=True, timeout=120, env=limited)
         self.expect(
             result, 78, "out of memory at training.batch_size 131072",
             "Set training.batch_size 65536 and training.global_batch_size 131072: "

@@ -407,10 +407,31 @@ class Slurm(unittest.TestCase):
     def test_a_run_without_progress_is_given_up(self):
         with self.stand_in("echo started; exit 74"):
             number = self.submit("train")
-        self.ends(number, 93, "exit code 74, 3 restarts without progress",
+        self.ends(number, 93, "exit code 74, 4 starts in a row without progress",
+                  "exit code 74, 6 starts in a row without progress",
                   "three segments in a row without progress: giving up")
-        # Segments, starts of each, ranks.
-        self.assertEqual(self.log(number).count("started"), 3 * 4 * 2)
+        # On several nodes the first segment is shorter. Starts of each segment, ranks.
+        self.assertEqual(self.log(number).count("started"), (4 + 6 + 6) * 2)
+
+    def test_a_job_falls_back_after_three_starts_without_progress(self):
+        """On several nodes only a segment that follows one without progress falls back."""
+        self.out.mkdir()
+        for step in (1, 2):
+            (self.out / f"checkpoint_{step}.pt.sha256").touch()
+        starts = {}
+        for options in (TWO_NODES, ("--nodes=1", "--ntasks=1")):
+            with self.stand_in("[[ $SLURM_PROCID != 0 ]] || echo start $SLURM_RESTART_COUNT: $*; "
+                               "[[ $* != *--fall_back ]] || exit 78; exit 1"):
+                number = self.submit("train", options=options)
+            self.ends(number, 93, "start 4 of 6 without progress, without the checkpoint of step 2")
+            starts[options[0]] = [(line.split(":")[0], line.endswith("--fall_back"))
+                                  for line in self.log(number).splitlines()
+                                  if line.startswith("start ")]
+        ones = [
+            (f"start {segment}", number == 3) for segment in ("", "1", "2") for number in range(6)
+        ]
+        self.assertEqual(starts["--nodes=1"], ones)
+        self.assertEqual(starts["--nodes=2"], [("start ", False)] * 4 + ones[6:])
 
     def test_segments_without_progress_are_counted_in_a_row(self):
         with self.stand_in(f"""echo started
@@ -446,8 +467,9 @@ class Slurm(unittest.TestCase):
             exit 1"""):
             number = self.submit("train")
         self.ends(number, 93)
-        # Once more in each of the three segments without progress.
-        self.assertEqual(self.log(number).count("1 of 3"), 4 + 3, self.log(number))
+        # The second start without progress also comes in the three segments without any.
+        counts = [self.log(number).count(f"start {start} of ") for start in (1, 2)]
+        self.assertEqual(counts, [4, 1 + 3], self.log(number))
 
     def test_a_node_that_lost_a_gpu_is_excluded(self):
         one = ("--nodes=1", "--ntasks=1", "--gpus-per-node=1")
@@ -540,11 +562,11 @@ class Slurm(unittest.TestCase):
         self.progress(number)
         os.kill(max(ranks(self.out)), signal.SIGKILL)
         self.progress(number)
-        self.assertEqual(self.log(number).count("restarting in the same allocation, 1 of 3"), 1)
+        self.assertEqual(self.log(number).count("start 1 of 4 without progress"), 1)
         os.kill(max(ranks(self.out)), signal.SIGSTOP)
         self.progress(number)
         self.assertIn("no progress for 5 s while training up to step", self.log(number))
-        self.assertEqual(self.log(number).count("restarting in the same allocation, 1 of 3"), 2)
+        self.assertEqual(self.log(number).count("start 1 of 4 without progress"), 2)
         self.assertEqual(job(number)["Restarts"], "0")
 
         call("scontrol", "requeue", number)
@@ -611,7 +633,7 @@ class Slurm(unittest.TestCase):
         self.cluster.restore_link()
         self.progress(number)
         self.assertEqual(job(number)["Restarts"], "0")
-        self.assertNotIn("restarting in the same allocation", self.log(number))
+        self.assertNotIn("without progress", self.log(number))
 
         self.cluster.cut()
         self.state(number, ("PENDING",))
