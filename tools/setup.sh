@@ -4,7 +4,8 @@
 # Changes nothing outside the checkout except through apt.
 #   tools/setup.sh            what building and running needs
 #   tools/setup.sh --tests    as well: Slurm, for the tests of slurm/; clang, lld and Chromium, for
-#                             that of the page; faketime, for clocks that jump
+#                             that of the page; libFuzzer, for hostile files; faketime, for clocks
+#                             that jump
 #   tools/setup.sh --wheels   only .venv, where compilers and libraries come from elsewhere
 #                             (modules, Spack, Conda)
 set -euo pipefail
@@ -21,7 +22,9 @@ case ${1:-} in
     exit 64
     ;;
 esac
-if [[ ${1:-} == --tests ]]; then packages+=(slurm-wlm munge iproute2 clang lld chromium faketime); fi
+if [[ ${1:-} == --tests ]]; then
+  packages+=(slurm-wlm munge iproute2 clang lld libclang-rt-dev chromium faketime)
+fi
 
 if [[ ${1:-} == --wheels ]]; then
   :
