@@ -4,6 +4,7 @@ Most programs are scripts here; tests/slurm/slurm_test.py tests the same rule in
 Usage: restart_test.py BUILD_FOLDER
 """
 
+import fcntl
 import os
 import shutil
 import signal
@@ -15,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "programs"))
 from programs import (BUILD, ENVIRONMENT, ROOT, TINY, ProgramTest, TrainTest, command, halted,
-                      metrics, processes, run, same_state)  # takes BUILD_FOLDER
+                      metrics, processes, run, same_state, send)  # takes BUILD_FOLDER
 from relay_test import tensorboard_curve, wandb_records
 
 RESTART, LOCAL = ROOT / "launch/restart.sh", ROOT / "launch/local.sh"
@@ -253,13 +254,14 @@ class Training(TrainTest):
         self.assertEqual(metrics(unbroken), metrics(out))
         same_state(self, unbroken / "checkpoint_20.pt", out / "state.pt")
 
-    def test_ranks_whose_launcher_was_killed_are_waited_for(self):
+    def test_who_still_holds_the_folder_is_waited_for(self):
+        """As a rank does whose launcher was killed, until it notices."""
         out = self.folder / "run"
         process = self.start(out)
         self.until(lambda: list(out.glob("checkpoint_*.sha256")), process)
-        with halted("train_gpt2", out) as ranks:
-            stat = Path(f"/proc/{ranks[0]}/stat").read_text()
-            os.kill(int(stat.rpartition(")")[2].split()[1]), signal.SIGKILL)  # its parent: mpirun
+        with (out / "owner").open() as owner:
+            send(processes("train_gpt2", out), signal.SIGKILL)
+            fcntl.flock(owner, fcntl.LOCK_EX)  # long before mpirun reports a rank's end
             self.until(lambda: "restart: waiting for a rank" in self.said.read_text(), process)
         self.ends(process, out)
         self.assertIn("resumed at step", self.said.read_text())

@@ -38,17 +38,14 @@ class Descriptor {
 // own copy.
 void require_content(int fd, std::string_view bytes, const std::filesystem::path& path) {
   ::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-  std::string buffer(1 << 20, '\0');
-  ssize_t got = 0;
-  for (size_t at = 0; (got = ::pread(fd, buffer.data(), buffer.size(), static_cast<off_t>(at))) > 0;
-       at += static_cast<size_t>(got)) {
-    if (bytes.substr(std::min(at, bytes.size()), static_cast<size_t>(got)) !=
-        std::string_view(buffer.data(), static_cast<size_t>(got)))
-      fail("write", path, EIO);
-    if (at + static_cast<size_t>(got) == bytes.size()) return;
+  std::string buffer(std::min<size_t>(bytes.size(), 1 << 20), '\0');
+  for (size_t at = 0; at < bytes.size();) {
+    const ssize_t got = ::pread(fd, buffer.data(), buffer.size(), static_cast<off_t>(at));
+    if (got < 0) fail("read back", path);
+    const std::string_view read(buffer.data(), static_cast<size_t>(got));
+    if (read.empty() || read != bytes.substr(at, read.size())) fail("write", path, EIO);
+    at += read.size();
   }
-  if (got < 0) fail("read back", path);
-  if (!bytes.empty()) fail("write", path, EIO);
 }
 
 // Of a file that is on the disk already.
@@ -184,7 +181,9 @@ VerifiedFile read_verified(const std::filesystem::path& path, const std::string&
 
 bool is_intact(const std::filesystem::path& path) {
   try {
-    return read_file(record_path(path)).starts_with(sha256_file(path) + " ");
+    const std::string record = read_file(record_path(path));
+    return record.starts_with(sha256_file(path) + " ") &&
+           record.ends_with(path.filename().string() + "\n");
   } catch (const UserError&) {
     return false;
   }

@@ -32,7 +32,7 @@ struct VerifiedFile {
 // UserError(kData) saying why a file does not count, and then `remedy` where it is damaged;
 // UserError(kIo) when it cannot be read, which says nothing about it.
 VerifiedFile read_verified(const std::filesystem::path& path, const std::string& remedy = "");
-// Whether the file can be read and has the SHA-256 that its record says.
+// Whether the file can be read, and has the SHA-256 and the name that its record says.
 bool is_intact(const std::filesystem::path& path);
 
 // The last part of publishing for a file another library wrote: sync `temporary`, rename it to
