@@ -73,6 +73,12 @@ fi
 
 stamp=.venv/.requirements
 if ! cmp -s requirements.txt "$stamp"; then
+  free=$(df -P -k . | awk 'NR == 2 {print int($4 / 1024 / 1024)}')
+  if [[ ! -d .venv ]] && ((free < 9)); then
+    echo "setup: .venv and the build take 9 GB, of which $free are free in $PWD: make room, or" \
+      "clone to another disk" >&2
+    exit 1
+  fi
   echo "setup: installing the Python wheels into .venv (LibTorch is about 5 GB unpacked;" \
     "the download takes minutes)"
   [[ -x .venv/bin/pip ]] || python3 -m venv --clear .venv

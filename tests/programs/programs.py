@@ -21,7 +21,8 @@ TINY = ROOT / "tests/tiny.yaml"
 ASAN = BUILD.name == "asan"  # the preset with AddressSanitizer
 NEON = (BUILD / "CMakeFiles/control_neon.dir").is_dir()  # built for aarch64
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
-ENVIRONMENT.update(ASAN_OPTIONS="detect_leaks=0", CUDA_VISIBLE_DEVICES="")  # CPUs, wherever it runs
+ENVIRONMENT.setdefault("ASAN_OPTIONS", "detect_leaks=0:verify_asan_link_order=0")
+ENVIRONMENT.update(CUDA_VISIBLE_DEVICES="")  # CPUs, wherever it runs
 
 
 def command(program, *arguments, ranks=1, config=TINY):
