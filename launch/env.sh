@@ -79,7 +79,8 @@ finish_relay() {
 }
 
 for_ranks=(OMP_NUM_THREADS OMPI_MCA_coll OMPI_MCA_btl_vader_single_copy_mechanism OMPI_MCA_smsc
-  OMPI_MCA_mpi_yield_when_idle ${LD_LIBRARY_PATH:+LD_LIBRARY_PATH} "${!NCCL_@}")
+  OMPI_MCA_mpi_yield_when_idle ${LD_LIBRARY_PATH:+LD_LIBRARY_PATH} "${!NCCL_@}"
+  ${MPI_START_SECONDS:+MPI_START_SECONDS})
 
 # Passes on what a launcher and its ranks print, except for the blocks between dashes in which Open
 # MPI reports that a rank ended with one of the exit codes that the programs themselves explain. A

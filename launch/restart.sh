@@ -67,7 +67,11 @@ while true; do
     # 138: USR1 ended a launcher that had no ranks yet.
     exit $((code == 138 ? 75 : code))
   fi
-  case $code in 0 | 64 | 65 | 69 | 75 | 78 | 93 | 126 | 127) exit "$code" ;; esac
+  case $code in
+    0 | 64 | 65 | 69 | 75 | 93 | 126 | 127) exit "$code" ;;
+    # Of a start with --fall_back: there is nothing to fall back to.
+    78) if [[ ! $fall_back ]]; then exit 78; fi ;;
+  esac
   count_failure
   if ((failures == most_starts)); then
     echo "restart: exit code $code, $failures starts in a row without progress: giving up." \

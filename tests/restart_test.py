@@ -115,12 +115,13 @@ class Rule(ProgramTest):
             self.expect(self.restart(program), 93, "giving up")
             self.assertEqual(self.starts(), ["--seed 3"] * 6)
 
-    def test_a_refused_fall_back_ends_it(self):
+    def test_a_refused_fall_back_is_one_of_the_starts(self):
         program = self.stand_in("[[ $* != *--fall_back ]] || exit 78; exit 1")
         for step in (1, 2):
             (self.out / f"checkpoint_{step}.pt.sha256").touch()
-        self.assertEqual(self.restart(program).returncode, 78)
-        self.assertEqual(len(self.starts()), 4)
+        self.expect(self.restart(program), 93, "giving up")
+        self.assertEqual(self.starts(),
+                         ["--seed 3"] * 3 + ["--seed 3 --fall_back"] + ["--seed 3"] * 2)
 
     def test_progress_renews_the_starts_and_the_fall_back(self):
         """A file that is written again under its name is progress, except what was set aside.

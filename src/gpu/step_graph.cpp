@@ -64,7 +64,8 @@ Step step_graph(torch::Device device, bool use_graphs, const Step& step) {
   auto recorded = std::make_shared<Recorded>();
   return [=](const StepInput& host) {
     const int64_t length = host.batches.front().valid.size(1);
-    // Windows grow and never come back: memory of the previous length is released first.
+    // Windows grow, and shrink only where a run goes back: memory of the previous length is
+    // released first.
     if (recorded->length != length) *recorded = {length, {}, 0, nullptr, {}};
     copy_input(host, device, recorded->input);
     if (!use_graphs || recorded->runs++ < kWarmUpSteps) return step(recorded->input);

@@ -79,6 +79,23 @@ class Sha256 {
   std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context_;
 };
 
+// The name of the file with this hash in a record, one or two lines as sha256sum writes them,
+// perhaps of longer paths; "" if there is none.
+std::string recorded_name(const std::string& record, const std::string& hash) {
+  static const std::regex line("([0-9a-f]{64}) [ *](?:[^\\n]*/)?([^/\\n]+)\\n");
+  if (record.size() >= 10'000) return "";  // a longer text overflows the regex's stack
+  std::string name;
+  std::smatch match;
+  auto begin = record.begin();
+  for (int lines = 0; lines < 2 && begin != record.end(); ++lines, begin = match[0].second) {
+    if (!std::regex_search(begin, record.end(), match, line,
+                           std::regex_constants::match_continuous))
+      return "";
+    if (match[1] == hash) name = match[2];
+  }
+  return begin == record.end() ? name : "";
+}
+
 }  // namespace
 
 std::string sha256_hex(std::string_view bytes) {
@@ -138,9 +155,16 @@ void publish_file(const std::filesystem::path& path, std::string_view bytes,
 
 void publish_with_record(const std::filesystem::path& path, std::string_view bytes,
                          const std::filesystem::path& staging) {
+  const auto line = [&](const std::string& hash) {
+    return hash + "  " + path.filename().string() + "\n";
+  };
+  const auto record = record_path(path);
+  const std::string now = line(sha256_hex(bytes));
+  const bool replaces = std::filesystem::exists(path) && std::filesystem::exists(record);
+  // Until the file is replaced, the record is of both.
+  if (replaces && is_intact(path)) publish_file(record, line(sha256_file(path)) + now, staging);
   publish_file(path, bytes, staging);
-  publish_file(record_path(path), sha256_hex(bytes) + "  " + path.filename().string() + "\n",
-               staging);
+  publish_file(record, now, staging);
 }
 
 std::filesystem::path record_path(const std::filesystem::path& path) {
@@ -167,26 +191,15 @@ VerifiedFile read_verified(const std::filesystem::path& path, const std::string&
         name + " >" + record_name);
   std::string bytes = read_file(path);
   const std::string record = read_file(record_path(path)), hash = sha256_hex(bytes);
-  // As sha256sum writes it, perhaps of a longer path.
-  std::smatch match;
-  static const std::regex line("([0-9a-f]{64}) [ *](?:[^\\n]*/)?([^/\\n]+)\\n");
-  const bool whole = record.size() < 10'000 &&  // a longer text overflows the regex's stack
-                     std::regex_match(record, match, line) && match[1] == hash;
-  if (whole && match[2] == name) return {std::move(bytes), hash};
-  if (whole)
-    throw refused("is whole, but was renamed: its record is of " + match[2].str() +
-                  ". Rename both back");
+  const std::string recorded = recorded_name(record, hash);
+  if (recorded == name) return {std::move(bytes), hash};
+  if (!recorded.empty())
+    throw refused("is whole, but was renamed: its record is of " + recorded + ". Rename both back");
   throw refused("does not match its SHA-256 record: damaged or torn" + remedy);
 }
 
 bool is_intact(const std::filesystem::path& path) {
-  try {
-    const std::string record = read_file(record_path(path));
-    return record.starts_with(sha256_file(path) + " ") &&
-           record.ends_with(path.filename().string() + "\n");
-  } catch (const UserError&) {
-    return false;
-  }
+  return recorded_name(read_file(record_path(path)), sha256_file(path)) == path.filename();
 }
 
 void publish_by_rename(const std::filesystem::path& temporary, const std::filesystem::path& path) {

@@ -21,7 +21,8 @@ void publish_file(const std::filesystem::path& path, std::string_view bytes,
                   const std::filesystem::path& staging = {});
 
 // The same, and then its commit record next to it, in sha256sum format. Without a matching record
-// the file counts as not there.
+// the file counts as not there. While a file replaces another, the record is of both, a line each:
+// whichever of them is there is whole.
 void publish_with_record(const std::filesystem::path& path, std::string_view bytes,
                          const std::filesystem::path& staging = {});
 std::filesystem::path record_path(const std::filesystem::path& path);  // path.sha256
@@ -32,7 +33,8 @@ struct VerifiedFile {
 // UserError(kData) saying why a file does not count, and then `remedy` where it is damaged;
 // UserError(kIo) when it cannot be read, which says nothing about it.
 VerifiedFile read_verified(const std::filesystem::path& path, const std::string& remedy = "");
-// Whether the file can be read, and has the SHA-256 and the name that its record says.
+// Whether the file has the SHA-256 and the name that its record says. Throws UserError(kIo) when
+// one of them cannot be read.
 bool is_intact(const std::filesystem::path& path);
 
 // The last part of publishing for a file another library wrote: sync `temporary`, rename it to

@@ -8,6 +8,7 @@
 #include "program/durable_file.h"
 #include "program/number_text.h"
 #include "program/settings.h"
+#include "run/advice.h"
 #include "run/rounds.h"
 
 namespace fs = std::filesystem;
@@ -25,13 +26,16 @@ void refuse_foreign_files(const fs::path& folder) {
              "elsewhere");
 }
 
-// A new checkpoint is written next to the old ones before one of them goes.
-void check_disk(const Config& config, const RunPlan& plan) {
+// A new checkpoint is written next to the old ones before one of them goes. A run that has some may
+// find room again when it is started again.
+void check_disk(const Config& config, const RunPlan& plan, bool resumed) {
   const double one = checkpoint_bytes(config.model);
   const auto free = static_cast<double>(fs::space(config.out_dir).available);
-  if (free < 2 * one)
-    refuse(config.out_dir + " has " + si_text(free, "B") + " free, but a checkpoint takes " +
-           si_text(one, "B") + ": free space, or choose another out_dir");
+  if (free < (resumed ? 1 : 2) * one)
+    throw UserError(resumed ? ExitCode::kIo : ExitCode::kConfiguration,
+                    config.out_dir + " has " + si_text(free, "B") +
+                        " free, but a checkpoint takes " + si_text(one, "B") + ": free space" +
+                        (resumed ? "" : ", or choose another out_dir"));
   const auto& training = config.training;
   const int64_t permanent = training.keep_every_steps ? plan.steps / training.keep_every_steps : 0;
   const double all = one * static_cast<double>(permanent + training.keep_last) +
@@ -69,7 +73,7 @@ void RunFolder::open(bool fall_back) {
   const fs::path folder = config_.out_dir;
   make_folder(folder);
   lock_ = std::make_unique<FolderLock>(folder, "out_dir");
-  staging_ = std::make_unique<StagingFolder>(folder);  // before looking: nothing is added from now
+  make_staging();  // before looking: nothing is added from now
   newest_ = find_newest_checkpoint(folder, std::cerr);
   if (newest_) {
     refuse_other_run(checkpoint_path(folder, newest_->progress.step), newest_->config, config_);
@@ -89,10 +93,15 @@ void RunFolder::open(bool fall_back) {
   }
   if (newest_) saved_best_ = {newest_->progress.best_step, newest_->progress.best_success};
   if (!newest_ || newest_->progress.step < plan_.steps) {
-    check_disk(config_, plan_);
-    fs::remove(folder / "DONE");
+    check_disk(config_, plan_, newest_.has_value());
+    remove_through(staging(), folder / "DONE");
   }
   publish_file(folder / "config.yaml", to_yaml(config_), staging());
+}
+
+void RunFolder::make_staging() {
+  staging_ = std::make_unique<StagingFolder>(config_.out_dir);
+  lock_->check();  // if not from a later attempt, which makes its own again
 }
 
 // Of rank 0.
@@ -110,9 +119,14 @@ RunFolder::Saved RunFolder::publish(const Checkpoint& checkpoint) const {
   Saved saved;
   try {
     saved.troubles = publish_checkpoint(config_.out_dir, checkpoint, staging());
-    prune_checkpoints(config_.out_dir, staging(), checkpoint.progress.step,
-                      config_.training.keep_last, config_.training.keep_every_steps,
-                      checkpoint.progress.best_step);
+    try {
+      // The best before stays until another checkpoint knows its successor, too.
+      prune_checkpoints(config_.out_dir, staging(), checkpoint.progress.step,
+                        config_.training.keep_last, config_.training.keep_every_steps,
+                        {checkpoint.progress.best_step, saved_best_.first});
+    } catch (const std::exception& error) {
+      saved.troubles.push_back(std::string("older checkpoints stay: ") + error.what());
+    }
   } catch (const std::exception& error) {
     saved.error = *error.what() ? error.what() : "unknown error";
   }
@@ -130,18 +144,26 @@ void RunFolder::begin_save(TrainingState& state, RunLog& log) {
   if (!root_) return;
   lock_->check();
   // An earlier attempt that woke up while it started takes it away once.
-  if (!staging_->exists()) staging_ = std::make_unique<StagingFolder>(config_.out_dir);
-  writing_ = std::async(std::launch::async, [this, checkpoint = describe(state)] {
-               return publish(checkpoint);
-             }).share();
+  if (!staging_->exists()) make_staging();
+  try {
+    writing_ = std::async(std::launch::async, [this, checkpoint = describe(state)] {
+                 return publish(checkpoint);
+               }).share();
+  } catch (const std::exception& error) {
+    if (!is_out_of_memory(error)) throw;
+    std::promise<Saved> failed;
+    failed.set_value(
+        {std::string("no memory for a copy of the training state: ") + error.what(), {}, 0});
+    writing_ = failed.get_future().share();
+  }
 }
 
 bool RunFolder::finish_save(TrainingState& state, RunLog& log) {
   if (!std::exchange(saving_, false)) return saved_step_ == begun_step_;
   Saved saved;
   if (root_) {
-    saved = writing_.get();
-    if (!saved.error.empty()) lock_->check();  // a later start takes the staging folder away
+    saved = std::exchange(writing_, {}).get();  // and with the thread goes the snapshot
+    if (!saved.error.empty()) lock_->check();   // a later start takes the staging folder away
     log.saved(saved.seconds);
     for (const auto& trouble : saved.troubles)
       if (reported_.insert(trouble).second) log.print("warning: " + trouble);
@@ -174,7 +196,12 @@ void RunFolder::warn(const std::string& error, RunLog& log) {
 
 // Rank 0.
 bool RunFolder::find_before(int64_t step) {
-  newest_ = find_newest_checkpoint(config_.out_dir, std::cerr, step - 1);
+  try {
+    newest_ = find_newest_checkpoint(config_.out_dir, std::cerr, step - 1);
+  } catch (const UserError& error) {
+    if (error.code != ExitCode::kData) throw;
+    newest_.reset();  // the earlier ones are damaged
+  }
   if (newest_) set_later_aside(config_.out_dir, newest_->progress, staging(), std::cout);
   return newest_.has_value();
 }

@@ -21,7 +21,8 @@ class RunFolder {
   // publishes config.yaml. With `fall_back` the newest checkpoint is set aside. Throws the same
   // UserError on all ranks if another job owns the folder, if it holds something else or a run of
   // another configuration or dataset, if its checkpoints are all damaged or cannot be read, if
-  // there is none to fall back to, or if the disk has no room for two checkpoints.
+  // there is none to fall back to, or if the disk has no room for two checkpoints, for one in a
+  // run that is resumed.
   RunFolder(const Config& config, const Manifest& manifest, const RunPlan& plan,
             const MpiSession& mpi, bool fall_back = false);
 
@@ -67,6 +68,7 @@ class RunFolder {
     double seconds = 0;
   };
   void open(bool fall_back);
+  void make_staging();
   bool find_before(int64_t last_step);
   Checkpoint describe(const TrainingState& state) const;
   Saved publish(const Checkpoint& checkpoint) const;

@@ -33,9 +33,8 @@ std::string losses_text(const Losses& losses) {
 }  // namespace
 
 RunLog::RunLog(const Config& config, const RunPlan& plan, const TrainingProgress& progress,
-               double peak_flops, const MpiSession& mpi, std::filesystem::path staging)
+               double peak_flops, const MpiSession& mpi, const std::filesystem::path& staging)
     : folder_(config.out_dir),
-      staging_(std::move(staging)),
       training_(config.training),
       model_(config.model),
       plan_(plan),
@@ -44,12 +43,12 @@ RunLog::RunLog(const Config& config, const RunPlan& plan, const TrainingProgress
       root_(mpi.rank() == 0),
       advice_(plan.steps),
       rounds_(config.rounds) {
-  go_back(progress);
+  go_back(progress, staging);
 }
 
-void RunLog::go_back(const TrainingProgress& progress) {
+void RunLog::go_back(const TrainingProgress& progress, const std::filesystem::path& staging) {
   agree_on_errors([&] {
-    if (root_) metrics_.emplace(folder_, progress.step, staging_);
+    if (root_) metrics_.emplace(folder_, progress.step, staging);
   });
   int validated = metrics_ && metrics_->validated();
   MPI_Bcast(&validated, 1, MPI_INT, 0, MPI_COMM_WORLD);

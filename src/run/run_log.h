@@ -20,10 +20,10 @@ class RunLog {
   // UserError on all ranks where they cannot be opened. `peak_flops` of all ranks, 0: not known.
   // `plan` must outlive the log. `staging` as in publish_file.
   RunLog(const Config& config, const RunPlan& plan, const TrainingProgress& progress,
-         double peak_flops, const MpiSession& mpi, std::filesystem::path staging = {});
+         double peak_flops, const MpiSession& mpi, const std::filesystem::path& staging = {});
 
   // Collective. The run has gone back to an earlier checkpoint: as the constructor.
-  void go_back(const TrainingProgress& progress);
+  void go_back(const TrainingProgress& progress, const std::filesystem::path& staging);
 
   // Whether the step that is continued was validated, on every rank.
   bool validated() const { return validated_; }
@@ -53,7 +53,7 @@ class RunLog {
   void append_metrics(int64_t step, const StepReport& report);
   std::string progress_line(int64_t step, const StepReport& report) const;
 
-  std::filesystem::path folder_, staging_;
+  std::filesystem::path folder_;
   TrainingConfig training_;
   ModelConfig model_;
   const RunPlan& plan_;

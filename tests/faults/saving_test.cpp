@@ -25,7 +25,7 @@ void save(const fs::path& folder, int64_t step, const fs::path& staging, int64_t
   checkpoint.progress.attempt = attempt;
   checkpoint.progress.best_step = step;
   publish_checkpoint(folder, checkpoint, staging);
-  prune_checkpoints(folder, staging, step, /*keep_last=*/2, /*keep_every=*/0, step);
+  prune_checkpoints(folder, staging, step, /*keep_last=*/2, /*keep_every=*/0, {step});
 }
 
 // With checkpoints of steps 1, 2 and 5, where a save of step 10 also has one to delete and a file
@@ -33,6 +33,11 @@ void save(const fs::path& folder, int64_t step, const fs::path& staging, int64_t
 void prepare(const fs::path& folder) {
   for (const int64_t step : {1, 2, 5}) publish_checkpoint(folder, sample_checkpoint(step));
   publish_file(checkpoint_path(folder, 10), "somebody's");
+}
+
+// Where step 10 is saved again, as a validation does that a stop had put off.
+void prepare_replacing(const fs::path& folder) {
+  publish_checkpoint(folder, sample_checkpoint(10));
 }
 
 // A process that saves step 10 and meets `what` at call `call`.
@@ -59,11 +64,12 @@ int wait_for(pid_t process, int options = 0) {
 // Tells `check`, for every call of a save, how the process ended for which it went wrong there.
 // Returns how many calls there are.
 int at_every_call(const char* what,
-                  const std::function<void(const fs::path& folder, pid_t process)>& check) {
+                  const std::function<void(const fs::path& folder, pid_t process)>& check,
+                  void (*before)(const fs::path&) = prepare) {
   for (int call = 1;; ++call) {
     SCOPED_TRACE(std::string(what) + " at call " + std::to_string(call));
     const TemporaryFolder folder;
-    prepare(folder.path);
+    before(folder.path);
     const pid_t process = saving_process(folder.path, call, what);
     siginfo_t ended{};
     waitid(P_PID, static_cast<id_t>(process), &ended, WEXITED | WSTOPPED | WNOWAIT);
@@ -130,6 +136,24 @@ TEST(Saving, KilledAtAnyCallItLeavesAWholeCheckpoint) {
   EXPECT_GT(committed, 3);
   EXPECT_LT(committed, calls - 10);
   std::cout << "measured: a save has " << calls << " calls that change files, killed at each\n";
+}
+
+TEST(Saving, WhereItReplacesACheckpointOneOfTheTwoIsWholeAtAnyCall) {
+  for (const char* what : {"kill", "eio"}) {
+    int replaced = 0;
+    const int calls = at_every_call(
+        what,
+        [&](const fs::path& folder, pid_t process) {
+          wait_for(process);
+          EXPECT_EQ(newest_of(folder), 10);
+          const auto best = read_checkpoint(checkpoint_path(folder, 10)).progress.best_step;
+          replaced += best == 10;
+        },
+        prepare_replacing);
+    EXPECT_GT(calls, 20);
+    EXPECT_GT(replaced, 3);
+    EXPECT_LT(replaced, calls - 5);
+  }
 }
 
 TEST(Saving, AnErrorAtAnyCallLeavesAWholeCheckpoint) {

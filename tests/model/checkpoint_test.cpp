@@ -135,7 +135,7 @@ TEST(Checkpoint, TheBestOneIsLinkedAndNeverPruned) {
     auto later = sample_checkpoint(step);
     later.progress.best_step = 1;
     publish_checkpoint(folder.path, later);
-    prune_checkpoints(folder.path, folder.path, step, 2, 0, 1);
+    prune_checkpoints(folder.path, folder.path, step, 2, 0, {-1, 1});
   }
   EXPECT_EQ(read_checkpoint(folder.path / "checkpoint_best.pt").progress.step, 1);
   EXPECT_EQ(read_checkpoint(folder.path / "state.pt").progress.step, 6);
@@ -210,6 +210,17 @@ TEST(Checkpoint, PruningStopsBeforeFewerThanTwoAreIntact) {
   for (int64_t step = 1; step <= 5; ++step)
     if (fs::exists(checkpoint_path(folder.path, step))) kept.push_back(step);
   EXPECT_EQ(kept, (std::vector<int64_t>{2, 4, 5}));
+}
+
+TEST(Checkpoint, PruningDeletesNothingAfterOneThatCannotBeRead) {
+  const TemporaryFolder folder;
+  for (int64_t step = 1; step <= 4; ++step)
+    publish_checkpoint(folder.path, sample_checkpoint(step));
+  fs::remove(checkpoint_path(folder.path, 3));
+  fs::create_directory(checkpoint_path(folder.path, 3));
+  EXPECT_THROW(prune_checkpoints(folder.path, folder.path, 4, 2, 0), UserError);
+  for (const int64_t step : {1, 2})
+    EXPECT_TRUE(fs::exists(checkpoint_path(folder.path, step))) << step;
 }
 
 TEST(Checkpoint, GoingBackSetsLaterOnesAside) {

@@ -88,6 +88,20 @@ TEST(DurableFile, AnIgnoredCheckpointSaysWhyAndWhatToDo) {
   EXPECT_NE(complaint(copy).find("is whole, but was renamed: its record is of file."),
             std::string::npos)
       << complaint(copy);
+  // While a file is replaced, its record is of both.
+  const std::string both = sha256_hex("content") + "  file\n" + sha256_hex("later") + "  file\n";
+  for (const char* content : {"later", "content"}) {
+    publish_file(file, content);
+    publish_file(record_path(file), both);
+    EXPECT_EQ(complaint(file), content);
+    EXPECT_TRUE(is_intact(file));
+  }
+  for (const std::string& other : {both + both.substr(0, both.size() / 2), both + "x", "x" + both,
+                                   both.substr(0, both.size() - 1), std::string()}) {
+    publish_file(record_path(file), other);
+    EXPECT_NE(complaint(file).find("damaged or torn"), std::string::npos) << other;
+    EXPECT_FALSE(is_intact(file)) << other;
+  }
   // sha256sum may be given a longer path.
   publish_file(record_path(file), sha256_hex("content") + " */some/where/file\n");
   EXPECT_EQ(complaint(file), "content");

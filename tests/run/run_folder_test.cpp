@@ -222,3 +222,29 @@ TEST(RunFolder, GoesBackAndFallsBack) {
     expect_in("holds no other valid checkpoint than that of step 2", error.what());
   }
 }
+
+TEST(RunFolder, DamagedOnesBeforeTheNewestAreNothingToFallBackTo) {
+  TinyRun run;
+  const RunPlan plan = run.plan();
+  TrainingState state(run.config, torch::kCPU);
+  {
+    RunFolder folder(run.config, run.manifest, plan, *mpi_session);
+    RunLog log(run.config, plan, state.progress, 0, *mpi_session);
+    for (const int64_t step : {1, 2}) {
+      state.progress.step = step;
+      EXPECT_TRUE(folder.save(state, log));
+    }
+    if (run.communicator.rank() == 0) fs::resize_file(checkpoint_path(run.config.out_dir, 1), 50);
+    EXPECT_FALSE(folder.go_back(1));
+  }
+  try {
+    RunFolder(run.config, run.manifest, plan, *mpi_session, /*fall_back=*/true);
+    FAIL() << "no error";
+  } catch (const UserError& error) {
+    EXPECT_EQ(error.code, ExitCode::kConfiguration);
+    expect_in("holds no other valid checkpoint than that of step 2", error.what());
+  }
+  RunFolder folder(run.config, run.manifest, plan, *mpi_session);
+  const auto found = folder.take_newest();
+  EXPECT_EQ(found ? found->progress.step : 2, 2);
+}
