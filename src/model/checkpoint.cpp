@@ -110,17 +110,22 @@ fs::path free_name(const fs::path& path, const std::string& ending) {
   return result;
 }
 
+// Gives a file another name. By a link, so that an earlier attempt cannot take the file away.
+void rename_through(const fs::path& path, const fs::path& aside, const fs::path& staging) {
+  std::error_code error;
+  fs::create_hard_link(path, aside, error);
+  if (error && error != std::errc::file_exists)  // a folder, or a file system without such links
+    fs::rename(path, aside);
+  else if (error || !remove_through(staging, path))
+    throw UserError(ExitCode::kIo, "cannot move " + path.string() + " out of the way");
+}
+
 // What bears a checkpoint's name without a record was cut off from it, or is somebody's own: it is
 // kept under another name. Returns what was done, "" for nothing.
 std::string move_aside(const fs::path& path, const fs::path& staging) {
   if (!fs::exists(fs::symlink_status(path)) || fs::exists(record_path(path))) return "";
   const fs::path aside = free_name(path, ".unrecorded");
-  std::error_code error;
-  fs::create_hard_link(path, aside, error);  // so that an earlier attempt cannot take the file away
-  if (error && error != std::errc::file_exists)  // a folder, or a file system without such links
-    fs::rename(path, aside);
-  else if (error || !remove_through(staging, path))
-    throw UserError(ExitCode::kIo, "cannot move " + path.string() + " out of the way");
+  rename_through(path, aside, staging);
   return path.string() + " had no commit record and is now " + aside.filename().string();
 }
 
@@ -146,6 +151,8 @@ Checkpoint parse(const fs::path& path, const std::string& bytes) {
   checkpoint.progress.attempt = root.at("attempt").toInt();
   checkpoint.trained_window = root.at("trained_window").toInt();
   checkpoint.progress.updates = root.at("updates").toDouble();
+  if (root.contains("mean_loss"))  // newer than the others
+    checkpoint.progress.mean_loss = root.at("mean_loss").toDouble();
   if (root.contains("skipped")) {  // none in a checkpoint of before batches could be skipped
     checkpoint.progress.skipped = root.at("skipped").toInt();
     checkpoint.progress.skipped_batches = root.at("skipped_batches").toInt();
@@ -180,6 +187,7 @@ std::vector<std::string> publish_checkpoint(const fs::path& folder, const Checkp
   root.insert("updates", checkpoint.progress.updates);
   root.insert("skipped", checkpoint.progress.skipped);
   root.insert("skipped_batches", checkpoint.progress.skipped_batches);
+  root.insert("mean_loss", checkpoint.progress.mean_loss);
   root.insert("best_step", checkpoint.progress.best_step);
   root.insert("best_success", checkpoint.progress.best_success);
   root.insert("config", checkpoint.config);
@@ -191,7 +199,16 @@ std::vector<std::string> publish_checkpoint(const fs::path& folder, const Checkp
   root.insert("exp_avg_sq", to_dictionary(checkpoint.second_moment));
   const fs::path path = checkpoint_path(folder, checkpoint.progress.step);
   std::vector<std::string> troubles{move_aside(path, staging)};
-  publish_with_record(path, serialize(root), staging);
+  const bool replaces = fs::exists(path);
+  try {
+    publish_with_record(path, serialize(root), staging);
+  } catch (...) {
+    if (!replaces) {  // half of a checkpoint, on a disk that may be full
+      remove_through(staging, record_path(path));
+      remove_through(staging, path);
+    }
+    throw;
+  }
   for (auto& trouble : point_links(path, checkpoint.progress.best_step, staging))
     troubles.push_back(std::move(trouble));
   std::erase(troubles, "");
@@ -248,7 +265,7 @@ void set_later_aside(const fs::path& folder, const TrainingProgress& progress,
     // First the record: without it there is no checkpoint.
     fs::rename(record, staging / record.filename());
     fs::rename(staging / record.filename(), record_path(aside));
-    fs::rename(path, aside);
+    rename_through(path, aside, staging);
     say << path.string() << " is now " << aside.filename().string() << std::endl;
   }
   const auto best = fs::path(folder / "checkpoint_best.pt");
@@ -259,7 +276,7 @@ void set_later_aside(const fs::path& folder, const TrainingProgress& progress,
 }
 
 void prune_checkpoints(const fs::path& folder, const fs::path& staging, int64_t newest,
-                       int64_t keep_last, int64_t keep_every, int64_t best) {
+                       int64_t keep_last, int64_t keep_every, const std::set<int64_t>& best) {
   int64_t kept = 0, intact = 0;
   for (const int64_t step : steps_on_disk(folder, /*lost=*/true)) {
     const fs::path path = checkpoint_path(folder, step);
@@ -272,7 +289,7 @@ void prune_checkpoints(const fs::path& folder, const fs::path& staging, int64_t 
       continue;
     }
     const bool keep =
-        kept++ < keep_last || step == best || (keep_every > 0 && step % keep_every == 0);
+        kept++ < keep_last || best.count(step) || (keep_every > 0 && step % keep_every == 0);
     // The newest was read back when it was written.
     if (intact < 2 && (step == newest || is_intact(path)))
       ++intact;

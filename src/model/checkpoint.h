@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -27,9 +28,10 @@ struct TrainingProgress {
   int64_t attempt = 0;  // times the run was started before
   double updates = 0;   // AdamW updates done: steps less the skipped ones
   int64_t skipped = 0;  // updates skipped in a row at the last steps, not finite
-  // Batches left out since the start, with which updates were not finite: step n draws what step
+  // Batches left out since the start, of steps that led back: step n draws what step
   // n + skipped_batches would have drawn.
   int64_t skipped_batches = 0;
+  double mean_loss = 0;     // of the last steps, see training.loss_spike_factor
   int64_t best_step = -1;   // that of checkpoint_best.pt; -1: nothing validated yet
   double best_success = 0;  // its closed-loop success on the validation split
 };
@@ -75,7 +77,9 @@ void set_later_aside(const std::filesystem::path& folder, const TrainingProgress
                      const std::filesystem::path& staging, std::ostream& say);
 
 // After `newest` was published: deletes earlier checkpoints but the last `keep_last` (the newest
-// among them), the multiples of `keep_every` (0: none) and `best`; and not before two of those that
-// stay are intact. A file without a commit record is not known to be ours, and stays.
+// among them), the multiples of `keep_every` (0: none) and those in `best`; and not before two of
+// those that stay are intact. A file without a commit record is not known to be ours, and stays.
+// Throws UserError(kIo) at one that cannot be read, and std::filesystem::filesystem_error.
 void prune_checkpoints(const std::filesystem::path& folder, const std::filesystem::path& staging,
-                       int64_t newest, int64_t keep_last, int64_t keep_every, int64_t best = -1);
+                       int64_t newest, int64_t keep_last, int64_t keep_every,
+                       const std::set<int64_t>& best = {});

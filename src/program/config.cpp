@@ -130,6 +130,10 @@ void check_training(const TrainingConfig& t, const Citation& cite) {
   if (t.global_batch_size % t.batch_size)
     refuse(cite("training.global_batch_size", t.global_batch_size) + " is not a multiple of " +
            cite("training.batch_size", t.batch_size));
+  if (t.check_gradients_every_steps > (t.keep_last - 1) * t.save_every_steps)
+    refuse(cite("training.check_gradients_every_steps", t.check_gradients_every_steps) +
+           " is more than (training.keep_last - 1) x training.save_every_steps: the checkpoints of "
+           "before a comparison would be gone");
   if (t.keep_every_steps % t.save_every_steps)
     refuse(cite("training.keep_every_steps", t.keep_every_steps) + " is not a multiple of " +
            cite("training.save_every_steps", t.save_every_steps));

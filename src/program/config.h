@@ -55,6 +55,8 @@ struct TrainingConfig {
   int64_t validate_every_steps;
   int64_t hang_seconds;
   int64_t check_replicas_every_steps;
+  int64_t check_gradients_every_steps;
+  double loss_spike_factor;
   CurriculumConfig curriculum;
 };
 

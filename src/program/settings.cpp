@@ -127,8 +127,15 @@ void Settings::add_training(TrainingConfig& training) {
   add("training.check_replicas_every_steps", training.check_replicas_every_steps, 100,
       {0, kNoLimit}, kFree,
       "steps between comparisons of the ranks' weights, also before every save; 0: none. Where "
-      "they "
-      "differ, the run goes back to its last checkpoint");
+      "they differ, the run goes back to its last checkpoint");
+  add("training.check_gradients_every_steps", training.check_gradients_every_steps, 0,
+      {0, kNoLimit}, kFree,
+      "steps after which all ranks compute the gradient of the same windows, on equal CPUs; "
+      "0: none. Where bits differ, the run goes back to a checkpoint of before the comparison "
+      "that went well");
+  add("training.loss_spike_factor", training.loss_spike_factor, 0.0, {0.0, 1e9}, kFree,
+      "a loss this many times the mean of the last 100 steps leads the run back to its last "
+      "checkpoint, and on without the batches up to that step; 0: never");
   add("training.curriculum.points.start", training.curriculum.points.start, 0, {0, 1 << 20},
       kDefinesRun, "first window length; 0: 128, or n_positions if that is less");
   add("training.curriculum.points.end", training.curriculum.points.end, 0, {0, 1 << 20},

@@ -1,6 +1,7 @@
 #include "run/trainer.h"
 
 #include <algorithm>
+#include <cmath>
 #include <iostream>
 #include <optional>
 
@@ -24,6 +25,7 @@ struct Run {
   const Config& config;
   const RunPlan& plan;
   const MpiSession& mpi;
+  const Statistics& statistics;
   Loader& loader;
   const Dataset* validation_data;  // null: nothing is validated
   torch::Device device;
@@ -73,10 +75,12 @@ void start_step(StepRunner& runner, const Run& run) {
   }
 }
 
-// Throws Setback after three steps in a row without an update. `last_step`: the step of the last
-// report.
-void refuse_endless_skips(const std::vector<StepReport>& reports, int64_t last_step,
-                          TrainingProgress& progress) {
+// Throws Setback after three steps in a row without an update, and where the loss jumps.
+// `last_step`: the step of the last report.
+void judge_losses(const std::vector<StepReport>& reports, int64_t last_step, double spike_factor,
+                  TrainingProgress& progress) {
+  constexpr int64_t kMeanSteps = 100;
+  const char* remedy = "lower training.learning_rate and choose another out_dir, or check the data";
   int64_t step = last_step - static_cast<int64_t>(reports.size());
   for (const auto& report : reports) {
     ++step;
@@ -84,25 +88,55 @@ void refuse_endless_skips(const std::vector<StepReport>& reports, int64_t last_s
     if (progress.skipped == 3)
       throw Setback{
           "the gradient was not finite for 3 steps in a row, up to step " + std::to_string(step),
-          "lower training.learning_rate and choose another out_dir, or check the data", step - 3,
-          step};
+          remedy, step - 3, step};
+    if (report.skipped()) continue;
+    double& mean = progress.mean_loss;
+    const double loss = report.losses.total;
+    if (mean == 0) mean = loss;
+    if (spike_factor > 0 && step > kMeanSteps && loss > spike_factor * mean)
+      throw Setback{"the loss of step " + std::to_string(step) + " is " +
+                        std::to_string(std::lround(loss / mean)) +
+                        " times the mean of the steps before",
+                    remedy, step - 1, step};
+    mean += (loss - mean) / static_cast<double>(std::min(step, kMeanSteps));
   }
 }
 
-// Collective. Throws Setback where ranks have come to hold different bits.
-void compare_replicas(const Run& run) {
-  const auto& state = run.state;
-  const auto differing = differing_replicas(
-      {state.parameters.values, state.optimizer.first_moment, state.optimizer.second_moment},
-      run.communicator);
-  if (differing.empty()) return;
+// Collective. Throws Setback, to `last_step`, where ranks hold different bits in `tensors`.
+void compare_bits(const Run& run, const std::vector<torch::Tensor>& tensors,
+                  const std::string& what, const std::string& remedy, int64_t last_step) {
   std::string who;
-  for (const int rank : differing)
+  for (const int rank : differing_replicas(tensors, run.communicator))
     who += (who.empty() ? "" : ", ") + std::to_string(rank) +
            (run.hosts.empty() ? "" : " on " + run.hosts[static_cast<size_t>(rank)]);
-  throw Setback{"at step " + std::to_string(state.progress.step) +
-                    " the weights of these ranks differ from the others': " + who,
-                "test the memory of that machine, or leave it out", state.progress.step};
+  if (who.empty()) return;
+  throw Setback{"at step " + std::to_string(run.state.progress.step) + what + who, remedy,
+                last_step};
+}
+
+// Collective. Throws Setback where ranks have come to hold different weights.
+void compare_replicas(const Run& run) {
+  const auto& state = run.state;
+  compare_bits(
+      run, {state.parameters.values, state.optimizer.first_moment, state.optimizer.second_moment},
+      " the weights of these ranks differ from the others': ",
+      "test the memory of that machine, or leave it out", state.progress.step);
+}
+
+// Collective. Throws Setback where ranks compute different gradients of the same windows, those of
+// rank 0 in the step before. What they added to sums since the last comparison is then in doubt.
+void compare_gradients(const Run& run) {
+  auto& state = run.state;
+  const int64_t step = state.progress.step;
+  const auto batches = run.loader.share(step - 1, 0, run.plan.rows, run.plan.micro_batch,
+                                        run.plan.curriculum.at(step - 1));
+  compare_bits(run,
+               {local_gradient(batches, force_scale(run.statistics, run.device), state.model,
+                               state.parameters)},
+               " the gradients of the same windows of these ranks differ from the others': ",
+               "leave that machine out, or set training.check_gradients_every_steps to 0 where "
+               "processors or GPUs are not all of one kind",
+               step - run.config.training.check_gradients_every_steps);
 }
 
 // Collective, every few steps. Names ranks for which the others wait.
@@ -236,16 +270,18 @@ ExitCode run_steps(const Run& run, StepRunner& runner, int64_t end) {
     const bool validating = run.validation_data && (due(training.validate_every_steps) || last);
     const bool saving = due(training.save_every_steps) || step == end;
     const bool comparing = due(training.check_replicas_every_steps);
-    if (!validating && !saving && !comparing && !runner.is_due()) continue;
+    const bool checking = due(training.check_gradients_every_steps);
+    if (!validating && !saving && !comparing && !checking && !runner.is_due()) continue;
     const auto collected = runner.collect();
     run.watchdog.progress("writing the log", Watchdog::kLong);
     run.folder.look_around(run.log);
     run.log.steps(step, collected);
     stragglers.observe(collected);
-    refuse_endless_skips(collected.reports, step, run.state.progress);
+    judge_losses(collected.reports, step, training.loss_spike_factor, run.state.progress);
     const bool stopping = collected.stop_requested() && !last;
     if (training.check_replicas_every_steps && (comparing || saving || validating || stopping))
       compare_replicas(run);  // what is saved is the same on all ranks
+    if (checking) compare_gradients(run);
     run.watchdog.rest();
     if (validating && !stopping) validate_and_keep_best(run);
     if (stopping) {
@@ -272,10 +308,10 @@ BatchQueue make_queue(const Run& run, int64_t end) {
 }
 
 // The step as the device runs it. Destroy it before the communicator: its graphs hold NCCL's sums.
-Step make_step(const Run& run, const Statistics& statistics, GradientSum& gradient_sum) {
+Step make_step(const Run& run, GradientSum& gradient_sum) {
   auto& state = run.state;
   const Replica replica{state.model, state.parameters, state.optimizer, gradient_sum};
-  const auto scale = force_scale(statistics, run.device);
+  const auto scale = force_scale(run.statistics, run.device);
   return make_device_step(run.device, run.config.training.cuda_graphs,
                           [=, &communicator = run.communicator](const StepInput& input) {
                             return train_step(input, scale, replica, communicator);
@@ -320,15 +356,15 @@ void go_back(const Run& run, const Setback& setback) {
     without = ", without the batches of the steps up to " + std::to_string(setback.leave_out_until);
   }
   run.loader.skip_batches(progress.skipped_batches);
-  run.log.go_back(progress);
+  run.log.go_back(progress, run.folder.staging());
   run.log.print("warning: " + setback.what + "; going on from step " +
                 std::to_string(progress.step) + without);
 }
 
 // Collective. From the step after the last checkpoint, with what only the steps need.
-ExitCode run_remaining_steps(const Run& run, const Statistics& statistics) {
+ExitCode run_remaining_steps(const Run& run) {
   GradientSum gradient_sum(run.state.parameters, run.communicator);
-  const Step train = make_step(run, statistics, gradient_sum);
+  const Step train = make_step(run, gradient_sum);
   const auto step = [&train](const StepInput& input) { return train(input); };
   constexpr int kSetbacks = 3;  // without a checkpoint of a later step in between
   int setbacks = 0;
@@ -405,6 +441,10 @@ ExitCode train(const CommandLine& command_line, const MpiSession& mpi) {
   agree_on_errors([&] { loader.emplace(*data, config, plan.global_batch_size); });
 
   const torch::Device device = choose_device(config.device, mpi);
+  if (device.is_cuda() && config.training.check_gradients_every_steps)
+    throw AgreedError(ExitCode::kConfiguration,
+                      "training.check_gradients_every_steps is for CPUs: on GPUs the gradient of "
+                      "attention is not the same bits twice");
   const std::string devices = describe_devices(device);
   const auto communicator =
       make_communicator(device, static_cast<double>(config.training.hang_seconds));
@@ -434,13 +474,17 @@ ExitCode train(const CommandLine& command_line, const MpiSession& mpi) {
              peak_flops(device, config.training.precision) * mpi.size(), mpi, folder.staging());
   const auto hosts = gather_texts(host_name());
   watchdog.rest();
-  const Run run{config, plan,          mpi,      *loader, validation_data.get(),
-                device, *communicator, watchdog, state,   folder,
-                log,    hosts};
+  const Run run{config,   plan,
+                mpi,      manifest.statistics,
+                *loader,  validation_data.get(),
+                device,   *communicator,
+                watchdog, state,
+                folder,   log,
+                hosts};
 
   auto code = ExitCode::kDone;
   if (state.progress.step < plan.steps)
-    code = run_remaining_steps(run, manifest.statistics);
+    code = run_remaining_steps(run);
   else if (mpi.rank() == 0)
     std::cout << "nothing to do: the run is complete at step " << state.progress.step << std::endl;
   if (code == ExitCode::kDone)

@@ -21,7 +21,8 @@ class TrainingState {
   // another network.
   void restore(const std::optional<Checkpoint>& checkpoint, const Communicator& communicator);
 
-  // Progress, and copies of the tensors in the host's memory.
+  // Progress, and copies of weights and moments in the host's memory. The network's buffers, which
+  // no step changes, are its own.
   Checkpoint snapshot() const;
 
   // The network that evaluate_policy would load, with fp32 master weights.

@@ -41,6 +41,18 @@ torch::Tensor train_step(const StepInput& input, const torch::Tensor& force_scal
       {losses, norm.unsqueeze(0), counts.slice(0, 0, kTargetCounts + 1, kTargetCounts)});
 }
 
+torch::Tensor local_gradient(const std::vector<Batch>& batches, const torch::Tensor& force_scale,
+                             ControlModel& model, FlatParameters& parameters) {
+  parameters.clear_gradients();
+  for (const auto& on_host : batches) {
+    const Batch batch = on_host.each(
+        [&](const torch::Tensor& field) { return field.to(parameters.values.device()); });
+    control_loss(model(batch.features), batch, count_targets(batch), force_scale)[0].backward();
+    parameters.collect_gradients();
+  }
+  return parameters.gradients;
+}
+
 StepReport::StepReport(const torch::Tensor& row) : losses(row.slice(0, 0, Losses::kCount)) {
   const auto rest = row.slice(0, Losses::kCount).cpu();
   const auto* value = rest.data_ptr<double>();

@@ -41,3 +41,8 @@ struct Replica {
 // it, so the step can be recorded as a CUDA graph.
 torch::Tensor train_step(const StepInput& input, const torch::Tensor& force_scale,
                          const Replica& replica, const Communicator& communicator);
+
+// The gradient of this share of a batch alone, [n] float32, which is parameters.gradients. Between
+// steps, and not collective.
+torch::Tensor local_gradient(const std::vector<Batch>& batches, const torch::Tensor& force_scale,
+                             ControlModel& model, FlatParameters& parameters);

@@ -4,7 +4,8 @@
  *   SUM_FAULT_CALL   number of the first sum that is spoiled, from 1
  *   SUM_FAULT_COUNT  how many are from there on; none: 1
  *   SUM_FAULT_DO     nan: one is in what the rank adds, so that all ranks get it;
- *                    flip: a bit of what the rank gets, so that its replica diverges
+ *                    flip: a bit of what the rank gets, so that its replica diverges;
+ *                    loss: a hundred is in what the rank adds to the losses, not the gradients
  */
 #include <math.h>
 #include <mpi.h>
@@ -17,11 +18,11 @@ static int number(const char* name, int otherwise) {
   return value ? atoi(value) : otherwise;
 }
 
-/* Of more than 100 floats: the others are losses, norms and checks. */
-static int is_spoiled(int count, MPI_Datatype type, MPI_Comm communicator) {
+/* Gradients are sums of more than 100 floats, losses of 4. */
+static int is_spoiled(const char* what, int count, MPI_Datatype type, MPI_Comm communicator) {
   static int sums;
   int rank;
-  if (type != MPI_FLOAT || count <= 100) return 0;
+  if (type != MPI_FLOAT || (strcmp(what, "loss") ? count <= 100 : count != 4)) return 0;
   MPI_Comm_rank(communicator, &rank);
   const int since = ++sums - number("SUM_FAULT_CALL", 0);
   return rank == number("SUM_FAULT_RANK", -1) && since >= 0 && since < number("SUM_FAULT_COUNT", 1);
@@ -29,9 +30,12 @@ static int is_spoiled(int count, MPI_Datatype type, MPI_Comm communicator) {
 
 int MPI_Allreduce(const void* from, void* into, int count, MPI_Datatype type, MPI_Op operation,
                   MPI_Comm communicator) {
-  const char* what = is_spoiled(count, type, communicator) ? getenv("SUM_FAULT_DO") : NULL;
-  if (what && !strcmp(what, "nan")) *(float*)(from == MPI_IN_PLACE ? into : (void*)from) = NAN;
+  const char* wanted = getenv("SUM_FAULT_DO");
+  const char* what = wanted && is_spoiled(wanted, count, type, communicator) ? wanted : "";
+  float* mine = from == MPI_IN_PLACE ? into : (float*)from;
+  if (!strcmp(what, "nan")) *mine = NAN;
+  if (!strcmp(what, "loss")) *mine += 100;
   const int code = PMPI_Allreduce(from, into, count, type, operation, communicator);
-  if (what && !strcmp(what, "flip")) *(uint32_t*)into ^= UINT32_C(1) << 20;
+  if (!strcmp(what, "flip")) *(uint32_t*)into ^= UINT32_C(1) << 20;
   return code;
 }

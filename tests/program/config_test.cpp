@@ -142,6 +142,9 @@ TEST(Config, BadFilesAreRefusedByKeyAndLine) {
       {"training:\n  keep_every_steps: 100\n  save_every_steps: 30\n",
        "training.keep_every_steps 100 (run.yaml:2) is not a multiple of "
        "training.save_every_steps 30 (run.yaml:3)"},
+      {"training:\n  check_gradients_every_steps: 501\n",
+       "training.check_gradients_every_steps 501 (run.yaml:2) is more than "
+       "(training.keep_last - 1) x training.save_every_steps"},
       {"dataset:\n  stage_shares: [1, 1, 1]\n", "a list of 5 numbers from 0"},
       {"dataset:\n  stage_shares: [0, 0, 0, 0, 0]\n", "at least one must be positive"},
       {"dataset:\n  stage_shares: [-1, 0, 0, 1, 0]\n", "a list of 5 numbers from 0"},

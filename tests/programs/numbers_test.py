@@ -81,6 +81,44 @@ class Numbers(TrainTest):
         early = self.train_with("nan", call=10, count=3, out=self.folder / "early")
         self.expect(early, 93, "up to step 12, and no checkpoint is from before that")
 
+    def test_a_loss_that_jumps_leads_back_past_its_batch_where_that_is_asked_for(self):
+        unasked = self.train_with("loss", call=150, out=self.folder / "unasked")
+        self.expect(unasked, 0)
+        self.assertNotIn("going on from step", unasked.stdout)
+        asked = (*STEPS, "--training.loss_spike_factor", 5)
+        result = self.train_with("loss", *asked, call=150)
+        self.expect(result, 0)
+        self.assertRegex(
+            result.stdout, r"the loss of step 150 is \d+ times the mean of the steps before; going "
+            "on from step 140, without the batches of the steps up to 150")
+        out = self.folder / "run"
+        state = torch.load(out / "state.pt")
+        self.assertEqual((state["step"], state["updates"], state["skipped_batches"]),
+                         (200, 200, 10))
+        losses = [row[1] for row in metrics(out)]
+        self.assertAlmostEqual(state["mean_loss"], sum(losses[100:]) / 100, delta=0.5)
+        # What the rule remembers is in the checkpoints.
+        (out / "state.pt").resolve().unlink()
+        (out / "checkpoint_180.pt").unlink()
+        self.expect(self.train(*asked, out=out, ranks=2), 0, "resumed at step 160")
+        again = torch.load(out / "state.pt")
+        self.assertEqual(again["mean_loss"], state["mean_loss"])
+        self.assertEqual([row[1] for row in metrics(out)], losses)
+
+    def test_a_rank_that_computes_other_gradients_is_found_and_led_back(self):
+        steps = (*STEPS[:4], "--training.global_batch_size", 12)
+        unbroken = self.unbroken(*steps, ranks=3)
+        out = self.folder / "run"
+        checked = ("--training.check_replicas_every_steps", 0,
+                   "--training.check_gradients_every_steps", 25)
+        result = self.train_with("flip", *steps, *checked, rank=2, call=90, out=out, ranks=3)
+        self.expect(result, 0)
+        self.assertRegex(
+            result.stdout, "warning: at step 100 the gradients of the same windows of these "
+            r"ranks differ from the others': 2 on \S+; going on from step 60")
+        self.assertEqual(metrics(out), metrics(unbroken))
+        same_state(self, unbroken / "state.pt", out / "state.pt")
+
     def test_a_replica_with_a_flipped_bit_is_found_and_led_back(self):
         steps = (*STEPS, "--training.global_batch_size", 12)
         unbroken = self.unbroken(*steps, ranks=3)

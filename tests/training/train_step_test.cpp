@@ -36,6 +36,23 @@ TEST(TrainStep, AccumulationEqualsTheLargeBatch) {
   EXPECT_TRUE(torch::allclose(whole.parameters.gradients, pieces.parameters.gradients, 1e-4, 1e-5));
 }
 
+TEST(TrainStep, TheLocalGradientIsThatOfOneRankAndLeavesNothingBehind) {
+  for (const auto precision : {torch::kFloat32, torch::kBFloat16}) {
+    Training training(MPI_COMM_SELF, precision), other(MPI_COMM_SELF, precision);
+    const double norm = training.step(0).gradient_norm;
+    const auto gradient = local_gradient(other.loader.share(0, 0, 8, 8, {16}), other.scale,
+                                         other.model, other.parameters);
+    EXPECT_EQ(gradient.norm().item<float>(), static_cast<float>(norm));
+    EXPECT_TRUE(
+        torch::allclose(gradient * std::min(1.0, 1.0 / norm),  // the step has clipped its own
+                        training.parameters.gradients, 1e-5, 1e-7));
+    local_gradient(other.loader.share(3, 0, 8, 2, {16}), other.scale, other.model,
+                   other.parameters);
+    other.step(0);
+    EXPECT_TRUE(torch::equal(other.parameters.values, training.parameters.values));
+  }
+}
+
 TEST(TrainStep, ReplicasStayBitIdentical) {
   Training training(MPI_COMM_WORLD);
   for (int64_t step = 0; step < 10; ++step) training.step(step, 8 / training.communicator->size());
