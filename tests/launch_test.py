@@ -332,7 +332,7 @@ class Launch(ProgramTest):
                                     cwd=checkout, env=environment)
             if gigabytes == 3:
                 self.assertEqual((result.returncode, result.stdout), (1, ""), result.stderr)
-                self.assertIn("take 9 GB, of which 3 are free", result.stderr)
+                self.assertIn("take 10 GB, of which 3 are free", result.stderr)
                 self.assertFalse((checkout / ".venv").exists())
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
         installed = list(checkout.glob(".venv/lib/python3*/site-packages/tiny_wheel.py"))

@@ -74,8 +74,8 @@ fi
 stamp=.venv/.requirements
 if ! cmp -s requirements.txt "$stamp"; then
   free=$(df -P -k . | awk 'NR == 2 {print int($4 / 1024 / 1024)}')
-  if [[ ! -d .venv ]] && ((free < 9)); then
-    echo "setup: .venv and the build take 9 GB, of which $free are free in $PWD: make room, or" \
+  if [[ ! -d .venv ]] && ((free < 10)); then
+    echo "setup: .venv and the build take 10 GB, of which $free are free in $PWD: make room, or" \
       "clone to another disk" >&2
     exit 1
   fi
