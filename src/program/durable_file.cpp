@@ -160,9 +160,12 @@ void publish_with_record(const std::filesystem::path& path, std::string_view byt
   };
   const auto record = record_path(path);
   const std::string now = line(sha256_hex(bytes));
-  const bool replaces = std::filesystem::exists(path) && std::filesystem::exists(record);
   // Until the file is replaced, the record is of both.
-  if (replaces && is_intact(path)) publish_file(record, line(sha256_file(path)) + now, staging);
+  if (std::filesystem::exists(path) && std::filesystem::exists(record)) {
+    const std::string before = sha256_file(path);
+    if (recorded_name(read_file(record), before) == path.filename())
+      publish_file(record, line(before) + now, staging);
+  }
   publish_file(path, bytes, staging);
   publish_file(record, now, staging);
 }
